@@ -1,0 +1,159 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"roundtrip/internal/problem"
+)
+
+const (
+	maxAttempts = 3
+	baseBackoff = 25 * time.Millisecond
+	maxBackoff  = 500 * time.Millisecond
+)
+
+// Options of a [Caller].
+type Options struct {
+	// MaxInFlight bounds the exchanges in flight.
+	MaxInFlight int
+	// Observe is told of every exchange once it has ended; it may be nil.
+	Observe func(Observation)
+}
+
+// Observation is what is known of an exchange that has ended.
+type Observation struct {
+	Operation, RequestID string
+	// Resend tells the settler's exchanges from a caller's own.
+	Resend   bool
+	Attempts int
+	Duration time.Duration
+	Err      error
+}
+
+// Caller makes exchanges with one responder. It is safe for concurrent use.
+type Caller struct {
+	places  chan struct{}
+	observe func(Observation)
+	budget  *budget
+	breaker breaker
+}
+
+// NewCaller makes a Caller.
+func NewCaller(o Options) *Caller {
+	if o.Observe == nil {
+		o.Observe = func(Observation) {}
+	}
+	return &Caller{places: make(chan struct{}, o.MaxInFlight), observe: o.Observe, budget: newBudget()}
+}
+
+// Enter takes one of the places in flight until leave is called, or answers
+// overloaded. It never waits. Take it before anything is recorded.
+func (c *Caller) Enter() (leave func(), err error) {
+	select {
+	case c.places <- struct{}{}:
+		return func() { <-c.places }, nil
+	default:
+		return nil, problem.New(problem.Overloaded, "Too many exchanges are in flight.")
+	}
+}
+
+// Away reports that the responder can't be connected to at the moment.
+func (c *Caller) Away() bool { return c.breaker.open() }
+
+// Attempt is one try of an exchange: the n-th, from 1. Its error is a
+// *problem.Problem; one that could not connect is made by [Unreachable].
+type Attempt func(ctx context.Context, n int) error
+
+// Do makes an exchange and returns its last attempt's error. When the deadline
+// passes it is deadline-exceeded; then and after a transport fault nobody knows
+// whether the request took effect.
+func (c *Caller) Do(ctx context.Context, operation string, attempt Attempt) error {
+	c.budget.request()
+	return c.exchange(ctx, operation, attempt, false)
+}
+
+// Resend makes an exchange of one attempt, outside the budget: the settler's
+// repeats are paced by its lease.
+func (c *Caller) Resend(ctx context.Context, operation string, attempt Attempt) error {
+	return c.exchange(ctx, operation, attempt, true)
+}
+
+func (c *Caller) exchange(ctx context.Context, operation string, attempt Attempt, resend bool) error {
+	began := time.Now()
+	o := Observation{Operation: operation, RequestID: RequestID(ctx), Resend: resend}
+	o.Attempts, o.Err = c.attempts(ctx, attempt, resend)
+	o.Duration = time.Since(began)
+	c.observe(o)
+	return o.Err
+}
+
+// attempts tries until there is an answer, no time, no budget or no use.
+func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (n int, err error) {
+	for {
+		if left, ok := Remaining(ctx); ok && left < MinTimeout || ctx.Err() != nil {
+			if err != nil && ctx.Err() == nil {
+				return n, err
+			}
+			return n, deadlineExceeded(err, n)
+		}
+		probe, ok := c.breaker.allow()
+		if !ok {
+			if err == nil {
+				err = problem.New(problem.Unavailable, "The other service can't be connected to at the moment.")
+			}
+			return n, err
+		}
+		n++
+		err = c.try(ctx, attempt, n, probe)
+		switch {
+		case err == nil:
+			return n, nil
+		case ctx.Err() != nil && !answered(err):
+			return n, deadlineExceeded(err, n)
+		case resend || n == maxAttempts || !retryable(err):
+			return n, err
+		}
+		wait := backoff(n, err)
+		if left, ok := Remaining(ctx); ok && left-wait < MinTimeout {
+			return n, err
+		}
+		if !c.budget.retry() {
+			return n, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// try makes one attempt and tells the breaker of its end, even if it panics.
+func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe bool) (err error) {
+	defer func() {
+		timedOut := ctx.Err() != nil || problem.CodeOf(err) == problem.DeadlineExceeded
+		c.breaker.record(probe, err, timedOut)
+	}()
+	return attempt(ctx, n)
+}
+
+// answered tells an answer of the responder's from a fault of the transport.
+func answered(err error) bool {
+	var p *problem.Problem
+	return errors.As(err, &p) && p.Unwrap() == nil
+}
+
+func retryable(err error) bool {
+	code := problem.CodeOf(err)
+	return code == problem.Unavailable || code == problem.Overloaded
+}
+
+// backoff is a random wait below a ceiling that doubles with each attempt. The
+// responder's own advice, where it gave any, is the least.
+func backoff(n int, err error) time.Duration {
+	ceiling := min(baseBackoff<<n, maxBackoff)
+	wait := rand.N(ceiling)
+	return max(wait, problem.From(err).RetryAfter)
+}

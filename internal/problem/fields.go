@@ -1,0 +1,52 @@
+package problem
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// namePattern is what ids, SKUs and locations look like on every wire.
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// MaxFields is the most errors that one answer lists: enough to mend a request
+// by, and no lever for making an answer much longer than its request.
+const MaxFields = 20
+
+// Fields collects what is wrong with a request, field by field, so that its
+// sender sees all of it at once, up to [MaxFields]. The zero value is ready for use.
+type Fields struct {
+	errors []FieldError
+}
+
+// Add records that the field at pointer is wrong.
+func (f *Fields) Add(pointer, format string, args ...any) {
+	if len(f.errors) == MaxFields {
+		return
+	}
+	f.errors = append(f.errors, FieldError{Pointer: pointer, Detail: fmt.Sprintf(format, args...)})
+}
+
+// Name checks an id, a SKU or a location.
+func (f *Fields) Name(pointer, value string) {
+	if !namePattern.MatchString(value) {
+		f.Add(pointer, "must be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+	}
+}
+
+// Between checks that least <= value <= most.
+func (f *Fields) Between(pointer string, value, least, most int64) {
+	if value < least || value > most {
+		f.Add(pointer, "must be between %d and %d", least, most)
+	}
+}
+
+// Err is an invalid problem with all that was recorded; nil where nothing was.
+func (f *Fields) Err() error {
+	if len(f.errors) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(f.errors, func(a, b FieldError) int { return strings.Compare(a.Pointer, b.Pointer) })
+	return &Problem{Code: Invalid, Detail: "The request has fields that are not valid.", Errors: f.errors}
+}

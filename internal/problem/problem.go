@@ -1,0 +1,308 @@
+// Package problem is the one error type that crosses a wire.
+//
+// Whatever goes wrong in a service reaches its caller as a [Problem]: a stable
+// Code that programs act on, a Detail that a person may read, advice on whether
+// and when to try again, and, where they apply, every shortage, every field in
+// error and the current seq and state of the reservation. The table in this
+// package holds, for every code, its title, its HTTP status and its retry
+// advice; no adapter invents one of its own.
+//
+// A Problem may wrap the error that caused it. That inner error is for the log
+// of the process in which it happened: it is never encoded, so its text never
+// leaves the process. An error that is no Problem leaves as "internal".
+//
+// The JSON form is RFC 9457 (application/problem+json). It is read tolerantly:
+// unknown fields are ignored, and a code that this build does not know is kept
+// as it is and never retried.
+//
+// The package imports the standard library only, so the domain packages may use
+// it.
+package problem
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// MediaType is the content type of a problem on REST (RFC 9457 §3).
+const MediaType = "application/problem+json"
+
+// typePrefix makes a code an RFC 9457 "type"; the URN resolves to nothing, by
+// design: it identifies.
+const typePrefix = "urn:roundtrip:problem:"
+
+// Code names a kind of problem. Callers branch on it and on nothing else.
+type Code string
+
+// The codes, in the order of their HTTP status.
+const (
+	Invalid            Code = "invalid"
+	Unauthenticated    Code = "unauthenticated"
+	Forbidden          Code = "forbidden"
+	NotFound           Code = "not-found"
+	MethodNotAllowed   Code = "method-not-allowed"
+	InsufficientStock  Code = "insufficient-stock"
+	ReservationExpired Code = "reservation-expired"
+	WrongState         Code = "wrong-state"
+	BelowReserved      Code = "below-reserved"
+	GivenUp            Code = "given-up"
+	OperationPending   Code = "operation-pending"
+	StaleSeq           Code = "stale-seq"
+	PreconditionFailed Code = "precondition-failed"
+	TooLarge           Code = "too-large"
+	UnsupportedMedia   Code = "unsupported-media"
+	KeyReused          Code = "key-reused"
+	SeqReused          Code = "seq-reused"
+	RateLimited        Code = "rate-limited"
+	Internal           Code = "internal"
+	Overloaded         Code = "overloaded"
+	Unavailable        Code = "unavailable"
+	DeadlineExceeded   Code = "deadline-exceeded"
+)
+
+// Retry says whether the same request, with the same id and seq, may be sent again.
+type Retry int
+
+const (
+	// Never: the answer will be the same.
+	Never Retry = iota
+	// Immediately: as soon as the caller likes.
+	Immediately
+	// After: once RetryAfter has passed.
+	After
+)
+
+// defaultRetryAfter is the advice of an After code that brings none of its own.
+const defaultRetryAfter = time.Second
+
+type row struct {
+	title  string
+	status int
+	retry  Retry
+}
+
+var table = map[Code]row{
+	Invalid:            {"The request is not valid", 400, Never},
+	Unauthenticated:    {"The caller is not known", 401, Never},
+	Forbidden:          {"The caller may not do this", 403, Never},
+	NotFound:           {"There is no such thing", 404, Never},
+	MethodNotAllowed:   {"The method is not allowed here", 405, Never},
+	InsufficientStock:  {"There is not enough stock", 409, Never},
+	ReservationExpired: {"The hold has expired", 409, Never},
+	WrongState:         {"The state does not allow this", 409, Never},
+	BelowReserved:      {"Stock would fall below what is reserved", 409, Never},
+	GivenUp:            {"The order was given up before it was settled", 409, Never},
+	OperationPending:   {"Another operation is still pending", 409, After},
+	StaleSeq:           {"A later operation has been decided", 409, Never},
+	PreconditionFailed: {"The precondition no longer holds", 412, Never},
+	TooLarge:           {"The request is too large", 413, Never},
+	UnsupportedMedia:   {"The content type is not supported", 415, Never},
+	KeyReused:          {"The id or key was used for another request", 422, Never},
+	SeqReused:          {"The seq was used for another request", 422, Never},
+	RateLimited:        {"There are too many requests from this caller", 429, After},
+	Internal:           {"Something went wrong on our side", 500, Never},
+	Overloaded:         {"There is too much to do at the moment", 503, After},
+	Unavailable:        {"The service can't be reached or can't work at the moment", 503, After},
+	DeadlineExceeded:   {"The deadline passed before there was an answer", 504, Immediately},
+}
+
+// Codes lists every code, sorted.
+func Codes() []Code {
+	codes := make([]Code, 0, len(table))
+	for c := range table {
+		codes = append(codes, c)
+	}
+	slices.Sort(codes)
+	return codes
+}
+
+// Known reports whether the code is in the table.
+func (c Code) Known() bool { _, ok := table[c]; return ok }
+
+// Title is the short text of the code; the code itself where it is not in the table.
+func (c Code) Title() string {
+	if r, ok := table[c]; ok {
+		return r.title
+	}
+	return string(c)
+}
+
+// HTTPStatus is the status that carries the code on REST; 500 where it is not in the table.
+func (c Code) HTTPStatus() int {
+	if r, ok := table[c]; ok {
+		return r.status
+	}
+	return 500
+}
+
+// Retry is the code's advice; Never where it is not in the table.
+func (c Code) Retry() Retry { return table[c].retry }
+
+// ForStatus is the code by which an HTTP status without a problem body is to be
+// read, for example the page of a proxy in between.
+func ForStatus(status int) Code {
+	switch status {
+	case 400:
+		return Invalid
+	case 401:
+		return Unauthenticated
+	case 403:
+		return Forbidden
+	case 404:
+		return NotFound
+	case 405:
+		return MethodNotAllowed
+	case 413:
+		return TooLarge
+	case 415:
+		return UnsupportedMedia
+	case 429:
+		return RateLimited
+	case 502, 503:
+		return Unavailable
+	case 504:
+		return DeadlineExceeded
+	}
+	return Internal
+}
+
+// Problem is an error as it crosses a wire. Its fields are set when it is made
+// and not changed afterwards.
+type Problem struct {
+	Code Code
+	// Detail is a sentence for a person. It holds nothing that the caller may
+	// not know, and no inner error's text.
+	Detail string
+	// RetryAfter is how long to wait before trying again, for codes whose advice
+	// is After; zero stands for one second.
+	RetryAfter time.Duration
+	// Shortages lists every line that can't be had, with insufficient-stock.
+	Shortages []Shortage
+	// Errors lists every field in error, with invalid.
+	Errors []FieldError
+	// Current is what the reservation is now, with every outcome, stale-seq and
+	// seq-reused.
+	Current *Current
+
+	cause error
+}
+
+// Shortage is one demand that stock could not meet.
+type Shortage struct {
+	SKU       string `json:"sku"`
+	Location  string `json:"location"`
+	Requested int64  `json:"requested"`
+	Available int64  `json:"available"`
+}
+
+// FieldError says what is wrong with one part of a request.
+type FieldError struct {
+	// Pointer is an RFC 6901 pointer into the body ("/lines/0/sku"; "" is the
+	// whole body) or names a parameter: "path:id", "query:limit", "header:If-Match".
+	Pointer string `json:"pointer"`
+	Detail  string `json:"detail"`
+}
+
+// Current is the state of a reservation at the time of the answer. The id says
+// whose, so that an answer that reached the wrong request is recognised.
+type Current struct {
+	ID    string `json:"id"`
+	Seq   int64  `json:"seq"`
+	State string `json:"state"`
+}
+
+// New makes a problem with a formatted detail.
+func New(code Code, format string, args ...any) *Problem {
+	return &Problem{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Wrap makes a problem caused by err. The cause goes to the log with
+// [Problem.Error] and never onto a wire.
+func Wrap(err error, code Code, format string, args ...any) *Problem {
+	p := New(code, format, args...)
+	p.cause = err
+	return p
+}
+
+// From finds the Problem in an error's chain. An error without one becomes
+// internal, with a detail that gives nothing away.
+func From(err error) *Problem {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	return Wrap(err, Internal, "The request could not be handled. Its request id finds the cause in the log.")
+}
+
+// CodeOf is the code of an error: "" for nil, internal for one without a Problem.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	return From(err).Code
+}
+
+// Error is for logs: the code, the detail and the cause.
+func (p *Problem) Error() string {
+	s := string(p.Code)
+	if p.Detail != "" {
+		s += ": " + p.Detail
+	}
+	if p.cause != nil {
+		s += " (" + p.cause.Error() + ")"
+	}
+	return s
+}
+
+// Unwrap gives the cause.
+func (p *Problem) Unwrap() error { return p.cause }
+
+// Wait is how long a caller should wait before it sends the request again, and
+// whether it may at all.
+func (p *Problem) Wait() (time.Duration, bool) {
+	switch p.Code.Retry() {
+	case Immediately:
+		return 0, true
+	case After:
+		if p.RetryAfter > 0 {
+			return p.RetryAfter, true
+		}
+		return defaultRetryAfter, true
+	}
+	return 0, false
+}
+
+type document struct {
+	Type      string       `json:"type"`
+	Title     string       `json:"title"`
+	Status    int          `json:"status"`
+	Detail    string       `json:"detail,omitempty"`
+	Code      Code         `json:"code"`
+	Shortages []Shortage   `json:"shortages,omitempty"`
+	Errors    []FieldError `json:"errors,omitempty"`
+	Current   *Current     `json:"current,omitempty"`
+}
+
+// MarshalJSON encodes the problem as RFC 9457 has it, without its cause.
+func (p *Problem) MarshalJSON() ([]byte, error) {
+	return json.Marshal(document{
+		Type: typePrefix + string(p.Code), Title: p.Code.Title(), Status: p.Code.HTTPStatus(),
+		Detail: p.Detail, Code: p.Code, Shortages: p.Shortages, Errors: p.Errors, Current: p.Current,
+	})
+}
+
+// UnmarshalJSON reads what [Problem.MarshalJSON] writes. A document without a
+// code is no problem of ours, and an error.
+func (p *Problem) UnmarshalJSON(b []byte) error {
+	var d document
+	if err := json.Unmarshal(b, &d); err != nil {
+		return fmt.Errorf("read problem: %w", err)
+	}
+	if d.Code == "" {
+		return errors.New("read problem: it has no code")
+	}
+	*p = Problem{Code: d.Code, Detail: d.Detail, Shortages: d.Shortages, Errors: d.Errors, Current: d.Current}
+	return nil
+}
