@@ -1,0 +1,44 @@
+package rest
+
+import (
+	"encoding/json"
+	"mime"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"roundtrip/internal/problem"
+)
+
+// RetryAfter writes a wait as the header has it: whole seconds, at least one.
+func RetryAfter(wait time.Duration) string {
+	return strconv.FormatInt(max(1, int64((wait+time.Second-1)/time.Second)), 10)
+}
+
+func writeProblem(c echo.Context, p *problem.Problem) {
+	if wait, ok := p.Wait(); ok && p.Code.Retry() == problem.After {
+		c.Response().Header().Set(echo.HeaderRetryAfter, RetryAfter(wait))
+	}
+	body, err := json.Marshal(p)
+	if err != nil { // a problem holds strings and numbers only
+		panic(err)
+	}
+	_ = c.Blob(p.Code.HTTPStatus(), problem.MediaType, body) // the caller has gone
+}
+
+// ReadProblem reads the problem in a response that is no success. It is
+// tolerant: a body that is no problem of ours, such as a proxy's page, is read
+// by the status alone.
+func ReadProblem(status int, header http.Header, body []byte) *problem.Problem {
+	p := new(problem.Problem)
+	media, _, err := mime.ParseMediaType(header.Get(echo.HeaderContentType))
+	if err != nil || media != problem.MediaType || json.Unmarshal(body, p) != nil {
+		p = problem.New(problem.ForStatus(status), "The answer was a %d without a problem.", status)
+	}
+	if seconds, err := strconv.ParseUint(header.Get(echo.HeaderRetryAfter), 10, 31); err == nil {
+		p.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	return p
+}

@@ -1,0 +1,152 @@
+package rest
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"roundtrip/internal/problem"
+)
+
+func TestEveryProblemSurvivesTheWire(t *testing.T) {
+	t.Parallel()
+	var sent *problem.Problem
+	s := serve(t, Options{}, func(s *Server) {
+		s.Handle(http.MethodGet, "/", "Get", func(echo.Context) error { return fmt.Errorf("on the way: %w", sent) })
+	})
+	for _, code := range problem.Codes() {
+		sent = &problem.Problem{
+			Code: code, Detail: "What <happened> & why.",
+			Shortages: []problem.Shortage{{SKU: "85123A", Location: "main", Requested: 6, Available: 1<<63 - 1}},
+			Errors:    []problem.FieldError{{Pointer: "/lines/0/sku", Detail: "must be a string"}},
+			Current:   &problem.Current{ID: "o1", Seq: 1<<63 - 1, State: "held"},
+		}
+		if code.Retry() == problem.After {
+			sent.RetryAfter = 3 * time.Second
+		}
+		response, body := s.do(t, "GET", "/", "")
+		got := ReadProblem(response.StatusCode, response.Header, []byte(body))
+		if !reflect.DeepEqual(got, sent) {
+			t.Errorf("got %+v, want %+v", got, sent)
+		}
+	}
+}
+
+func TestReadProblemIsTolerant(t *testing.T) {
+	t.Parallel()
+	const ours = problem.MediaType
+	tests := []struct {
+		name, contentType, body, retryAfter string
+		status                              int
+		code                                problem.Code
+		wait                                time.Duration
+	}{
+		{name: "unknown fields", status: 409, contentType: ours, body: `{"code":"wrong-state","new":{"a":[null]}}`, code: problem.WrongState},
+		{name: "parameters", status: 409, contentType: ours + "; charset=utf-8", body: `{"code":"wrong-state"}`, code: problem.WrongState},
+		{name: "an unknown code", status: 418, contentType: ours, body: `{"code":"teapot"}`, code: "teapot"},
+		{name: "a wait", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "7", code: problem.Overloaded, wait: 7 * time.Second},
+		{name: "no wait", status: 503, contentType: ours, body: `{"code":"overloaded"}`, code: problem.Overloaded, wait: time.Second},
+		{name: "a wait that is none", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "-1", code: problem.Overloaded, wait: time.Second},
+		{name: "a wait beyond time", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "99999999999999999999", code: problem.Overloaded, wait: time.Second},
+		{name: "a proxy's page", status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>", code: problem.Unavailable, wait: time.Second},
+		{name: "a proxy's wait", status: 503, contentType: "text/html", retryAfter: "2", code: problem.Unavailable, wait: 2 * time.Second},
+		{name: "a gateway's timeout", status: 504, code: problem.DeadlineExceeded},
+		{name: "nothing", status: 500, code: problem.Internal},
+		{name: "another status", status: 302, contentType: "text/html", code: problem.Internal},
+		{name: "a page that claims to be ours", status: 404, contentType: "text/html", body: `{"code":"wrong-state"}`, code: problem.NotFound},
+		{name: "no code", status: 404, contentType: ours, body: `{"title":"x"}`, code: problem.NotFound},
+		{name: "a code that is no string", status: 404, contentType: ours, body: `{"code":1}`, code: problem.NotFound},
+		{name: "cut off", status: 503, contentType: ours, body: `{"code":"overl`, code: problem.Unavailable, wait: time.Second},
+		{name: "null", status: 403, contentType: ours, body: `null`, code: problem.Forbidden},
+		{name: "deep", status: 503, contentType: ours, body: strings.Repeat("[", 100_000), code: problem.Unavailable, wait: time.Second},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			header := http.Header{"Content-Type": {test.contentType}, "Retry-After": {test.retryAfter}}
+			p := ReadProblem(test.status, header, []byte(test.body))
+			if wait, _ := p.Wait(); p.Code != test.code || wait != test.wait {
+				t.Errorf("got %v, wait %s", p, wait)
+			}
+			if len(p.Detail) > 100 {
+				t.Errorf("a stranger's words are passed on: %.200s", p.Detail)
+			}
+		})
+	}
+}
+
+func TestRetryAfterIsWholeSecondsRoundedUp(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]string{
+		-time.Second: "1", 0: "1", 1: "1", time.Second: "1", time.Second + 1: "2", 90 * time.Second: "90",
+	} {
+		if got := RetryAfter(wait); got != want {
+			t.Errorf("%s: got %s, want %s", wait, got, want)
+		}
+	}
+}
+
+func TestQueryIsStrict(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"":                            "",
+		"limit=1&cursor=x":            "",
+		"sku=a&sku=b&limit=1":         "",
+		"customer=Zo%C3%AB":           "query:customer",
+		"Limit=1":                     "query:Limit",
+		"limit=1&limit=2":             "query:limit",
+		"limit=1;cursor=x":            "query:",
+		"cursor=%zz":                  "query:",
+		"cursor=%00":                  "query:cursor",
+		"cursor=%ff":                  "query:cursor",
+		"sku=a&sku=%00":               "query:sku",
+		"&&":                          "",
+		"=1":                          "query:",
+		strings.Repeat("n", 10_000):   "query:" + strings.Repeat("n", maxPointer),
+		"a" + strings.Repeat("&a", 9): "query:a",
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.RawQuery = raw
+		_, err := Query(echo.New().NewContext(r, httptest.NewRecorder()), []string{"cursor", "limit"}, "sku")
+		switch {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", raw, err)
+		case want != "" && (err == nil || fieldErrors(t, err)[0].Pointer != want):
+			t.Errorf("%.100s: got %v, want %s", raw, err, want)
+		}
+	}
+	var many []string
+	for i := range 3_000 {
+		many = append(many, fmt.Sprint(i))
+	}
+	r := httptest.NewRequest("GET", "/?"+strings.Join(many, "&"), nil)
+	_, err := Query(echo.New().NewContext(r, httptest.NewRecorder()), nil)
+	if errs := fieldErrors(t, err); len(errs) != problem.MaxFields {
+		t.Errorf("%d errors are listed", len(errs))
+	}
+}
+
+func TestPageOf(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]int{"1": 1, "200": 200} {
+		cursor, limit, err := PageOf(map[string][]string{"limit": {given}, "cursor": {"c"}})
+		if err != nil || limit != want || cursor != "c" {
+			t.Errorf("%s: got %q, %d, %v", given, cursor, limit, err)
+		}
+	}
+	if cursor, limit, err := PageOf(nil); cursor != "" || limit != defaultLimit || err != nil {
+		t.Errorf("got %q, %d, %v", cursor, limit, err)
+	}
+	for _, given := range []string{"", "0", "201", "-1", "+1", "1.0", "1e2", " 1", "x", "99999999999999999999"} {
+		_, _, err := PageOf(map[string][]string{"limit": {given}})
+		if errs := fieldErrors(t, err); errs[0].Pointer != "query:limit" {
+			t.Errorf("%q: got %v", given, errs)
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package rest
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"roundtrip/internal/problem"
+)
+
+// Pages of a list.
+const (
+	defaultLimit = 50
+	maxLimit     = 200
+)
+
+// Query reads the query's parameters. Those that are not allowed are invalid,
+// and so is one that occurs twice, unless it is among the repeatable ones.
+func Query(c echo.Context, allowed []string, repeatable ...string) (url.Values, error) {
+	var f problem.Fields
+	query, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		f.Add("query:", "can't be read")
+		return nil, f.Err()
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch repeats := slices.Contains(repeatable, name); {
+		case !repeats && !slices.Contains(allowed, name):
+			f.Add("query:"+name[:min(len(name), maxPointer)], "there is no such parameter")
+		case !repeats && len(query[name]) > 1:
+			f.Add("query:"+name, "may be given once")
+		case slices.ContainsFunc(query[name], isNoText):
+			f.Add("query:"+name, "must be UTF-8 without NUL")
+		}
+	}
+	return query, f.Err()
+}
+
+func isNoText(s string) bool { return !utf8.ValidString(s) || strings.ContainsRune(s, 0) }
+
+// PageOf reads a list's cursor and limit.
+func PageOf(query url.Values) (cursor string, limit int, err error) {
+	cursor, limit = query.Get("cursor"), defaultLimit
+	if query.Has("limit") {
+		given, err := strconv.ParseUint(query.Get("limit"), 10, 16)
+		if err != nil || given < 1 || given > maxLimit {
+			var f problem.Fields
+			f.Add("query:limit", "must be between 1 and %d", maxLimit)
+			return "", 0, f.Err()
+		}
+		limit = int(given)
+	}
+	return cursor, limit, nil
+}

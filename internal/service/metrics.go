@@ -1,0 +1,89 @@
+package service
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/problem"
+	"roundtrip/internal/rest"
+)
+
+// Metrics are those that both services have. Each is labelled with role: the
+// "responder" answers exchanges, the "caller" makes them.
+type Metrics struct {
+	// Registry holds these, Go's and the process's, and what a service adds.
+	Registry *prometheus.Registry
+
+	exchanges *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	attempts  *prometheus.CounterVec
+	sheds     *prometheus.CounterVec
+	alarms    *prometheus.CounterVec
+}
+
+// NewMetrics makes a registry of its own: nothing is global.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		Registry: prometheus.NewRegistry(),
+		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "roundtrip_exchanges_total",
+			Help: "Exchanges that ended, by operation, wire and outcome: ok, unknown, or the problem's code.",
+		}, []string{"role", "operation", "wire", "outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "roundtrip_exchange_duration_seconds",
+			Help:    "How long exchanges took, with all their attempts.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5},
+		}, []string{"role", "operation", "wire"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "roundtrip_attempts_total",
+			Help: "Requests that were sent, first ones and repeats; the settler's re-sends are counted apart.",
+		}, []string{"operation", "wire", "resend"}),
+		sheds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "roundtrip_sheds_total",
+			Help: "Requests that were refused because too many were in flight.",
+		}, []string{"operation", "wire"}),
+		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "roundtrip_alarms_total",
+			Help: "Answers that leave an intent unsettled and that repeating the request will not mend.",
+		}, []string{"reason"}),
+	}
+	m.Registry.MustRegister(m.exchanges, m.duration, m.attempts, m.sheds, m.alarms,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Answered counts an exchange that the service answered.
+func (m *Metrics) Answered(wire string, o rest.Observation) {
+	m.exchanges.WithLabelValues("responder", o.Operation, wire, o.Outcome).Inc()
+	m.duration.WithLabelValues("responder", o.Operation, wire).Observe(o.Duration.Seconds())
+	if o.Shed {
+		m.sheds.WithLabelValues(o.Operation, wire).Inc()
+	}
+}
+
+// Called counts an exchange that the service made.
+func (m *Metrics) Called(wire string, o exchange.Observation) {
+	m.exchanges.WithLabelValues("caller", o.Operation, wire, Outcome(o.Err)).Inc()
+	m.duration.WithLabelValues("caller", o.Operation, wire).Observe(o.Duration.Seconds())
+	resend := "no"
+	if o.Resend {
+		resend = "yes"
+	}
+	m.attempts.WithLabelValues(o.Operation, wire, resend).Add(float64(o.Attempts))
+}
+
+// Alarm counts an answer that somebody should look at.
+func (m *Metrics) Alarm(reason string) { m.alarms.WithLabelValues(reason).Inc() }
+
+// Outcome is "ok" or the problem's code. A code from outside that is not in our
+// table is "other": a stranger does not name our time series.
+func Outcome(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	if code := problem.CodeOf(err); code.Known() {
+		return string(code)
+	}
+	return "other"
+}
