@@ -1,0 +1,122 @@
+// Package app puts inventory together: its store, its wires and its sweeper, in
+// the order in which they start and stop.
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"roundtrip/internal/database"
+	"roundtrip/internal/rest"
+	"roundtrip/internal/service"
+	"roundtrip/services/inventory/internal/httpapi"
+	"roundtrip/services/inventory/internal/stock"
+	"roundtrip/services/inventory/internal/store"
+)
+
+// maxConnectionAge is when a connection is closed, so that callers find new
+// replicas.
+const maxConnectionAge = 5 * time.Minute
+
+// Options say what an App is made of. All of it comes from outside, so that the
+// same app runs in a process, in a test and in virtual time.
+type Options struct {
+	// HTTP and Admin are where it listens; the app owns them from New on.
+	HTTP, Admin net.Listener
+	Database    database.Source
+	Logger      *slog.Logger
+	// MaxInFlight bounds the requests that are worked on at the same time.
+	MaxInFlight int
+	// SweepInterval is how often expired holds are looked for; 1 s where it is 0.
+	SweepInterval time.Duration
+}
+
+// App is inventory, put together.
+type App struct {
+	*service.Frame
+	options Options
+	server  *rest.Server
+	store   stock.Store
+}
+
+// New opens the store and puts the app together. Nothing is served before Start.
+func New(ctx context.Context, o Options) (*App, error) {
+	if o.SweepInterval == 0 {
+		o.SweepInterval = time.Second
+	}
+	frame := service.NewFrame(o.Admin, o.Logger)
+	frame.OnStop("listener", service.CloseListener(o.HTTP))
+	address, err := o.Database()
+	if err != nil {
+		return nil, errors.Join(err, frame.Stop(ctx))
+	}
+	s, err := store.OpenSQLite(ctx, address.Path, o.Logger)
+	if err != nil {
+		return nil, errors.Join(err, frame.Stop(ctx))
+	}
+	frame.OnStop("store", func(context.Context) error { return s.Close() })
+	server := rest.New(rest.Options{
+		Logger: o.Logger, MaxInFlight: o.MaxInFlight, MaxConnectionAge: maxConnectionAge,
+		Observe: func(e rest.Observation) { frame.Metrics.Answered("http", e) },
+	})
+	httpapi.Register(server, s)
+	return &App{frame, o, server, s}, nil
+}
+
+// Start begins to serve.
+func (a *App) Start(context.Context) error {
+	err := a.Frame.Start(func() {
+		a.Go("sweeper", a.sweep)
+		a.Serve("http", a.options.HTTP, a.server)
+	})
+	if err == nil {
+		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version())
+	}
+	return err
+}
+
+// Addr is where the API is served.
+func (a *App) Addr() net.Addr { return a.options.HTTP.Addr() }
+
+// sweepBatch is how many holds one transaction frees.
+const sweepBatch = 256
+
+// sweep writes down the expiry of holds that have run out, so that their stock
+// is free again within seconds, also where nobody asks for it.
+func (a *App) sweep(ctx context.Context) {
+	tick := time.NewTicker(a.options.SweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := a.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+				a.options.Logger.Error("can't free expired holds", "error", err)
+			}
+		}
+	}
+}
+
+// sweepOnce frees every hold that is due.
+func (a *App) sweepOnce(ctx context.Context) error {
+	for {
+		due, err := a.store.Due(ctx, time.Now(), sweepBatch)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		expire := make([]stock.Command, len(due))
+		for i, id := range due {
+			expire[i] = stock.Expire{ID: id}
+		}
+		for _, result := range a.store.Do(ctx, expire) {
+			if result.Err != nil {
+				return result.Err
+			}
+		}
+		a.options.Logger.Info("freed expired holds", "count", len(due))
+	}
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"roundtrip/internal/rest"
+	"roundtrip/internal/service"
+)
+
+type importCommand struct {
+	File   string `arg:"" help:"The file: CSV with a first row that names the columns sku, name, location (may be left out) and on_hand, or NDJSON with those fields. - is standard input."`
+	URL    string `help:"The inventory to import into." default:"http://127.0.0.1:8081"`
+	Format string `help:"csv or ndjson; guessed from the file's name where it is left out." enum:"csv,ndjson," default:""`
+}
+
+// Run sends the file and shows every row that was rejected.
+func (i importCommand) Run(ctx context.Context) error {
+	in, size := io.Reader(os.Stdin), int64(-1)
+	if i.File != "-" {
+		file, err := os.Open(i.File)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if info, err := file.Stat(); err == nil {
+			size = info.Size()
+		}
+		in = file
+	}
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		bar := progressbar.DefaultBytes(size, "importing")
+		defer bar.Close()
+		in = io.TeeReader(in, bar)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(i.URL, "/")+"/v1/stock/import", in)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", i.mediaType())
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(response.Body, rest.MaxBody))
+		return errors.Join(rest.ReadProblem(response.StatusCode, response.Header, body), err)
+	}
+	return showReport(response.Body, os.Stdout)
+}
+
+func (i importCommand) mediaType() string {
+	if i.Format == "ndjson" || i.Format == "" && strings.HasSuffix(filepath.Base(i.File), "json") {
+		return "application/x-ndjson"
+	}
+	return "text/csv"
+}
+
+// showReport prints the rows that were rejected and the last line's totals.
+func showReport(report io.Reader, out io.Writer) error {
+	type problem struct {
+		Detail string
+		Errors []struct{ Pointer, Detail string }
+	}
+	var line struct {
+		Row                             int64
+		SKU, Location, Outcome          string
+		Problem                         *problem
+		Rows, Done, Unchanged, Rejected *int64
+	}
+	rejected := func() {
+		fmt.Fprintf(out, "row %d (%s at %s) was rejected: %s", line.Row, line.SKU, line.Location, line.Problem.Detail)
+		for _, e := range line.Problem.Errors {
+			fmt.Fprintf(out, " %s %s.", strings.TrimPrefix(e.Pointer, "/"), e.Detail)
+		}
+		fmt.Fprintln(out)
+	}
+	lines := bufio.NewReader(report)
+	for {
+		text, err := lines.ReadBytes('\n')
+		if err != nil {
+			return fmt.Errorf("the report broke off, so part of the file may not be imported; import it again: %w", err)
+		}
+		line.Problem, line.Rows = nil, nil
+		if err := json.NewDecoder(bytes.NewReader(text)).Decode(&line); err != nil {
+			return fmt.Errorf("read the report: %w", err)
+		}
+		switch {
+		case line.Rows == nil && line.Problem != nil:
+			rejected()
+		case line.Rows != nil:
+			fmt.Fprintf(out, "%d rows: %d done, %d unchanged, %d rejected\n", *line.Rows, *line.Done, *line.Unchanged, *line.Rejected)
+			if line.Problem != nil {
+				return fmt.Errorf("the file could not be read to its end: %s %v", line.Problem.Detail, line.Problem.Errors)
+			}
+			if *line.Rejected > 0 {
+				return service.Exit(service.ExitDifference, fmt.Errorf("%d rows were rejected", *line.Rejected))
+			}
+			return nil
+		}
+	}
+}

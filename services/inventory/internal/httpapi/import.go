@@ -1,0 +1,292 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"roundtrip/internal/problem"
+	"roundtrip/internal/rest"
+	"roundtrip/services/inventory/internal/stock"
+)
+
+const (
+	mediaCSV    = "text/csv"
+	mediaNDJSON = "application/x-ndjson"
+
+	// importBatch is how many rows are decided in one transaction.
+	importBatch = 256
+	// maxRow is the most bytes one row may have.
+	maxRow = 64 << 10
+	// importPause is how long a stream may pause before it counts as broken off.
+	importPause = 30 * time.Second
+)
+
+// importRow is one row as it was read; err says why it could not be.
+type importRow struct {
+	stock.ImportRow
+	err error
+}
+
+// rowReader gives the rows of a stream one by one, and io.EOF at its end. Any
+// other error breaks the stream off.
+type rowReader func() (importRow, error)
+
+type rowReport struct {
+	Row      int64            `json:"row"`
+	SKU      string           `json:"sku"`
+	Location string           `json:"location"`
+	Outcome  string           `json:"outcome"`
+	Problem  *problem.Problem `json:"problem,omitzero"`
+}
+
+type importReport struct {
+	Rows      int64            `json:"rows"`
+	Done      int64            `json:"done"`
+	Unchanged int64            `json:"unchanged"`
+	Rejected  int64            `json:"rejected"`
+	Problem   *problem.Problem `json:"problem,omitzero"`
+}
+
+// importStock sets levels row by row, while the rows still arrive, and reports
+// on each: a stream of any length is imported with a batch of rows in memory.
+func (a api) importStock(c echo.Context) error {
+	if _, err := rest.Query(c, nil); err != nil {
+		return err
+	}
+	next, err := rowsOf(c.Request())
+	if err != nil {
+		return err
+	}
+	control := http.NewResponseController(c.Response())
+	// Report while reading. Where the connection can't, the report follows.
+	_ = control.EnableFullDuplex()
+	c.Response().Header().Set(echo.HeaderContentType, mediaNDJSON)
+	c.Response().WriteHeader(http.StatusOK)
+
+	out := bufio.NewWriter(c.Response())
+	importID := "import-" + uuid.NewString()
+	var total importReport
+	for {
+		// A sender that pauses for too long has gone.
+		_ = errors.Join(control.SetReadDeadline(time.Now().Add(importPause)), control.SetWriteDeadline(time.Now().Add(importPause)))
+		rows, err := batch(next, importID, total.Rows)
+		a.importBatch(c.Request().Context(), rows, out, &total)
+		if err == nil {
+			_ = errors.Join(out.Flush(), control.Flush())
+			continue
+		}
+		if !errors.Is(err, io.EOF) {
+			total.Problem = problem.From(err)
+		}
+		writeLine(out, total)
+		return out.Flush()
+	}
+}
+
+// batch reads up to importBatch rows and numbers them.
+func batch(next rowReader, importID string, before int64) ([]importRow, error) {
+	var rows []importRow
+	for len(rows) < importBatch {
+		row, err := next()
+		if err != nil {
+			return rows, err
+		}
+		row.ImportID, row.Row = importID, before+int64(len(rows))+1
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+func (a api) importBatch(ctx context.Context, rows []importRow, out io.Writer, total *importReport) {
+	var commands []stock.Command
+	for _, row := range rows {
+		if row.err == nil {
+			commands = append(commands, row.ImportRow)
+		}
+	}
+	results := a.store.Do(ctx, commands)
+	for _, row := range rows {
+		report := rowReport{Row: row.Row, SKU: row.SKU, Location: row.Location, Outcome: "unchanged"}
+		err := row.err
+		if err == nil {
+			err = results[0].Err
+			if results[0].Changed {
+				report.Outcome = "done"
+			}
+			results = results[1:]
+		}
+		total.Rows++
+		switch {
+		case err != nil:
+			report.Outcome, report.Problem = "rejected", problem.From(err)
+			total.Rejected++
+		case report.Outcome == "done":
+			total.Done++
+		default:
+			total.Unchanged++
+		}
+		writeLine(out, report)
+	}
+}
+
+func writeLine(out io.Writer, v any) {
+	line, err := json.Marshal(v)
+	if err != nil { // reports hold strings, numbers and problems only
+		panic(err)
+	}
+	_, _ = out.Write(append(line, '\n')) // a sender that does not read the report still gets its rows imported
+}
+
+func rowsOf(r *http.Request) (rowReader, error) {
+	media, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
+	switch {
+	case err == nil && media == mediaCSV && r.Header.Get(echo.HeaderContentEncoding) == "":
+		return csvRows(r.Body)
+	case err == nil && media == mediaNDJSON && r.Header.Get(echo.HeaderContentEncoding) == "":
+		return ndjsonRows(r.Body), nil
+	}
+	return nil, problem.New(problem.UnsupportedMedia, "The body must be %s or %s, not compressed.", mediaCSV, mediaNDJSON)
+}
+
+// csvRows reads CSV (RFC 4180) whose first row names the columns.
+func csvRows(body io.Reader) (rowReader, error) {
+	rows := csv.NewReader(&rowLimit{in: body})
+	rows.ReuseRecord = true
+	header, err := rows.Read()
+	if errors.Is(err, io.EOF) {
+		return nil, invalidRow("", "is empty; it begins with a row that names the columns")
+	}
+	if err != nil {
+		return nil, brokenOff(err, "the header row can't be read")
+	}
+	columns := []string{"sku", "name", "location", "on_hand"}
+	var f problem.Fields
+	place := map[string]int{}
+	for i, name := range header {
+		name = strings.TrimPrefix(name, "\ufeff") // spreadsheets begin a file so
+		if _, twice := place[name]; twice || !slices.Contains(columns, name) {
+			f.Add("", "the header row has an unknown or repeated column; the columns are %v", columns)
+		}
+		place[name] = i
+	}
+	for _, name := range []string{"sku", "on_hand"} {
+		if _, ok := place[name]; !ok {
+			f.Add("", "the header row has no column %s", name)
+		}
+	}
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	return func() (importRow, error) {
+		record, err := rows.Read()
+		if errors.Is(err, csv.ErrFieldCount) {
+			return importRow{err: invalidRow("", "has %d fields, not %d", len(record), len(header))}, nil
+		}
+		if err != nil {
+			return importRow{}, brokenOff(err, "a row can't be read")
+		}
+		field := func(name string) string {
+			i, ok := place[name]
+			if !ok {
+				return ""
+			}
+			return strings.ToValidUTF8(strings.Clone(record[i]), "\ufffd")
+		}
+		row := importRow{ImportRow: stock.ImportRow{SKU: field("sku"), Name: field("name"), Location: field("location")}}
+		if row.Location == "" {
+			row.Location = stock.MainLocation
+		}
+		if strings.ContainsRune(row.Name, 0) {
+			row.err = invalidRow("/name", "must not contain NUL")
+		}
+		if row.OnHand, err = strconv.ParseInt(field("on_hand"), 10, 64); err != nil {
+			row.err = invalidRow("/on_hand", "must be an integer, written with digits only")
+		}
+		return row, nil
+	}, nil
+}
+
+// ndjsonRows reads one JSON object a line.
+func ndjsonRows(body io.Reader) rowReader {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(make([]byte, 0, 4<<10), maxRow)
+	return func() (importRow, error) {
+		for lines.Scan() {
+			if len(strings.TrimSpace(lines.Text())) == 0 {
+				continue
+			}
+			var row struct {
+				SKU      string  `json:"sku"`
+				Name     string  `json:"name"`
+				Location *string `json:"location"`
+				OnHand   *int64  `json:"on_hand"`
+			}
+			err := rest.Unmarshal(lines.Bytes(), &row)
+			if err == nil && row.OnHand == nil {
+				err = invalidRow("/on_hand", "is missing")
+			}
+			return importRow{stock.ImportRow{
+				SKU: row.SKU, Name: row.Name, Location: or(row.Location, stock.MainLocation), OnHand: or(row.OnHand, 0),
+			}, err}, nil
+		}
+		if err := lines.Err(); err != nil {
+			return importRow{}, brokenOff(err, "a row can't be read")
+		}
+		return importRow{}, io.EOF
+	}
+}
+
+func invalidRow(pointer, format string, args ...any) error {
+	var f problem.Fields
+	f.Add(pointer, format, args...)
+	return f.Err()
+}
+
+// brokenOff says why no more rows can be read; io.EOF stays what it is.
+func brokenOff(err error, what string) error {
+	var syntax *csv.ParseError
+	switch {
+	case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return io.EOF
+	case errors.As(err, &syntax):
+		return invalidRow("", "%s: line %d: %s", what, syntax.Line, syntax.Err)
+	case errors.Is(err, bufio.ErrTooLong), errors.Is(err, errRowTooLong):
+		return problem.New(problem.TooLarge, "A row may have at most %d bytes.", maxRow)
+	}
+	return problem.Wrap(err, problem.Unavailable, "The stream broke off; what was reported is imported.")
+}
+
+var errRowTooLong = errors.New("row too long")
+
+// rowLimit refuses a stream without a line break for too long: a CSV reader
+// would keep all of it in memory.
+type rowLimit struct {
+	in  io.Reader
+	run int
+}
+
+func (l *rowLimit) Read(p []byte) (int, error) {
+	n, err := l.in.Read(p)
+	for _, b := range p[:n] {
+		if l.run++; b == '\n' {
+			l.run = 0
+		}
+	}
+	if l.run > maxRow {
+		return 0, errRowTooLong
+	}
+	return n, err
+}

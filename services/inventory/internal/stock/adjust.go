@@ -1,0 +1,160 @@
+package stock
+
+import (
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"roundtrip/internal/fingerprint"
+	"roundtrip/internal/problem"
+)
+
+// Adjust changes what is on hand, once per ID: by Delta, or to OnHand.
+type Adjust struct {
+	ID            string
+	SKU, Location string
+	// Exactly one of Delta and OnHand is set.
+	Delta, OnHand *int64
+	// ExpectedOnHand, where set, must be what is on hand now.
+	ExpectedOnHand *int64
+	Reason         Reason
+	Note           string
+}
+
+// Adjustment is an Adjust and its outcome, as they are stored.
+type Adjustment struct {
+	Adjust
+	Fingerprint string
+	// Problem is why it was rejected; nil where it was done.
+	Problem *problem.Problem
+	// Level is as it was right after the decision.
+	Level     Level
+	CreatedAt time.Time
+}
+
+// Validate reports every field in error as one invalid problem.
+func (a Adjust) Validate() error {
+	var f problem.Fields
+	f.Name("path:id", a.ID)
+	f.Name("/sku", a.SKU)
+	f.Name("/location", a.Location)
+	switch {
+	case (a.Delta == nil) == (a.OnHand == nil):
+		f.Add("", "must have either delta or on_hand")
+	case a.Delta != nil:
+		f.Between("/delta", *a.Delta, -MaxOnHand, MaxOnHand)
+		if *a.Delta == 0 {
+			f.Add("/delta", "must not be 0")
+		}
+	default:
+		f.Between("/on_hand", *a.OnHand, 0, MaxOnHand)
+	}
+	if a.ExpectedOnHand != nil {
+		f.Between("/expected_on_hand", *a.ExpectedOnHand, 0, MaxOnHand)
+	}
+	if !slices.Contains(AdjustmentReasons(), a.Reason) {
+		f.Add("/reason", "must be one of %v", AdjustmentReasons())
+	}
+	if utf8.RuneCountInString(a.Note) > MaxNote {
+		f.Add("/note", "must have at most %d characters", MaxNote)
+	}
+	return f.Err()
+}
+
+// Needs names the adjustment and the level.
+func (a Adjust) Needs() Needs {
+	return Needs{Adjustments: []string{a.ID}, Levels: []Key{{a.Location, a.SKU}}}
+}
+
+func (a Adjust) fingerprint() string {
+	optional := func(v *int64) any {
+		if v == nil {
+			return ""
+		}
+		return *v
+	}
+	return fingerprint.Of(a.SKU, a.Location, optional(a.Delta), optional(a.OnHand), optional(a.ExpectedOnHand), a.Reason, a.Note)
+}
+
+func (a Adjust) decide(b *Book) Result {
+	if stored, ok := b.adjustments[a.ID]; ok {
+		if stored.Fingerprint != a.fingerprint() {
+			return Result{Err: problem.New(problem.KeyReused, "Adjustment %s was another one.", a.ID)}
+		}
+		return stored.result()
+	}
+	level := b.level(Key{a.Location, a.SKU})
+	var onHand int64
+	if a.OnHand != nil {
+		onHand = *a.OnHand
+	} else {
+		onHand = level.OnHand + *a.Delta
+	}
+	// Goods that came back may have lifted it above; it can still be lowered.
+	if onHand > MaxOnHand && onHand > level.OnHand {
+		var f problem.Fields
+		f.Add("/delta", "would bring more on hand than a level may have, %d", MaxOnHand)
+		return Result{Err: f.Err()}
+	}
+	adjustment := &Adjustment{Adjust: a, Fingerprint: a.fingerprint(), CreatedAt: b.now}
+	if a.ExpectedOnHand != nil && *a.ExpectedOnHand != level.OnHand {
+		adjustment.Problem = problem.New(problem.PreconditionFailed,
+			"There are %d on hand, not %d.", level.OnHand, *a.ExpectedOnHand)
+	} else {
+		adjustment.Problem = b.setOnHand(level.Key(), onHand, a.Reason, a.ID, 0)
+	}
+	adjustment.Level = *b.level(level.Key())
+	b.adjusted(adjustment)
+	return adjustment.result()
+}
+
+func (a *Adjustment) result() Result {
+	if a.Problem != nil {
+		return Result{Adjustment: *a, Err: a.Problem}
+	}
+	return Result{Adjustment: *a, Level: a.Level}
+}
+
+// ImportRow sets what is on hand of one level, and its name unless that is
+// empty. It is idempotent: a row that is already true changes nothing.
+type ImportRow struct {
+	// ImportID and Row tell where the ledger's entry comes from.
+	ImportID string
+	Row      int64
+
+	SKU, Location string
+	Name          string
+	OnHand        int64
+}
+
+// Validate reports every field in error as one invalid problem. Its pointers
+// name the row's fields.
+func (r ImportRow) Validate() error {
+	var f problem.Fields
+	f.Name("/sku", r.SKU)
+	f.Name("/location", r.Location)
+	f.Between("/on_hand", r.OnHand, 0, MaxOnHand)
+	if utf8.RuneCountInString(r.Name) > MaxName {
+		f.Add("/name", "must have at most %d characters", MaxName)
+	}
+	return f.Err()
+}
+
+// Needs names the level.
+func (r ImportRow) Needs() Needs { return Needs{Levels: []Key{{r.Location, r.SKU}}} }
+
+func (r ImportRow) decide(b *Book) Result {
+	key := Key{r.Location, r.SKU}
+	before := *b.level(key)
+	if rejection := b.setOnHand(key, r.OnHand, ReasonImported, r.ImportID, r.Row); rejection != nil {
+		return Result{Level: before, Err: rejection}
+	}
+	level := b.level(key)
+	if r.Name != "" && level.Name != r.Name {
+		level.Name = r.Name
+		if level.Version == before.Version {
+			b.touch(level)
+		}
+	}
+	return Result{Level: *level, Changed: *level != before}
+}

@@ -1,0 +1,547 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"time"
+
+	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
+	"roundtrip/services/inventory/internal/stock"
+)
+
+//go:embed migrations/sqlite/*.sql
+var migrations embed.FS
+
+// SQLite keeps stock in an SQLite database.
+type SQLite struct {
+	db *database.SQLite
+}
+
+// OpenSQLite opens, and where needed makes and migrates, the database at path.
+func OpenSQLite(ctx context.Context, path string, log *slog.Logger) (*SQLite, error) {
+	files, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
+		return nil, err
+	}
+	db, err := database.OpenSQLite(ctx, path, files, log)
+	if err != nil {
+		return nil, err
+	}
+	return &SQLite{db}, nil
+}
+
+// OpenSQLiteReadOnly opens the database at path for reading, beside a service
+// that has it open.
+func OpenSQLiteReadOnly(path string) (*SQLite, error) {
+	db, err := database.OpenSQLiteReadOnly(path)
+	if err != nil {
+		return nil, err
+	}
+	return &SQLite{db}, nil
+}
+
+// Close closes the database.
+func (s *SQLite) Close() error { return s.db.Close() }
+
+// Do decides a batch of commands.
+func (s *SQLite) Do(ctx context.Context, commands []stock.Command) []stock.Result {
+	return do(ctx, func(ctx context.Context, f func(session) error) error {
+		return s.db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
+	}, commands)
+}
+
+// sqliteSession is a transaction that has the database's one write lock, so
+// what it loads needs no locks of its own. Sets go in as JSON, one statement
+// for any number of rows.
+type sqliteSession struct{ tx *sql.Tx }
+
+// list encodes rows for json_each.
+func list[T any](rows []T) string {
+	text, err := json.Marshal(rows)
+	if err != nil { // rows hold strings and numbers only
+		panic(err)
+	}
+	return string(text)
+}
+
+// row is the columns of one row for json_each.
+type row = []any
+
+func keys(keys []stock.Key) string {
+	rows := make([]row, len(keys))
+	for i, k := range keys {
+		rows[i] = row{k.Location, k.SKU}
+	}
+	return list(rows)
+}
+
+func (s sqliteSession) reservations(ids []string) ([]stock.Reservation, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return reservationsWhere(s.tx, "r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id", list(ids))
+}
+
+// reservationsWhere loads reservations with their last outcome and their lines,
+// in the order that the condition ends with.
+func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reservation, error) {
+	var loaded []stock.Reservation
+	err := each(tx, func(rows *sql.Rows) error {
+		var r stock.Reservation
+		var expires sql.NullInt64
+		var created, at int64
+		var rejection sql.NullString
+		if err := rows.Scan(&r.ID, &r.Seq, &r.State, &expires, &created,
+			&r.Last.Asked, &r.Last.Fingerprint, &rejection, &at); err != nil {
+			return err
+		}
+		r.CreatedAt, r.ExpiresAt = time.UnixMilli(created), optionalTime(expires)
+		r.Last.ReservationID, r.Last.Seq, r.Last.At = r.ID, r.Seq, time.UnixMilli(at)
+		var err error
+		if r.Last.Problem, err = readProblem(rejection); err != nil {
+			return err
+		}
+		loaded = append(loaded, r)
+		return nil
+	}, `SELECT r.id, r.seq, r.state, r.expires_at, r.created_at, o.asked, o.fingerprint, o.problem, o.at
+		FROM reservations r JOIN outcomes o ON o.reservation_id = r.id AND o.seq = r.seq
+		WHERE `+condition, args...)
+	if err != nil {
+		return nil, fmt.Errorf("load reservations: %w", err)
+	}
+	place := make(map[string]int, len(loaded))
+	ids := make([]string, len(loaded))
+	for i, r := range loaded {
+		place[r.ID], ids[i] = i, r.ID
+	}
+	err = each(tx, func(rows *sql.Rows) error {
+		var id string
+		var l stock.Line
+		if err := rows.Scan(&id, &l.Location, &l.SKU, &l.Quantity); err != nil {
+			return err
+		}
+		r := &loaded[place[id]]
+		r.Lines = append(r.Lines, l)
+		return nil
+	}, `SELECT reservation_id, location, sku, quantity FROM reservation_lines
+		WHERE reservation_id IN (SELECT value FROM json_each(?)) ORDER BY reservation_id, location, sku`, list(ids))
+	if err != nil {
+		return nil, fmt.Errorf("load reservations' lines: %w", err)
+	}
+	return loaded, nil
+}
+
+func (s sqliteSession) levels(wanted []stock.Key) ([]stock.Level, error) {
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	return levelsWhere(s.tx, `JOIN json_each(?) k ON l.location = k.value->>0 AND l.sku = k.value->>1`, keys(wanted))
+}
+
+func levelsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Level, error) {
+	var levels []stock.Level
+	err := each(tx, func(rows *sql.Rows) error {
+		var l stock.Level
+		err := rows.Scan(&l.Location, &l.SKU, &l.Name, &l.OnHand, &l.Reserved, &l.Version)
+		levels = append(levels, l)
+		return err
+	}, `SELECT l.location, l.sku, l.name, l.on_hand, l.reserved, l.version FROM levels l `+condition, args...)
+	if err != nil {
+		return nil, fmt.Errorf("load levels: %w", err)
+	}
+	return levels, nil
+}
+
+func (s sqliteSession) adjustments(ids []string) ([]stock.Adjustment, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var adjustments []stock.Adjustment
+	err := each(s.tx, func(rows *sql.Rows) error {
+		var a stock.Adjustment
+		var rejection sql.NullString
+		var level string
+		var created int64
+		if err := rows.Scan(&a.ID, &a.Location, &a.SKU, &a.Delta, &a.OnHand, &a.ExpectedOnHand, &a.Reason, &a.Note,
+			&a.Fingerprint, &rejection, &level, &created); err != nil {
+			return err
+		}
+		a.CreatedAt = time.UnixMilli(created)
+		var err error
+		if a.Problem, err = readProblem(rejection); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(level), &a.Level); err != nil {
+			return err
+		}
+		adjustments = append(adjustments, a)
+		return nil
+	}, `SELECT id, location, sku, delta, on_hand, expected_on_hand, reason, note, fingerprint, problem, level, created_at
+		FROM adjustments WHERE id IN (SELECT value FROM json_each(?))`, list(ids))
+	if err != nil {
+		return nil, fmt.Errorf("load adjustments: %w", err)
+	}
+	return adjustments, nil
+}
+
+func (s sqliteSession) due(levels []stock.Key, now time.Time) ([]string, error) {
+	var ids []string
+	err := each(s.tx, collect(&ids), `SELECT DISTINCT r.id
+		FROM reservations r INDEXED BY reservations_due CROSS JOIN reservation_lines l ON l.reservation_id = r.id
+		WHERE r.state = 'held' AND r.expires_at <= ?
+		AND (l.location, l.sku) IN (SELECT value->>0, value->>1 FROM json_each(?))`, now.UnixMilli(), keys(levels))
+	if err != nil {
+		return nil, fmt.Errorf("find due holds: %w", err)
+	}
+	return ids, nil
+}
+
+// write writes everything together: a handful of statements, however long the
+// batch.
+func (s sqliteSession) write(c stock.Changes) error {
+	var levels, reservations, lines, outcomes, entries, adjustments []row
+	for _, l := range c.Levels {
+		levels = append(levels, row{l.Location, l.SKU, l.Name, l.OnHand, l.Reserved, l.Version})
+	}
+	newLines := map[string]bool{}
+	for _, o := range c.Outcomes {
+		outcomes = append(outcomes, row{o.ReservationID, o.Seq, o.Asked, o.Fingerprint, writeProblem(o.Problem), o.At.UnixMilli()})
+		if o.Asked == stock.Held && o.Problem == nil {
+			newLines[o.ReservationID] = true
+		}
+	}
+	var replaced []string
+	for _, r := range c.Reservations {
+		var expires any
+		if !r.ExpiresAt.IsZero() {
+			expires = r.ExpiresAt.UnixMilli()
+		}
+		reservations = append(reservations, row{r.ID, r.Seq, r.State, expires, r.CreatedAt.UnixMilli()})
+		if newLines[r.ID] {
+			replaced = append(replaced, r.ID)
+			for _, l := range r.Lines {
+				lines = append(lines, row{r.ID, l.Location, l.SKU, l.Quantity})
+			}
+		}
+	}
+	for _, e := range c.Entries {
+		entries = append(entries, row{e.At.UnixMilli(), e.Location, e.SKU, e.OnHandDelta, e.ReservedDelta,
+			e.OnHand, e.Reserved, e.Reason, e.Ref, e.Seq})
+	}
+	for _, a := range c.Adjustments {
+		level, err := json.Marshal(a.Level)
+		if err != nil {
+			return err
+		}
+		adjustments = append(adjustments, row{a.ID, a.Location, a.SKU, a.Delta, a.OnHand, a.ExpectedOnHand, a.Reason, a.Note,
+			a.Fingerprint, writeProblem(a.Problem), string(level), a.CreatedAt.UnixMilli()})
+	}
+	for _, w := range []struct {
+		what, statement string
+		rows            int
+		list            string
+	}{
+		{"levels", `INSERT INTO levels (location, sku, name, on_hand, reserved, version)
+			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) WHERE true
+			ON CONFLICT (location, sku) DO UPDATE
+			SET name = excluded.name, on_hand = excluded.on_hand, reserved = excluded.reserved, version = excluded.version`,
+			len(levels), list(levels)},
+		{"reservations", `INSERT INTO reservations (id, seq, state, expires_at, created_at)
+			SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?) WHERE true
+			ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, state = excluded.state, expires_at = excluded.expires_at`,
+			len(reservations), list(reservations)},
+		{"old lines", `DELETE FROM reservation_lines WHERE reservation_id IN (SELECT value FROM json_each(?))`,
+			len(replaced), list(replaced)},
+		{"lines", `INSERT INTO reservation_lines (reservation_id, location, sku, quantity)
+			SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)`,
+			len(lines), list(lines)},
+		{"outcomes", `INSERT INTO outcomes (reservation_id, seq, asked, fingerprint, problem, at)
+			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?)`,
+			len(outcomes), list(outcomes)},
+		{"ledger", `INSERT INTO ledger (at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq)
+			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9
+			FROM json_each(?)`,
+			len(entries), list(entries)},
+		{"adjustments", `INSERT INTO adjustments (id, location, sku, delta, on_hand, expected_on_hand, reason, note,
+			fingerprint, problem, level, created_at)
+			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7,
+			value->>8, value->>9, value->>10, value->>11 FROM json_each(?)`,
+			len(adjustments), list(adjustments)},
+	} {
+		if w.rows == 0 {
+			continue
+		}
+		if _, err := s.tx.Exec(w.statement, w.list); err != nil {
+			return fmt.Errorf("write %s: %w", w.what, err)
+		}
+	}
+	return nil
+}
+
+// Reservation returns not-found if there is none with that id.
+func (s *SQLite) Reservation(ctx context.Context, id string) (stock.Reservation, error) {
+	var found []stock.Reservation
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		found, err = reservationsWhere(tx, "r.id = ?", id)
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "There is no reservation %s.", id)
+	}
+	if err != nil {
+		return stock.Reservation{}, err
+	}
+	return found[0], nil
+}
+
+// Reservations lists the newest first.
+func (s *SQLite) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
+	created, id := int64(math.MaxInt64), ""
+	if page.Cursor != "" {
+		if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
+			return nil, "", err
+		}
+	}
+	var found []stock.Reservation
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		// A hold that has run out reads as expired.
+		found, err = reservationsWhere(tx, `(r.created_at, r.id) < (?1, ?2)
+			AND (?3 = '' OR ?3 = CASE WHEN r.state = 'held' AND r.expires_at <= ?4 THEN 'expired' ELSE r.state END)
+			ORDER BY r.created_at DESC, r.id DESC LIMIT ?5`,
+			created, id, state, time.Now().UnixMilli(), page.Limit+1)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	found, more := cut(found, page.Limit)
+	if !more {
+		return found, "", nil
+	}
+	last := found[len(found)-1]
+	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
+}
+
+// Levels returns the levels of these SKUs at every location.
+func (s *SQLite) Levels(ctx context.Context, skus []string) ([]stock.Level, error) {
+	var levels []stock.Level
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		levels, err = levelsWhere(tx, "WHERE l.sku IN (SELECT value FROM json_each(?)) ORDER BY l.location, l.sku", list(skus))
+		return err
+	})
+	return levels, err
+}
+
+// AllLevels lists every level, by location and SKU.
+func (s *SQLite) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level, string, error) {
+	var after stock.Key
+	if page.Cursor != "" {
+		if err := database.DecodeCursor(page.Cursor, &after.Location, &after.SKU); err != nil {
+			return nil, "", err
+		}
+	}
+	var levels []stock.Level
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		levels, err = levelsWhere(tx, "WHERE (l.location, l.sku) > (?, ?) ORDER BY l.location, l.sku LIMIT ?",
+			after.Location, after.SKU, page.Limit+1)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	levels, more := cut(levels, page.Limit)
+	if !more {
+		return levels, "", nil
+	}
+	last := levels[len(levels)-1]
+	return levels, database.EncodeCursor(last.Location, last.SKU), nil
+}
+
+// Adjustment returns not-found if there is none with that id.
+func (s *SQLite) Adjustment(ctx context.Context, id string) (stock.Adjustment, error) {
+	var found []stock.Adjustment
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		found, err = sqliteSession{tx}.adjustments([]string{id})
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "There is no adjustment %s.", id)
+	}
+	if err != nil {
+		return stock.Adjustment{}, err
+	}
+	return found[0], nil
+}
+
+// Ledger lists the newest entries first.
+func (s *SQLite) Ledger(ctx context.Context, sku, ref string, page stock.Page) ([]stock.Entry, string, error) {
+	before := int64(math.MaxInt64)
+	if page.Cursor != "" {
+		if err := database.DecodeCursor(page.Cursor, &before); err != nil {
+			return nil, "", err
+		}
+	}
+	// Each filter gets a statement of its own, so that each has its index.
+	where, args := "id < ?", []any{before}
+	if sku != "" {
+		where, args = where+" AND sku = ?", append(args, sku)
+	}
+	if ref != "" {
+		where, args = where+" AND ref = ?", append(args, ref)
+	}
+	var entries []stock.Entry
+	err := s.db.Read(ctx, func(tx *sql.Tx) error {
+		return each(tx, func(rows *sql.Rows) error {
+			var e stock.Entry
+			var at int64
+			err := rows.Scan(&e.ID, &at, &e.SKU, &e.Location, &e.OnHandDelta, &e.ReservedDelta, &e.OnHand, &e.Reserved,
+				&e.Reason, &e.Ref, &e.Seq)
+			e.At = time.UnixMilli(at)
+			entries = append(entries, e)
+			return err
+		}, `SELECT id, at, sku, location, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq
+			FROM ledger WHERE `+where+` ORDER BY id DESC LIMIT ?`, append(args, page.Limit+1)...)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	entries, more := cut(entries, page.Limit)
+	if !more {
+		return entries, "", nil
+	}
+	return entries, database.EncodeCursor(entries[len(entries)-1].ID), nil
+}
+
+// Due lists ids of holds that have run out, the oldest first.
+func (s *SQLite) Due(ctx context.Context, now time.Time, limit int) ([]string, error) {
+	var ids []string
+	err := s.db.Read(ctx, func(tx *sql.Tx) error {
+		return each(tx, collect(&ids), `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= ?
+			ORDER BY expires_at LIMIT ?`, now.UnixMilli(), limit)
+	})
+	return ids, err
+}
+
+// audits are the comparisons. Each adds up, for every ref, what should be and
+// what is, and gives the rows of ref, expected, found where they differ. They
+// are unions rather than joins: every row is read once.
+var audits = []struct{ what, query string }{
+	{"on hand against the ledger's sum", compareSums(`
+		SELECT location || '/' || sku AS ref, on_hand_delta AS expected, 0 AS found FROM ledger
+		UNION ALL SELECT location || '/' || sku, 0, on_hand FROM levels`)},
+	{"reserved against the ledger's sum", compareSums(`
+		SELECT location || '/' || sku AS ref, reserved_delta AS expected, 0 AS found FROM ledger
+		UNION ALL SELECT location || '/' || sku, 0, reserved FROM levels`)},
+	{"reserved against what is held", compareSums(`
+		SELECT l.location || '/' || l.sku AS ref, l.quantity AS expected, 0 AS found
+		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'held'
+		UNION ALL SELECT location || '/' || sku, 0, reserved FROM levels`)},
+	{"a reservation's effect on reserved", compareSums(`
+		SELECT r.id || ' ' || l.location || '/' || l.sku AS ref, l.quantity AS expected, 0 AS found
+		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'held'
+		UNION ALL SELECT ref || ' ' || location || '/' || sku, 0, reserved_delta FROM ledger`)},
+	{"a reservation's effect on hand", compareSums(`
+		SELECT r.id || ' ' || l.location || '/' || l.sku AS ref, -l.quantity AS expected, 0 AS found
+		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'committed'
+		UNION ALL SELECT ref || ' ' || location || '/' || sku, 0, on_hand_delta FROM ledger
+		WHERE reason IN ('held', 'amended', 'committed', 'released', 'returned', 'expired')`)},
+	{"the ledger's running on hand", runningSum("on_hand")},
+	{"the ledger's running reserved", runningSum("reserved")},
+}
+
+func compareSums(rows string) string {
+	return `SELECT ref, sum(expected) AS e, sum(found) AS f FROM (` + rows + `) GROUP BY ref HAVING e <> f`
+}
+
+// runningSum compares the quantity that each entry says a level then had with
+// the sum of the entries up to it.
+func runningSum(quantity string) string {
+	return `SELECT location || '/' || sku || ' entry ' || id, total, ` + quantity + ` FROM (
+		SELECT *, sum(` + quantity + `_delta) OVER (PARTITION BY location, sku ORDER BY id) AS total FROM ledger)
+		WHERE total <> ` + quantity
+}
+
+// Audit compares levels, ledger and reservations, in one snapshot.
+func (s *SQLite) Audit(ctx context.Context, report func(stock.Difference)) error {
+	return s.db.Read(ctx, func(tx *sql.Tx) error {
+		for _, audit := range audits {
+			err := each(tx, func(rows *sql.Rows) error {
+				d := stock.Difference{What: audit.what}
+				if err := rows.Scan(&d.Ref, &d.Expected, &d.Found); err != nil {
+					return err
+				}
+				report(d)
+				return nil
+			}, audit.query)
+			if err != nil {
+				return fmt.Errorf("audit %s: %w", audit.what, err)
+			}
+		}
+		return nil
+	})
+}
+
+// each runs a query and gives f every row.
+func each(tx *sql.Tx, f func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func collect(into *[]string) func(*sql.Rows) error {
+	return func(rows *sql.Rows) error {
+		var s string
+		err := rows.Scan(&s)
+		*into = append(*into, s)
+		return err
+	}
+}
+
+// cut takes the row off that only shows that there is another page.
+func cut[T any](rows []T, limit int) (page []T, more bool) {
+	if len(rows) <= limit {
+		return rows, false
+	}
+	return rows[:limit], true
+}
+
+func optionalTime(ms sql.NullInt64) time.Time {
+	if !ms.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms.Int64)
+}
+
+func readProblem(text sql.NullString) (*problem.Problem, error) {
+	if !text.Valid {
+		return nil, nil
+	}
+	p := new(problem.Problem)
+	return p, json.Unmarshal([]byte(text.String), p)
+}
+
+func writeProblem(p *problem.Problem) any {
+	if p == nil {
+		return nil
+	}
+	text, err := json.Marshal(p)
+	if err != nil { // a problem holds strings and numbers only
+		panic(err)
+	}
+	return string(text)
+}
