@@ -1,0 +1,159 @@
+// Package app puts orders together: its store, its wire to inventory, the
+// protocol, its API and the settler, in the order in which they start and stop.
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"roundtrip/internal/database"
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/rest"
+	"roundtrip/internal/service"
+	"roundtrip/services/orders/internal/httpapi"
+	"roundtrip/services/orders/internal/inventory"
+	"roundtrip/services/orders/internal/order"
+	"roundtrip/services/orders/internal/store"
+)
+
+// maxConnectionAge is when a connection is closed, so that callers find new
+// replicas.
+const maxConnectionAge = 5 * time.Minute
+
+// Options say what an App is made of. All of it comes from outside, so that the
+// same app runs in a process, in a test and in virtual time.
+type Options struct {
+	// HTTP and Admin are where it listens; the app owns them from New on.
+	HTTP, Admin net.Listener
+	Database    database.Source
+	Logger      *slog.Logger
+	// MaxInFlight bounds the requests that are worked on at the same time, and
+	// with them the exchanges.
+	MaxInFlight int
+	// InventoryURL is where inventory is; Dial, where it is not nil, connects to it.
+	InventoryURL string
+	Dial         inventory.Dial
+	// SettleInterval is how often the settler looks for work; GiveUpAfter is how
+	// old a place may become before it is given up.
+	SettleInterval, GiveUpAfter time.Duration
+}
+
+// App is orders, put together.
+type App struct {
+	*service.Frame
+	options Options
+	server  *rest.Server
+	settler *order.Settler
+}
+
+// New opens the store and puts the app together. Nothing is served before Start.
+func New(ctx context.Context, o Options) (*App, error) {
+	frame := service.NewFrame(o.Admin, o.Logger)
+	frame.OnStop("listener", service.CloseListener(o.HTTP))
+	app, err := assemble(ctx, frame, o)
+	if err != nil {
+		return nil, errors.Join(err, frame.Stop(ctx))
+	}
+	return app, nil
+}
+
+func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error) {
+	address, err := o.Database()
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.OpenSQLite(ctx, address.Path, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	frame.OnStop("store", func(context.Context) error { return s.Close() })
+	wire, err := inventory.NewHTTP(o.InventoryURL, o.MaxInFlight, o.Dial)
+	if err != nil {
+		return nil, err
+	}
+	frame.OnStop("wire to inventory", func(context.Context) error { return wire.Close() })
+	const wireName = "http"
+
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, Observe: func(e exchange.Observation) {
+		frame.Metrics.Called(wireName, e)
+		logExchange(o.Logger, wireName, e)
+	}})
+	alarm := func(reason string) {
+		frame.Metrics.Alarm(reason)
+		o.Logger.Error("an intent can't be settled: look at inventory's answer", "reason", reason)
+	}
+	protocol := order.NewProtocol(s, inventory.New(wire, caller), caller, alarm)
+	resending := order.NewProtocol(s, inventory.NewResending(wire, caller), caller, alarm)
+	server := rest.New(rest.Options{
+		Logger: o.Logger, MaxInFlight: o.MaxInFlight, MaxConnectionAge: maxConnectionAge,
+		Observe: func(e rest.Observation) { frame.Metrics.Answered(wireName, e) },
+	})
+	httpapi.Register(server, protocol)
+	frame.Metrics.Registry.MustRegister(backlog{s, o.Logger})
+	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger)}, nil
+}
+
+// logExchange writes one line per exchange with inventory, without its content.
+func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
+	attributes := []any{
+		"request_id", e.RequestID, "operation", e.Operation, "wire", wire, "outcome", service.Outcome(e.Err),
+		"attempts", e.Attempts, "resend", e.Resend, "duration_ms", float64(e.Duration.Microseconds()) / 1000,
+	}
+	if cause := errors.Unwrap(e.Err); cause != nil {
+		attributes = append(attributes, "error", cause.Error())
+	}
+	log.Info("asked inventory", attributes...)
+}
+
+// Start begins to serve.
+func (a *App) Start(context.Context) error {
+	err := a.Frame.Start(func() {
+		a.Go("settler", a.settler.Run)
+		a.Serve("http", a.options.HTTP, a.server)
+	})
+	if err == nil {
+		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version())
+	}
+	return err
+}
+
+// Addr is where the API is served.
+func (a *App) Addr() net.Addr { return a.options.HTTP.Addr() }
+
+// backlog reports the intents that are not settled, asked at each scrape.
+type backlog struct {
+	store order.Store
+	log   *slog.Logger
+}
+
+var (
+	unsettledDesc = prometheus.NewDesc("orders_intents_unsettled", "Intents that are written down and not settled.", nil, nil)
+	oldestDesc    = prometheus.NewDesc("orders_oldest_intent_age_seconds", "How long ago the oldest unsettled intent was written down; 0 where there is none.", nil, nil)
+)
+
+// Describe names the two gauges.
+func (b backlog) Describe(d chan<- *prometheus.Desc) { d <- unsettledDesc; d <- oldestDesc }
+
+// Collect asks the store, for no longer than a scrape can wait.
+func (b backlog) Collect(m chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	count, oldest, err := b.store.Unsettled(ctx)
+	if err != nil {
+		// The two are missing then. To report the error as a metric would fail the
+		// whole scrape, just when the others are needed.
+		b.log.Error("can't count unsettled intents", "error", err)
+		return
+	}
+	age := 0.0
+	if count > 0 {
+		age = time.Since(oldest).Seconds()
+	}
+	m <- prometheus.MustNewConstMetric(unsettledDesc, prometheus.GaugeValue, float64(count))
+	m <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, age)
+}

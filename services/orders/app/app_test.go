@@ -1,0 +1,500 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"roundtrip/internal/database"
+)
+
+// memoryListener is a listener without a network: who dials gets the other end
+// of a pipe, so that virtual time may pass while somebody waits for it.
+type memoryListener struct {
+	connections chan net.Conn
+	closed      chan struct{}
+	once        sync.Once
+}
+
+func newMemoryListener() *memoryListener {
+	return &memoryListener{connections: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *memoryListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.connections:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *memoryListener) Close() error { l.once.Do(func() { close(l.closed) }); return nil }
+
+func (l *memoryListener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "memory"} }
+
+func (l *memoryListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case l.connections <- far:
+		return near, nil
+	case <-l.closed:
+		return nil, errors.New("nobody listens")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// stub is the inventory that orders asks in these tests: all is done as asked,
+// unless it is away or broken.
+type stub struct {
+	mu           sync.Mutex
+	away         bool
+	handler      http.HandlerFunc // instead, where it is not nil
+	reservations map[string]map[string]any
+	listener     *memoryListener
+}
+
+func (i *stub) set(change func(*stub)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	change(i)
+}
+
+func (i *stub) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	i.mu.Lock()
+	away := i.away
+	i.mu.Unlock()
+	if away {
+		return nil, errors.New("it is away")
+	}
+	return i.listener.dial(ctx, network, address)
+}
+
+func (i *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	handler := i.handler
+	i.mu.Unlock()
+	if handler != nil {
+		handler(w, r)
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+	if r.Method == http.MethodPut {
+		asked := map[string]any{}
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		asked["id"] = id
+		if hold, ok := asked["hold_seconds"].(float64); ok {
+			asked["expires_at"] = time.Now().Add(time.Duration(hold) * time.Second)
+		}
+		i.reservations[id] = asked
+	}
+	answer := i.reservations[id]
+	if at, ok := answer["expires_at"].(time.Time); ok && answer["state"] == "held" && !time.Now().Before(at) {
+		answer["state"] = "expired"
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // orders may have hung up
+}
+
+// pair is an app and its inventory.
+type pair struct {
+	*App
+	inventory *stub
+	client    *http.Client
+	admin     *http.Client
+}
+
+// startPair starts both over pipes; they stop when the test ends.
+func startPair(t *testing.T) *pair {
+	t.Helper()
+	in := &stub{reservations: map[string]map[string]any{}, listener: newMemoryListener()}
+	server := &http.Server{Handler: in}
+	go func() { _ = server.Serve(in.listener) }() // until it is closed
+	t.Cleanup(func() { server.Close() })
+	listener, admin := newMemoryListener(), newMemoryListener()
+	a, err := New(t.Context(), Options{
+		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, InventoryURL: "http://inventory", Dial: in.dial,
+		SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p := &pair{App: a, inventory: in, client: clientOf(t, listener), admin: clientOf(t, admin)}
+	t.Cleanup(func() {
+		p.client.CloseIdleConnections()
+		p.admin.CloseIdleConnections()
+		stop(t, a)
+	})
+	return p
+}
+
+func clientOf(t *testing.T, l *memoryListener) *http.Client {
+	transport := &http.Transport{DialContext: l.dial}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func stop(t *testing.T, a *App) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := a.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// answer is what orders said.
+type answer struct {
+	status int
+	State  string
+	Last   struct{ Problem struct{ Code string } } `json:"last_operation"`
+}
+
+func (p *pair) call(t *testing.T, method, path, body string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://orders"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := p.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	a := answer{status: response.StatusCode}
+	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
+		t.Error(err)
+	}
+	return a
+}
+
+func (p *pair) place(t *testing.T, id string) answer {
+	t.Helper()
+	return p.call(t, http.MethodPut, "/v1/orders/"+id, `{"customer": "c", "currency": "GBP", "lines": [{"sku": "s", "quantity": 1, "unit_price": 1}]}`)
+}
+
+func (p *pair) want(t *testing.T, when string, got answer, status int, state string) {
+	t.Helper()
+	if got.status != status || got.State != state {
+		t.Errorf("%s: %d %s, want %d %s", when, got.status, got.State, status, state)
+	}
+}
+
+// private asks the private port.
+func (p *pair) private(t *testing.T, path string) (status int, body string) {
+	t.Helper()
+	response, err := p.admin.Get("http://admin" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+func (p *pair) wantMetric(t *testing.T, when, line string) {
+	t.Helper()
+	if status, metrics := p.private(t, "/metrics"); status != 200 || !strings.Contains(metrics, "\n"+line+"\n") {
+		var near []string
+		for l := range strings.Lines(metrics) {
+			if strings.HasPrefix(l, line[:12]) {
+				near = append(near, l)
+			}
+		}
+		t.Errorf("%s: the metrics (%d) have no %q, but\n%s", when, status, line, strings.Join(near, ""))
+	}
+}
+
+func TestAHoldRunsOutInVirtualTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := startPair(t)
+		p.want(t, "placed", p.place(t, "a"), 201, "placed")
+		time.Sleep(14 * time.Minute)
+		p.want(t, "before its time", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
+		time.Sleep(61*time.Second + 500*time.Millisecond)
+		p.want(t, "after it", p.call(t, "GET", "/v1/orders/a", ""), 200, "expired")
+	})
+}
+
+func TestWhatIsNotKnownSettlesByItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := startPair(t)
+		p.wantMetric(t, "at first", "orders_intents_unsettled 0")
+		p.wantMetric(t, "at first", "orders_oldest_intent_age_seconds 0")
+		p.inventory.set(func(i *stub) {
+			i.handler = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) }
+		})
+		p.want(t, "placed", p.place(t, "a"), 202, "pending")
+		time.Sleep(5 * time.Second)
+		p.wantMetric(t, "meanwhile", "orders_intents_unsettled 1")
+		if _, metrics := p.private(t, "/metrics"); !strings.Contains(metrics, "\norders_oldest_intent_age_seconds 5") {
+			t.Error("the metrics do not have its age")
+		}
+		p.inventory.set(func(i *stub) { i.handler = nil })
+		time.Sleep(15 * time.Second)
+		p.want(t, "later", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
+		p.wantMetric(t, "later", "orders_intents_unsettled 0")
+		p.wantMetric(t, "later", `roundtrip_attempts_total{operation="PutReservation",resend="yes",wire="http"} 1`)
+	})
+}
+
+func TestAnAnswerThatNoRuleExplainsAlarms(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := startPair(t)
+		p.inventory.set(func(i *stub) {
+			i.handler = func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }
+		})
+		p.want(t, "placed", p.place(t, "a"), 202, "pending")
+		p.wantMetric(t, "then", `roundtrip_alarms_total{reason="unexplained"} 1`)
+	})
+}
+
+func TestInventoryIsAwayAndComesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := startPair(t)
+		p.want(t, "placed", p.place(t, "a"), 201, "placed")
+		p.inventory.set(func(i *stub) { i.away = true })
+		p.inventory.listener.dropAll(p)
+		// Recorded until the breaker knows; then refused before they are recorded.
+		recorded := 0
+		for n := range 8 {
+			switch got := p.place(t, fmt.Sprint("b", n)); got.status {
+			case 202:
+				recorded++
+			case 503:
+			default:
+				t.Errorf("while it is away: %+v", got)
+			}
+		}
+		if recorded == 0 || recorded == 8 {
+			t.Errorf("%d of 8 were recorded", recorded)
+		}
+		p.want(t, "confirm is recorded", p.call(t, "POST", "/v1/orders/a/confirm", ""), 202, "placed")
+		p.want(t, "get", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
+		if status, _ := p.private(t, "/readyz"); status != 200 {
+			t.Error("it is not ready because inventory is away")
+		}
+		time.Sleep(time.Minute)
+		p.want(t, "is never given up", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
+		p.inventory.set(func(i *stub) { i.away = false })
+		time.Sleep(30 * time.Second)
+		p.want(t, "confirm settles", p.call(t, "GET", "/v1/orders/a", ""), 200, "confirmed")
+		given := p.call(t, "GET", "/v1/orders/b0", "")
+		if p.want(t, "a place is given up", given, 200, "rejected"); given.Last.Problem.Code != "given-up" {
+			t.Errorf("it ended %+v", given)
+		}
+		p.wantMetric(t, "in the end", "orders_intents_unsettled 0")
+	})
+}
+
+// dropAll breaks the connections that orders has kept to inventory.
+func (l *memoryListener) dropAll(p *pair) {
+	p.inventory.set(func(i *stub) {
+		i.handler = func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+	})
+	defer p.inventory.set(func(i *stub) { i.handler = nil })
+	response, err := p.client.Get("http://orders/v1/availability?sku=s")
+	if err == nil {
+		response.Body.Close()
+	}
+}
+
+func TestAStopAnswersWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := startPair(t)
+		asked, release := make(chan struct{}), make(chan struct{})
+		p.inventory.set(func(i *stub) {
+			i.handler = func(w http.ResponseWriter, r *http.Request) {
+				close(asked)
+				<-release
+				i.set(func(i *stub) { i.handler = nil })
+				i.ServeHTTP(w, r)
+			}
+		})
+		placed := make(chan answer, 1)
+		go func() { placed <- p.place(t, "a") }()
+		<-asked
+		stopped := make(chan struct{})
+		go func() { stop(t, p.App); close(stopped) }()
+		synctest.Wait()
+		if status, _ := p.private(t, "/readyz"); status != 503 {
+			t.Errorf("while it drains /readyz is %d", status)
+		}
+		if status, _ := p.private(t, "/livez"); status != 200 {
+			t.Errorf("while it drains /livez is %d", status)
+		}
+		select {
+		case <-stopped:
+			t.Error("it stopped before it answered")
+		default:
+		}
+		close(release)
+		p.want(t, "what was in flight", <-placed, 201, "placed")
+		p.admin.CloseIdleConnections()
+		<-stopped
+	})
+}
+
+func options(t *testing.T) Options {
+	t.Helper()
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	return Options{
+		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 8, InventoryURL: "http://127.0.0.1:1",
+		SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*Options){
+		"no such kind of database": func(o *Options) { o.Database = database.FromAddress("mysql:x") },
+		"no file with its address": func(o *Options) { o.Database = database.FromFile("/nowhere/address") },
+		"no inventory":             func(o *Options) { o.InventoryURL = "" },
+		"a database in a file's place": func(o *Options) {
+			o.Database = database.FromAddress("sqlite:/dev/null/orders.db")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t)
+			spoil(&o)
+			if a, err := New(t.Context(), o); err == nil {
+				stop(t, a)
+				t.Fatal("it is accepted")
+			}
+			for _, l := range []net.Listener{o.HTTP, o.Admin} {
+				if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("a listener was left open: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestADatabaseThatIsTaken(t *testing.T) {
+	t.Parallel()
+	first := options(t)
+	a, err := New(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := options(t)
+	second.Database = first.Database
+	if _, err := New(t.Context(), second); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("got %v", err)
+	}
+	stop(t, a)
+	second = options(t)
+	second.Database = first.Database
+	b, err := New(t.Context(), second)
+	if err != nil {
+		t.Fatalf("after the first has stopped: %v", err)
+	}
+	stop(t, b)
+}
+
+func TestStartAndStop(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	a, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Addr().String() != o.HTTP.Addr().String() {
+		t.Errorf("it says that it is at %s", a.Addr())
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err == nil {
+		t.Error("it starts twice")
+	}
+	response, err := http.Get("http://" + a.Addr().String() + "/v1/orders/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusNotFound {
+		t.Errorf("it answers %d", response.StatusCode)
+	}
+	stop(t, a)
+	stop(t, a)
+	if err := a.Start(t.Context()); err == nil {
+		t.Error("it starts after it was stopped")
+	}
+	select {
+	case err := <-a.Failed():
+		t.Errorf("a stop is told as a failure: %v", err)
+	default:
+	}
+	if _, err := net.Dial("tcp", a.Addr().String()); err == nil {
+		t.Error("it still listens")
+	}
+
+	never, err := New(t.Context(), options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, never)
+}
+
+func TestAListenerThatBreaksIsTold(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	a, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.HTTP.Close()
+	select {
+	case err := <-a.Failed():
+		if !strings.Contains(err.Error(), "http") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("nobody is told")
+	}
+	stop(t, a)
+}

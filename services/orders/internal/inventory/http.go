@@ -1,0 +1,247 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/problem"
+	"roundtrip/internal/rest"
+	"roundtrip/services/orders/internal/order"
+)
+
+// maxAnswer is the most bytes of an answer that are read.
+const maxAnswer = 4 << 20
+
+// HTTP is the REST wire.
+type HTTP struct {
+	base   string
+	client *http.Client
+}
+
+// Dial opens a connection; tests bring one of their own.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// NewHTTP makes the REST wire to an inventory such as http://inventory:8080. It
+// keeps up to connections open. Nothing is connected yet.
+func NewHTTP(base string, connections int, dial Dial) (*HTTP, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("inventory's address must look like http://HOST:PORT, not %q", base)
+	}
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: exchange.DefaultTimeout}).DialContext
+	}
+	return &HTTP{
+		base: strings.TrimSuffix(base, "/"),
+		client: &http.Client{
+			Transport: &http.Transport{
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					conn, err := dial(ctx, network, address)
+					if err != nil {
+						err = dialError{err}
+					}
+					return conn, err
+				},
+				MaxIdleConns: connections, MaxIdleConnsPerHost: connections, IdleConnTimeout: 30 * time.Second,
+				MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// dialError marks that no request was sent.
+type dialError struct{ error }
+
+func (e dialError) Unwrap() error { return e.error }
+
+// Close closes the connections that are not in use.
+func (h *HTTP) Close() error {
+	h.client.CloseIdleConnections()
+	return nil
+}
+
+type line struct {
+	SKU      string `json:"sku"`
+	Location string `json:"location"`
+	Quantity int64  `json:"quantity"`
+}
+
+type putRequest struct {
+	Seq         int64  `json:"seq"`
+	State       string `json:"state"`
+	Lines       []line `json:"lines,omitempty"`
+	HoldSeconds int64  `json:"hold_seconds,omitzero"`
+}
+
+// reservation is what orders relies on in an answer. What it must have is a
+// pointer, so that it is noticed when it is missing.
+type reservation struct {
+	ID        *string    `json:"id"`
+	Seq       *int64     `json:"seq"`
+	State     *string    `json:"state"`
+	Lines     []line     `json:"lines"`
+	ExpiresAt *time.Time `json:"expires_at"`
+}
+
+func (r reservation) decode() (order.Reservation, error) {
+	if r.ID == nil || r.Seq == nil || r.State == nil {
+		return order.Reservation{}, unexplained(errors.New("a reservation without id, seq or state"))
+	}
+	out := order.Reservation{ID: *r.ID, Seq: *r.Seq, State: order.ReservationState(*r.State)}
+	for _, l := range r.Lines {
+		out.Lines = append(out.Lines, order.Demand(l))
+	}
+	if r.ExpiresAt != nil {
+		out.ExpiresAt = *r.ExpiresAt
+	} else if out.State == order.Held {
+		return order.Reservation{}, unexplained(errors.New("a hold without expires_at"))
+	}
+	return out, nil
+}
+
+// PutReservation makes one attempt of the exchange.
+func (h *HTTP) PutReservation(ctx context.Context, attempt int, r order.Request) (order.Reservation, error) {
+	body := putRequest{Seq: r.Seq, State: string(r.State), HoldSeconds: r.HoldSeconds}
+	for _, l := range r.Lines {
+		body.Lines = append(body.Lines, line(l))
+	}
+	var answer reservation
+	if err := h.exchange(ctx, attempt, http.MethodPut, "/v1/reservations/"+url.PathEscape(r.ID), body, &answer); err != nil {
+		return order.Reservation{}, err
+	}
+	return answer.decode()
+}
+
+// GetReservation makes one attempt of the exchange.
+func (h *HTTP) GetReservation(ctx context.Context, attempt int, id string) (order.Reservation, error) {
+	var answer reservation
+	if err := h.exchange(ctx, attempt, http.MethodGet, "/v1/reservations/"+url.PathEscape(id), nil, &answer); err != nil {
+		return order.Reservation{}, err
+	}
+	return answer.decode()
+}
+
+// GetStock makes one attempt of the exchange.
+func (h *HTTP) GetStock(ctx context.Context, attempt int, skus []string) ([]order.Level, error) {
+	var answer struct {
+		Levels []struct {
+			SKU       *string `json:"sku"`
+			Location  *string `json:"location"`
+			Available *int64  `json:"available"`
+		} `json:"levels"`
+	}
+	if err := h.exchange(ctx, attempt, http.MethodGet, "/v1/stock?"+url.Values{"sku": skus}.Encode(), nil, &answer); err != nil {
+		return nil, err
+	}
+	levels := make([]order.Level, len(answer.Levels))
+	for i, l := range answer.Levels {
+		if l.SKU == nil || l.Location == nil || l.Available == nil {
+			return nil, unexplained(errors.New("a level without sku, location or available"))
+		}
+		levels[i] = order.Level{SKU: *l.SKU, Location: *l.Location, Available: *l.Available}
+	}
+	return levels, nil
+}
+
+// Reservations lists what inventory has, page by page: for the audit, which
+// also looks for what orders does not know of.
+func (h *HTTP) Reservations(ctx context.Context, cursor string) (page []order.Reservation, next string, err error) {
+	query := url.Values{"limit": {"200"}}
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	var answer struct {
+		Reservations []reservation `json:"reservations"`
+		NextCursor   string        `json:"next_cursor"`
+	}
+	if err := h.exchange(ctx, 1, http.MethodGet, "/v1/reservations?"+query.Encode(), nil, &answer); err != nil {
+		return nil, "", err
+	}
+	for _, r := range answer.Reservations {
+		decoded, err := r.decode()
+		if err != nil {
+			return nil, "", err
+		}
+		page = append(page, decoded)
+	}
+	return page, answer.NextCursor, nil
+}
+
+// exchange sends one request and reads its answer. A PUT is sent once: net/http
+// repeats one by itself only where a kept connection turned out to be closed
+// before a byte of it was written, which nobody can have acted on. (A GET it
+// also repeats where such a connection closes before the answer; that changes
+// nothing.)
+func (h *HTTP) exchange(ctx context.Context, attempt int, method, path string, body, into any) error {
+	var content io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+		content = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, h.base+path, content)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", err)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	request.Header.Set("Accept", "application/json, "+problem.MediaType)
+	request.Header.Set(exchange.RequestIDHeader, exchange.RequestID(ctx))
+	request.Header.Set(exchange.AttemptHeader, strconv.Itoa(attempt))
+	if left, ok := exchange.Remaining(ctx); ok {
+		request.Header.Set(exchange.TimeoutHeader, exchange.FormatTimeout(left))
+	}
+	response, err := h.client.Do(request)
+	if err != nil {
+		return fault(ctx, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fault(ctx, err)
+	case len(answer) > maxAnswer:
+		return unexplained(fmt.Errorf("an answer of more than %d bytes", maxAnswer))
+	case response.StatusCode != http.StatusOK && response.StatusCode < 400:
+		return unexplained(fmt.Errorf("an answer with status %d", response.StatusCode))
+	case response.StatusCode != http.StatusOK:
+		return rest.ReadProblem(response.StatusCode, response.Header, answer)
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		return unexplained(err)
+	}
+	return nil
+}
+
+// fault makes a problem of an attempt that got no whole answer.
+func fault(ctx context.Context, err error) error {
+	var dial dialError
+	switch {
+	case ctx.Err() != nil:
+		return problem.Wrap(err, problem.DeadlineExceeded, "Inventory did not answer in time.")
+	case errors.As(err, &dial):
+		return exchange.Unreachable(err)
+	}
+	return problem.Wrap(err, problem.Unavailable, "The connection to inventory failed.")
+}
+
+// unexplained makes a problem of an answer that no rule explains.
+func unexplained(err error) error {
+	return problem.Wrap(errors.Join(order.ErrUnexplained, err), problem.Internal, "Inventory's answer can't be explained.")
+}

@@ -1,0 +1,90 @@
+package inventory
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/problem"
+	"roundtrip/services/orders/internal/order"
+)
+
+// fakeWire answers each attempt with the next of its errors, and then with nil.
+type fakeWire struct {
+	errs     []error
+	attempts []int
+}
+
+func (f *fakeWire) next(n int) error {
+	f.attempts = append(f.attempts, n)
+	if len(f.errs) == 0 {
+		return nil
+	}
+	err := f.errs[0]
+	f.errs = f.errs[1:]
+	return err
+}
+
+func (f *fakeWire) PutReservation(_ context.Context, n int, r order.Request) (order.Reservation, error) {
+	return order.Reservation{ID: r.ID, Seq: r.Seq, State: r.State}, f.next(n)
+}
+
+func (f *fakeWire) GetReservation(_ context.Context, n int, id string) (order.Reservation, error) {
+	return order.Reservation{ID: id}, f.next(n)
+}
+
+func (f *fakeWire) GetStock(_ context.Context, n int, skus []string) ([]order.Level, error) {
+	return []order.Level{{SKU: skus[0]}}, f.next(n)
+}
+
+func (f *fakeWire) Close() error { return nil }
+
+func TestACallersExchangeIsRepeatedAndTheSettlersIsNot(t *testing.T) {
+	t.Parallel()
+	unavailable := problem.New(problem.Unavailable, "")
+	shortage := problem.New(problem.InsufficientStock, "")
+	for _, c := range []struct {
+		name     string
+		make     func(Wire, *exchange.Caller) Client
+		errs     []error
+		attempts []int
+		code     problem.Code
+	}{
+		{"it answers", New, nil, []int{1}, ""},
+		{"it answers the third time", New, []error{unavailable, unavailable}, []int{1, 2, 3}, ""},
+		{"it never answers", New, []error{unavailable, unavailable, unavailable}, []int{1, 2, 3}, problem.Unavailable},
+		{"it rejects", New, []error{shortage}, []int{1}, problem.InsufficientStock},
+		{"resent, it answers", NewResending, nil, []int{1}, ""},
+		{"resent, it does not", NewResending, []error{unavailable}, []int{1}, problem.Unavailable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var seen []exchange.Observation
+				caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.Observation) { seen = append(seen, o) }})
+				time.Sleep(time.Minute) // the budget for repeats begins empty
+				var operations []string
+				for operation, ask := range map[string]func(Client) error{
+					"PutReservation": func(c Client) error { _, err := c.PutReservation(t.Context(), hold); return err },
+					"GetReservation": func(c Client) error { _, err := c.Reservation(t.Context(), "a"); return err },
+					"GetStock":       func(c Client) error { _, err := c.Stock(t.Context(), []string{"a"}); return err },
+				} {
+					wire := &fakeWire{errs: slices.Clone(c.errs)}
+					err := ask(c.make(wire, caller))
+					if problem.CodeOf(err) != c.code || !slices.Equal(wire.attempts, c.attempts) {
+						t.Errorf("%s: %v after the attempts %v, want %q after %v", operation, err, wire.attempts, c.code, c.attempts)
+					}
+					operations = append(operations, operation)
+				}
+				for i, o := range seen {
+					if o.Operation != operations[i] || o.Attempts != len(c.attempts) {
+						t.Errorf("observed %+v", o)
+					}
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,251 @@
+// Package order says what an order is, which states it goes through, and how
+// its operations are made to take effect in inventory exactly once.
+//
+// # Intent, exchange, outcome
+//
+// Every operation on an order (place, amend, confirm, cancel) takes three steps:
+//
+//  1. Intent. In one transaction, under the lock of the order's row, a [Command]
+//     checks the order's state, takes the next seq and writes down all that
+//     inventory will be asked. Nothing is sent before that is committed.
+//  2. Exchange. Inventory is asked, with no transaction open and no lock held.
+//     The seq makes the request idempotent, so it can be sent again by anyone:
+//     the same caller, another one who asks for the same, the [Settler].
+//  3. Outcome. In one transaction inventory's answer is written down, only where
+//     that seq is still unsettled (compare and set).
+//
+// Whatever stops in between (a lost reply, a killed process) leaves an intent
+// that is unsettled, and an order that says so. It never leaves a guess: the
+// answer is then neither a success nor an error but "not known yet", and the
+// settler finds out.
+//
+// Only an outcome settles: an answer that inventory stored for exactly this seq.
+// [judge] tells it from everything else that may come back.
+//
+// # How the package is laid out
+//
+// The rules are pure: commands decide in memory on a [Book], and a [Store] loads,
+// locks and writes around them. [Protocol] runs the three steps for a caller,
+// [Settler] for what was left over. Both know inventory only by the [Inventory]
+// interface; what carries the exchange is not their business.
+package order
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+
+	"roundtrip/internal/problem"
+)
+
+// Limits of what a request may say.
+const (
+	// MaxLines is the most lines an order may have; real invoices pass 1,000.
+	MaxLines = 2000
+	// MaxQuantity is the most units one line may ask for.
+	MaxQuantity = 1_000_000
+	// MaxUnitPrice is the highest price of one unit, in minor units of the currency.
+	MaxUnitPrice = 1_000_000_000_000
+	// MaxCustomer is the most characters a customer may have.
+	MaxCustomer = 128
+	// MaxHold is the longest hold, in seconds: 30 days.
+	MaxHold = 30 * 24 * 60 * 60
+	// DefaultHold is the hold of an order that names none, in seconds.
+	DefaultHold = 900
+	// MainLocation is meant where no location is named.
+	MainLocation = "main"
+)
+
+// Line is a quantity of one SKU from one location at a price.
+type Line struct {
+	SKU, Location string
+	Quantity      int64
+	// UnitPrice is in minor units of the order's currency.
+	UnitPrice int64
+}
+
+// State is what an order is. Once Rejected, Cancelled or Expired it stays so.
+type State string
+
+// The states of an order: pending becomes placed, rejected, cancelled or
+// expired; placed becomes confirmed, cancelled or expired; confirmed becomes
+// cancelled.
+const (
+	Pending   State = "pending"
+	Placed    State = "placed"
+	Rejected  State = "rejected"
+	Confirmed State = "confirmed"
+	Cancelled State = "cancelled"
+	Expired   State = "expired"
+)
+
+// States lists every state of an order.
+func States() []State { return []State{Pending, Placed, Rejected, Confirmed, Cancelled, Expired} }
+
+// Operation is what is done to an order.
+type Operation string
+
+const (
+	PlaceOperation   Operation = "place"
+	AmendOperation   Operation = "amend"
+	ConfirmOperation Operation = "confirm"
+	CancelOperation  Operation = "cancel"
+	// GiveUpOperation is the settler's cancel of a place that never settled. It
+	// is an operation of its own so that a customer's cancel supersedes it.
+	GiveUpOperation Operation = "give-up"
+)
+
+// Order is what a customer ordered and what has become of it.
+type Order struct {
+	ID    string
+	State State
+	// Version moves with every visible change, an intent too.
+	Version     int64
+	Customer    string
+	Currency    string
+	HoldSeconds int64
+	Lines       []Line
+	// Total is the sum of the lines, in minor units of the currency.
+	Total int64
+	// HoldExpiresAt is when the hold ends or ended; zero unless the order is
+	// Placed or Expired.
+	HoldExpiresAt time.Time
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+
+	// Seq is the last one that an intent took.
+	Seq int64
+	// Fingerprint is that of the request that created the order. It is never
+	// updated, so that a late repeat is still recognised.
+	Fingerprint string
+	// Intent is the operation that is written down and not settled; nil where there is none.
+	Intent *Intent
+	// Last is the operation that was settled last; nil where there is none.
+	Last *Settled
+}
+
+// Intent is an operation that was written down, with all that inventory will be
+// asked, and is not settled.
+type Intent struct {
+	Operation Operation
+	Seq       int64
+	Since     time.Time
+	// Lines are what will be held, for place and amend.
+	Lines []Line
+	// Fingerprint is that of the operation's content; equal ones join.
+	Fingerprint string
+}
+
+// Outcome is how an operation ended.
+type Outcome string
+
+const (
+	// Done: it took effect in inventory.
+	Done Outcome = "done"
+	// Refused: inventory rejected it, or it was given up.
+	Refused Outcome = "rejected"
+	// Superseded: a later operation took its place before its end was known.
+	Superseded Outcome = "superseded"
+)
+
+// Settled is how one operation, under one seq, ended.
+type Settled struct {
+	Operation Operation
+	Seq       int64
+	Outcome   Outcome
+	// Problem says why, where the outcome is Refused.
+	Problem *problem.Problem
+}
+
+// total adds up what lines cost; false where that is more than an int64 holds.
+func total(lines []Line) (int64, bool) {
+	var sum uint64
+	for _, l := range lines {
+		high, low := bits.Mul64(uint64(l.Quantity), uint64(l.UnitPrice))
+		var carry uint64
+		sum, carry = bits.Add64(sum, low, 0)
+		if high|carry|sum>>63 != 0 {
+			return 0, false
+		}
+	}
+	return int64(sum), true
+}
+
+// open writes an intent down under the next seq. What was pending is superseded.
+func (b *Book) open(o *Order, op Operation, lines []Line, fingerprint string) {
+	if o.Intent != nil {
+		b.close(o, Settled{Operation: o.Intent.Operation, Seq: o.Intent.Seq, Outcome: Superseded})
+	}
+	o.Seq++
+	o.Intent = &Intent{Operation: op, Seq: o.Seq, Since: b.now, Lines: lines, Fingerprint: fingerprint}
+	b.opened = append(b.opened, OpenedIntent{OrderID: o.ID, Intent: *o.Intent})
+	b.touch(o)
+}
+
+// close ends the pending intent.
+func (b *Book) close(o *Order, s Settled) {
+	o.Intent = nil
+	b.closed = append(b.closed, ClosedIntent{OrderID: o.ID, Settled: s})
+}
+
+// settle ends the pending intent with inventory's verdict. The order goes by
+// what the reservation is now; its lines become the intent's only if inventory
+// said that it was done.
+func (b *Book) settle(o *Order, v Verdict) {
+	in := *o.Intent
+	s := Settled{Operation: in.Operation, Seq: in.Seq, Outcome: Done, Problem: v.Rejection}
+	if v.Rejection != nil {
+		s.Outcome = Refused
+	}
+	switch v.Reservation {
+	case Held:
+		o.State = Placed
+	case Committed:
+		o.State = Confirmed
+	case Released:
+		o.State = Cancelled
+		if in.Operation == GiveUpOperation {
+			// To whoever placed the order it is the place that ended so.
+			o.State = Rejected
+			s = Settled{Operation: PlaceOperation, Seq: in.Seq, Outcome: Refused, Problem: problem.New(problem.GivenUp,
+				"Inventory could not be asked in time. Place the order again under a new id.")}
+		}
+	case Lapsed:
+		o.State = Expired
+	case None:
+		o.State = Rejected
+	}
+	if s.Outcome == Done && in.Lines != nil {
+		o.Lines = in.Lines
+		o.Total, _ = total(in.Lines)
+		o.HoldExpiresAt = v.ExpiresAt
+	}
+	if o.State != Placed && o.State != Expired {
+		o.HoldExpiresAt = time.Time{}
+	}
+	b.close(o, s)
+	o.Last = &s
+	b.touch(o)
+}
+
+// touch counts one visible change.
+func (b *Book) touch(o *Order) {
+	o.Version++
+	o.UpdatedAt = b.now
+	b.changed[o.ID] = true
+}
+
+// Precondition is an If-Match (RFC 9110 §13.1.1): the versions of the order
+// that the caller is willing to change. The zero value is none.
+type Precondition struct {
+	// Any is "*": whatever version, as long as the order exists.
+	Any      bool
+	Versions []int64
+	// Given says that there is a precondition; one that names no version of
+	// ours, such as a weak entity tag, never holds.
+	Given bool
+}
+
+func (p Precondition) holds(o *Order) bool {
+	return !p.Given || p.Any || slices.Contains(p.Versions, o.Version)
+}

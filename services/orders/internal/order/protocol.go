@@ -1,0 +1,251 @@
+package order
+
+import (
+	"context"
+	"time"
+
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/problem"
+)
+
+// outcomeReserve is the part of a caller's deadline that the exchange may not
+// use: it is for writing the outcome down.
+const outcomeReserve = 150 * time.Millisecond
+
+// Gate bounds the exchanges that are in flight and knows whether inventory can
+// be connected to.
+type Gate interface {
+	// Enter takes a place until leave is called; overloaded where there is none.
+	Enter() (leave func(), err error)
+	// Away reports that inventory can't be connected to at the moment.
+	Away() bool
+}
+
+// Protocol runs an operation's three steps for a caller.
+type Protocol struct {
+	store     Store
+	inventory Inventory
+	gate      Gate
+	alarm     func(reason string)
+}
+
+// NewProtocol makes a Protocol. It calls alarm for every answer that repeating
+// the request will not mend while its intent is unsettled.
+func NewProtocol(store Store, inventory Inventory, gate Gate, alarm func(reason string)) *Protocol {
+	return &Protocol{store, inventory, gate, alarm}
+}
+
+// Answer is what a caller is told of an operation that is not refused.
+type Answer struct {
+	Order Order
+	// Settled is false where the operation is recorded and its outcome is not
+	// known yet: neither a success nor an error.
+	Settled bool
+	// Created says that this very call created the order.
+	Created bool
+}
+
+// Place places an order, or answers for the one that was placed under its id
+// with the same content: as it is now, or why it was rejected.
+func (p *Protocol) Place(ctx context.Context, c Place) (Answer, error) {
+	c.Away = p.gate.Away()
+	result, err := p.operate(ctx, c)
+	if err != nil {
+		return Answer{}, err
+	}
+	o := result.Order
+	if o.State == Rejected && o.Last != nil && o.Last.Problem != nil {
+		return Answer{}, o.Last.Problem
+	}
+	return Answer{Order: o, Settled: o.State != Pending, Created: result.Created}, nil
+}
+
+// Amend replaces the lines of a placed order.
+func (p *Protocol) Amend(ctx context.Context, c Amend) (Answer, error) {
+	return p.change(ctx, c, AmendOperation)
+}
+
+// Confirm takes what a placed order holds out of stock.
+func (p *Protocol) Confirm(ctx context.Context, c Confirm) (Answer, error) {
+	return p.change(ctx, c, ConfirmOperation)
+}
+
+// Cancel gives back what an order holds or has taken.
+func (p *Protocol) Cancel(ctx context.Context, c Cancel) (Answer, error) {
+	return p.change(ctx, c, CancelOperation)
+}
+
+// change runs an operation on an order that exists and answers by how the
+// operation itself ended, whatever has become of the order since.
+func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Answer, error) {
+	result, err := p.operate(ctx, c)
+	if err != nil {
+		return Answer{}, err
+	}
+	o, seq := result.Order, result.Seq
+	if seq == 0 {
+		return Answer{Order: o, Settled: true}, nil
+	}
+	if o.Intent != nil && o.Intent.Seq == seq {
+		return Answer{Order: o}, nil
+	}
+	var end Settled
+	if o.Last != nil && o.Last.Seq == seq {
+		end = *o.Last
+	} else if end, err = p.store.Settled(context.WithoutCancel(ctx), o.ID, seq); err != nil {
+		return Answer{}, err
+	}
+	switch end.Outcome {
+	case Done:
+		return Answer{Order: o, Settled: true}, nil
+	case Refused:
+		return Answer{}, end.Problem
+	}
+	if o.Intent != nil { // superseded by a cancel that is not settled either
+		return Answer{Order: o}, nil
+	}
+	return Answer{}, wrongState(&o, op).Err
+}
+
+// operate takes the three steps, and first settles what is in the way.
+func (p *Protocol) operate(ctx context.Context, c Command) (Result, error) {
+	if err := c.Validate(); err != nil {
+		return Result{}, err
+	}
+	leave, err := p.gate.Enter()
+	if err != nil {
+		return Result{}, err
+	}
+	defer leave()
+
+	result := p.begin(ctx, c)
+	if problem.CodeOf(result.Err) == problem.OperationPending {
+		inTheWay := result.Order.Intent.Seq
+		if o := p.settle(ctx, result.Order); o.Intent != nil && o.Intent.Seq == inTheWay {
+			return Result{}, result.Err
+		}
+		result = p.begin(ctx, c)
+	}
+	if result.Err != nil {
+		return Result{}, result.Err
+	}
+	if in := result.Order.Intent; in != nil && in.Seq == result.Seq {
+		result.Order = p.settle(ctx, result.Order)
+	}
+	return result, nil
+}
+
+// begin takes the first step, while there is time for the second.
+func (p *Protocol) begin(ctx context.Context, c Command) Result {
+	if left, ok := exchange.Remaining(ctx); ok && left-outcomeReserve < exchange.MinTimeout {
+		return refuse(problem.DeadlineExceeded, "Too little time was left to ask inventory; nothing was recorded.")
+	}
+	return p.do(ctx, c)
+}
+
+func (p *Protocol) do(ctx context.Context, c Command) Result {
+	return p.store.Do(ctx, []Command{c})[0]
+}
+
+// settle takes the second and the third step for an order's pending intent and
+// returns the order as it is afterwards: still with that intent where its
+// outcome is not known. From here a caller's hang-up cancels nothing.
+func (p *Protocol) settle(ctx context.Context, o Order) Order {
+	ctx, cancel := detach(ctx)
+	defer cancel()
+
+	asked := request(o)
+	r, err := p.ask(ctx, asked)
+	verdict, alarm := judge(asked, r, err)
+	if verdict == nil {
+		return p.unsettled(ctx, o, alarm)
+	}
+	result := p.do(ctx, Settle{ID: o.ID, Seq: asked.Seq, Operation: o.Intent.Operation, Verdict: *verdict})
+	if result.Err != nil {
+		return o
+	}
+	return result.Order
+}
+
+func (p *Protocol) ask(ctx context.Context, r Request) (Reservation, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-outcomeReserve))
+		defer cancel()
+	}
+	return p.inventory.PutReservation(ctx, r)
+}
+
+// unsettled looks the order up again: somebody else may have settled or
+// superseded the intent meanwhile, which also explains a stale seq.
+func (p *Protocol) unsettled(ctx context.Context, o Order, alarm string) Order {
+	now, err := p.store.Order(ctx, o.ID)
+	if err != nil {
+		return o
+	}
+	if alarm != "" && now.Intent != nil && now.Intent.Seq == o.Intent.Seq {
+		p.alarm(alarm)
+	}
+	return now
+}
+
+// detach keeps a context's values and deadline and forgets its cancellation.
+func detach(ctx context.Context) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	}
+	return context.WithCancel(context.WithoutCancel(ctx))
+}
+
+// Order returns not-found if there is none with that id. It asks orders' own
+// database alone.
+func (p *Protocol) Order(ctx context.Context, id string) (Order, error) {
+	if err := validateID(id); err != nil {
+		return Order{}, err
+	}
+	return p.store.Order(ctx, id)
+}
+
+// Orders lists the newest first; empty filters match everything.
+func (p *Protocol) Orders(ctx context.Context, state State, customer string, page Page) ([]Order, string, error) {
+	return p.store.Orders(ctx, state, customer, page)
+}
+
+// Reservation asks inventory for its side of an order; not-found if there is no
+// such order, or inventory has never heard of it.
+func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, error) {
+	if _, err := p.Order(ctx, id); err != nil {
+		return Reservation{}, err
+	}
+	leave, err := p.gate.Enter()
+	if err != nil {
+		return Reservation{}, err
+	}
+	defer leave()
+	r, err := p.inventory.Reservation(ctx, id)
+	if err == nil && r.ID != id {
+		err = ErrUnexplained
+	}
+	return r, readable(err)
+}
+
+// Availability asks inventory what can be promised of these SKUs.
+func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, error) {
+	leave, err := p.gate.Enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	levels, err := p.inventory.Stock(ctx, skus)
+	return levels, readable(err)
+}
+
+// readable turns an answer of inventory's that means nothing to our own caller
+// into one that does: inventory could not tell.
+func readable(err error) error {
+	switch problem.CodeOf(err) {
+	case "", problem.Invalid, problem.NotFound, problem.Overloaded, problem.Unavailable, problem.DeadlineExceeded:
+		return err
+	}
+	return problem.Wrap(err, problem.Unavailable, "Inventory gave no usable answer.")
+}

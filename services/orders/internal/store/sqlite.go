@@ -1,0 +1,374 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"time"
+
+	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
+	"roundtrip/services/orders/internal/order"
+)
+
+//go:embed migrations/sqlite/*.sql
+var migrations embed.FS
+
+// SQLite keeps orders in an SQLite database.
+type SQLite struct {
+	db *database.SQLite
+}
+
+// OpenSQLite opens, and where needed makes and migrates, the database at path.
+func OpenSQLite(ctx context.Context, path string, log *slog.Logger) (*SQLite, error) {
+	files, err := fs.Sub(migrations, "migrations/sqlite")
+	if err != nil {
+		return nil, err
+	}
+	db, err := database.OpenSQLite(ctx, path, files, log)
+	if err != nil {
+		return nil, err
+	}
+	return &SQLite{db}, nil
+}
+
+// OpenSQLiteReadOnly opens the database at path for reading, beside a service
+// that has it open.
+func OpenSQLiteReadOnly(path string) (*SQLite, error) {
+	db, err := database.OpenSQLiteReadOnly(path)
+	if err != nil {
+		return nil, err
+	}
+	return &SQLite{db}, nil
+}
+
+// Close closes the database.
+func (s *SQLite) Close() error { return s.db.Close() }
+
+// Do decides a batch of commands.
+func (s *SQLite) Do(ctx context.Context, commands []order.Command) []order.Result {
+	return do(ctx, func(ctx context.Context, f func(session) error) error {
+		return s.db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
+	}, commands)
+}
+
+// sqliteSession is a transaction that has the database's one write lock, so
+// what it loads needs no locks of its own.
+type sqliteSession struct{ tx *sql.Tx }
+
+func (s sqliteSession) orders(ids []string) ([]order.Order, error) {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	return ordersWhere(s.tx, "o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id", string(list))
+}
+
+// ordersWhere loads orders with their unsettled intents, in the order that the
+// condition ends with.
+func ordersWhere(tx *sql.Tx, condition string, args ...any) ([]order.Order, error) {
+	rows, err := tx.Query(`SELECT o.id, o.state, o.version, o.customer, o.currency, o.hold_seconds, o.lines, o.total,
+			o.hold_expires_at, o.created_at, o.updated_at, o.seq, o.fingerprint,
+			o.last_operation, o.last_seq, o.last_outcome, o.last_problem,
+			i.seq, i.operation, i.since, i.lines, i.fingerprint
+		FROM orders o LEFT JOIN intents i ON i.order_id = o.id AND i.settled_at IS NULL
+		WHERE `+condition, args...)
+	if err != nil {
+		return nil, fmt.Errorf("load orders: %w", err)
+	}
+	defer rows.Close()
+	var loaded []order.Order
+	for rows.Next() {
+		o, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("load orders: %w", err)
+		}
+		loaded = append(loaded, o)
+	}
+	return loaded, rows.Err()
+}
+
+func scan(rows *sql.Rows) (order.Order, error) {
+	var o order.Order
+	var created, updated int64
+	var holdExpires, lastSeq, intentSeq, since sql.NullInt64
+	var lines string
+	var lastOperation, lastOutcome, lastProblem, intentOperation, intentLines, intentFingerprint sql.NullString
+	if err := rows.Scan(&o.ID, &o.State, &o.Version, &o.Customer, &o.Currency, &o.HoldSeconds, &lines, &o.Total,
+		&holdExpires, &created, &updated, &o.Seq, &o.Fingerprint,
+		&lastOperation, &lastSeq, &lastOutcome, &lastProblem,
+		&intentSeq, &intentOperation, &since, &intentLines, &intentFingerprint); err != nil {
+		return o, err
+	}
+	o.CreatedAt, o.UpdatedAt = time.UnixMilli(created), time.UnixMilli(updated)
+	if holdExpires.Valid {
+		o.HoldExpiresAt = time.UnixMilli(holdExpires.Int64)
+	}
+	var err error
+	if o.Lines, err = readLines(lines); err != nil {
+		return o, err
+	}
+	if lastSeq.Valid {
+		o.Last = &order.Settled{
+			Operation: order.Operation(lastOperation.String), Seq: lastSeq.Int64, Outcome: order.Outcome(lastOutcome.String),
+		}
+		if o.Last.Problem, err = readProblem(lastProblem); err != nil {
+			return o, err
+		}
+	}
+	if intentSeq.Valid {
+		o.Intent = &order.Intent{
+			Operation: order.Operation(intentOperation.String), Seq: intentSeq.Int64, Since: time.UnixMilli(since.Int64),
+			Fingerprint: intentFingerprint.String,
+		}
+		if intentLines.Valid {
+			o.Intent.Lines, err = readLines(intentLines.String)
+		}
+	}
+	return o, err
+}
+
+func (s sqliteSession) write(now time.Time, c order.Changes) error {
+	for _, o := range c.Orders {
+		var holdExpires any
+		if !o.HoldExpiresAt.IsZero() {
+			holdExpires = o.HoldExpiresAt.UnixMilli()
+		}
+		last := order.Settled{}
+		var lastSeq any
+		if o.Last != nil {
+			last, lastSeq = *o.Last, o.Last.Seq
+		}
+		if _, err := s.tx.Exec(`INSERT INTO orders (id, state, version, customer, currency, hold_seconds, lines, total,
+				hold_expires_at, created_at, updated_at, seq, fingerprint, last_operation, last_seq, last_outcome, last_problem)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET state = excluded.state, version = excluded.version, lines = excluded.lines,
+				total = excluded.total, hold_expires_at = excluded.hold_expires_at, updated_at = excluded.updated_at,
+				seq = excluded.seq, last_operation = excluded.last_operation, last_seq = excluded.last_seq,
+				last_outcome = excluded.last_outcome, last_problem = excluded.last_problem, leased_until = 0`,
+			o.ID, o.State, o.Version, o.Customer, o.Currency, o.HoldSeconds, writeLines(o.Lines), o.Total,
+			holdExpires, o.CreatedAt.UnixMilli(), o.UpdatedAt.UnixMilli(), o.Seq, o.Fingerprint,
+			last.Operation, lastSeq, last.Outcome, writeProblem(last.Problem)); err != nil {
+			return fmt.Errorf("write order: %w", err)
+		}
+	}
+	// Ends before beginnings: an order has one unsettled intent at most. One
+	// that began and ended in this batch begins as ended.
+	ended := map[string]order.Settled{}
+	for _, in := range c.Closed {
+		ended[intentKey(in.OrderID, in.Seq)] = in.Settled
+		if _, err := s.tx.Exec(`UPDATE intents SET settled_at = ?, outcome = ?, problem = ?
+			WHERE order_id = ? AND seq = ? AND settled_at IS NULL`,
+			now.UnixMilli(), in.Outcome, writeProblem(in.Problem), in.OrderID, in.Seq); err != nil {
+			return fmt.Errorf("write intent's end: %w", err)
+		}
+	}
+	for _, in := range c.Opened {
+		var lines, settledAt, outcome, problem any
+		if in.Lines != nil {
+			lines = writeLines(in.Lines)
+		}
+		if end, ok := ended[intentKey(in.OrderID, in.Seq)]; ok {
+			settledAt, outcome, problem = now.UnixMilli(), end.Outcome, writeProblem(end.Problem)
+		}
+		if _, err := s.tx.Exec(`INSERT INTO intents (order_id, seq, operation, since, lines, fingerprint, settled_at, outcome, problem)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			in.OrderID, in.Seq, in.Operation, in.Since.UnixMilli(), lines, in.Fingerprint, settledAt, outcome, problem); err != nil {
+			return fmt.Errorf("write intent: %w", err)
+		}
+	}
+	return nil
+}
+
+func intentKey(orderID string, seq int64) string { return fmt.Sprint(seq, "/", orderID) }
+
+// Order returns not-found if there is none with that id.
+func (s *SQLite) Order(ctx context.Context, id string) (order.Order, error) {
+	var found []order.Order
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		found, err = ordersWhere(tx, "o.id = ?", id)
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "There is no order %s.", id)
+	}
+	if err != nil {
+		return order.Order{}, err
+	}
+	return found[0], nil
+}
+
+// Orders lists the newest first.
+func (s *SQLite) Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error) {
+	created, id := int64(math.MaxInt64), ""
+	if page.Cursor != "" {
+		if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
+			return nil, "", err
+		}
+	}
+	// Each filter gets a statement of its own, so that each has its index.
+	where, args := "(o.created_at, o.id) < (?, ?)", []any{created, id}
+	if state != "" {
+		where, args = where+" AND o.state = ?", append(args, state)
+	}
+	if customer != "" {
+		where, args = where+" AND o.customer = ?", append(args, customer)
+	}
+	var found []order.Order
+	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+		found, err = ordersWhere(tx, where+" ORDER BY o.created_at DESC, o.id DESC LIMIT ?", append(args, page.Limit+1)...)
+		return err
+	})
+	if err != nil || len(found) <= page.Limit {
+		return found, "", err
+	}
+	found = found[:page.Limit]
+	last := found[len(found)-1]
+	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
+}
+
+// Settled returns not-found if the operation is not settled or there is none.
+func (s *SQLite) Settled(ctx context.Context, id string, seq int64) (order.Settled, error) {
+	settled := order.Settled{Seq: seq}
+	found := false
+	err := s.db.Read(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.Query(`SELECT operation, outcome, problem FROM intents
+			WHERE order_id = ? AND seq = ? AND settled_at IS NOT NULL`, id, seq)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var why sql.NullString
+			if err := rows.Scan(&settled.Operation, &settled.Outcome, &why); err != nil {
+				return err
+			}
+			if settled.Problem, err = readProblem(why); err != nil {
+				return err
+			}
+			found = true
+		}
+		return rows.Err()
+	})
+	if err == nil && !found {
+		err = problem.New(problem.NotFound, "Order %s has no settled operation %d.", id, seq)
+	}
+	return settled, err
+}
+
+// TakeUnsettled leases orders that have an intent from before a time.
+func (s *SQLite) TakeUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.take(ctx, lease, `SELECT i.order_id FROM intents i INDEXED BY intents_oldest JOIN orders o ON o.id = i.order_id
+		WHERE i.settled_at IS NULL AND i.since < ? AND o.leased_until <= ? ORDER BY i.since LIMIT ?`, before, limit)
+}
+
+// TakeRunOut leases placed orders whose hold ended before a time.
+func (s *SQLite) TakeRunOut(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.take(ctx, lease, `SELECT o.id FROM orders o INDEXED BY orders_by_hold LEFT JOIN intents i ON i.order_id = o.id AND i.settled_at IS NULL
+		WHERE o.state = 'placed' AND o.hold_expires_at < ? AND o.leased_until <= ? AND i.seq IS NULL
+		ORDER BY o.hold_expires_at LIMIT ?`, before, limit)
+}
+
+// take looks before it writes: most of the time there is nothing to take, and
+// looking does not wait for the one writer.
+func (s *SQLite) take(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
+	now := time.Now()
+	due := false
+	err := s.db.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRow("SELECT EXISTS ("+query+")", before.UnixMilli(), now.UnixMilli(), limit).Scan(&due)
+	})
+	if err != nil || !due {
+		return nil, err
+	}
+	var taken []order.Order
+	err = s.db.Write(ctx, func(tx *sql.Tx) error {
+		ids := []string{}
+		rows, err := tx.Query("UPDATE orders SET leased_until = ? WHERE id IN ("+query+") RETURNING id",
+			now.Add(lease).UnixMilli(), before.UnixMilli(), now.UnixMilli(), limit)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			if err := rows.Scan(&id); err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		taken, err = sqliteSession{tx}.orders(ids)
+		return err
+	})
+	return taken, err
+}
+
+// Unsettled counts the intents that are not settled.
+func (s *SQLite) Unsettled(ctx context.Context) (count int64, oldest time.Time, err error) {
+	var since sql.NullInt64
+	err = s.db.Read(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRow("SELECT count(*), min(since) FROM intents WHERE settled_at IS NULL").Scan(&count, &since)
+	})
+	if since.Valid {
+		oldest = time.UnixMilli(since.Int64)
+	}
+	return count, oldest, err
+}
+
+// storedLine is a line as the database has it.
+type storedLine struct {
+	SKU       string `json:"sku"`
+	Location  string `json:"location"`
+	Quantity  int64  `json:"quantity"`
+	UnitPrice int64  `json:"unit_price"`
+}
+
+func readLines(text string) ([]order.Line, error) {
+	var stored []storedLine
+	if err := json.Unmarshal([]byte(text), &stored); err != nil {
+		return nil, err
+	}
+	lines := make([]order.Line, len(stored))
+	for i, l := range stored {
+		lines[i] = order.Line(l)
+	}
+	return lines, nil
+}
+
+func writeLines(lines []order.Line) string {
+	stored := make([]storedLine, len(lines))
+	for i, l := range lines {
+		stored[i] = storedLine(l)
+	}
+	text, err := json.Marshal(stored)
+	if err != nil { // lines hold strings and numbers only
+		panic(err)
+	}
+	return string(text)
+}
+
+func readProblem(text sql.NullString) (*problem.Problem, error) {
+	if !text.Valid {
+		return nil, nil
+	}
+	p := new(problem.Problem)
+	return p, json.Unmarshal([]byte(text.String), p)
+}
+
+func writeProblem(p *problem.Problem) any {
+	if p == nil {
+		return nil
+	}
+	text, err := json.Marshal(p)
+	if err != nil { // a problem holds strings and numbers only
+		panic(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,101 @@
+// Command orders takes orders and reserves their stock in inventory.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"roundtrip/internal/service"
+	"roundtrip/services/orders/app"
+	"roundtrip/services/orders/internal/audit"
+	"roundtrip/services/orders/internal/inventory"
+	"roundtrip/services/orders/internal/store"
+)
+
+const description = `Orders takes orders. For every operation it writes down what it is about to do, makes one request to inventory, and writes down the outcome. ` +
+	`Every flag can also be set by the environment variable that stands beside it.`
+
+type cli struct {
+	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
+	Audit       auditCommand             `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ."`
+	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
+	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
+}
+
+func main() {
+	os.Exit(service.Main("orders", description, &cli{}, map[string]string{
+		"http_addr": "127.0.0.1:8080", "admin_addr": "127.0.0.1:9080",
+	}))
+}
+
+type inventoryFlags struct {
+	InventoryURL string `help:"Where inventory is." default:"http://127.0.0.1:8081"`
+}
+
+type serve struct {
+	service.ServeFlags
+	inventoryFlags
+	InventoryWire  string        `help:"What carries the exchanges with inventory: http." enum:"http" default:"http"`
+	SettleInterval time.Duration `help:"How often to look for operations whose outcome is not known yet." default:"1s"`
+	GiveUpAfter    time.Duration `help:"How old a place may become, without inventory having been asked, before it is given up." default:"30s"`
+}
+
+// Run serves until ctx is done.
+func (s serve) Run(ctx context.Context) error {
+	log := service.NewLogger(os.Stderr, s.LogLevel)
+	http, err := net.Listen("tcp", s.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	admin, err := net.Listen("tcp", s.AdminAddr)
+	if err != nil {
+		return err
+	}
+	a, err := app.New(ctx, app.Options{
+		HTTP: http, Admin: admin, Database: s.Source(), Logger: log, MaxInFlight: s.MaxInFlight,
+		InventoryURL: s.InventoryURL, SettleInterval: s.SettleInterval, GiveUpAfter: s.GiveUpAfter,
+	})
+	if err != nil {
+		return err
+	}
+	return service.Run(ctx, a, s.DrainTimeout, log)
+}
+
+type auditCommand struct {
+	service.DatabaseFlags
+	inventoryFlags
+}
+
+// Run prints every difference.
+func (a auditCommand) Run(ctx context.Context) error {
+	address, err := a.Source()()
+	if err != nil {
+		return err
+	}
+	orders, err := store.OpenSQLiteReadOnly(address.Path)
+	if err != nil {
+		return err
+	}
+	wire, err := inventory.NewHTTP(a.InventoryURL, 8, nil)
+	if err != nil {
+		return err
+	}
+	report, err := audit.Run(ctx, orders, wire)
+	if err = errors.Join(err, wire.Close(), orders.Close()); err != nil {
+		return err
+	}
+	for _, difference := range report.Differences {
+		fmt.Println(difference)
+	}
+	fmt.Printf("%d orders and %d reservations were compared; %d orders are not settled yet\n",
+		report.Orders, report.Reservations, report.Unsettled)
+	if n := len(report.Differences); n > 0 {
+		return service.Exit(service.ExitDifference, fmt.Errorf("%d differences", n))
+	}
+	fmt.Println("orders and reservations agree")
+	return nil
+}
