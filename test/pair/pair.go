@@ -1,0 +1,253 @@
+// Package pair runs the two services as the processes that they are: built from
+// this tree, with addresses chosen at run time, on SQLite in a folder of the
+// caller's. `make run`, the process tests and the load generator start the pair
+// with it.
+package pair
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Build compiles both services into a folder, with build tags if there are any.
+func Build(ctx context.Context, folder string, tags ...string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", strings.Join(tags, ","),
+		"-o", folder+string(filepath.Separator), "roundtrip/services/inventory", "roundtrip/services/orders")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the services: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Options say how to start one service.
+type Options struct {
+	// Binary is the path of its executable.
+	Binary string
+	// Args go to `serve`; an address left out is chosen by the system.
+	Args []string
+	// Env is added to the environment.
+	Env []string
+	// Log gets what the process writes, if it is not nil.
+	Log io.Writer
+}
+
+// Process is a service that was started.
+type Process struct {
+	// URL is where it serves; AdminURL is its private port.
+	URL, AdminURL string
+
+	cmd    *exec.Cmd
+	exited chan struct{}
+	err    error
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// Start starts a service and waits until it says where it listens. A service
+// that ends before that is an error with all that it wrote.
+func Start(ctx context.Context, o Options) (*Process, error) {
+	p := &Process{
+		cmd:    exec.Command(o.Binary, append([]string{"serve"}, o.Args...)...),
+		exited: make(chan struct{}),
+	}
+	p.cmd.Env = append(os.Environ(), o.Env...)
+	// A group of its own: Ctrl-C reaches the one who started the pair, who then
+	// stops both in order.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	output, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", o.Binary, err)
+	}
+	listening := make(chan struct{})
+	go p.watch(output, o.Log, listening)
+	select {
+	case <-listening:
+		return p, nil
+	case <-p.exited:
+		return nil, fmt.Errorf("%s ended before it listened: %w\n%s", filepath.Base(o.Binary), p.err, p.Log())
+	case <-ctx.Done():
+		p.Kill()
+		return nil, fmt.Errorf("%s does not listen: %w\n%s", filepath.Base(o.Binary), ctx.Err(), p.Log())
+	}
+}
+
+// watch reads the log until the process closes it, and finds the line that says
+// where it listens.
+func (p *Process) watch(output io.Reader, copyTo io.Writer, listening chan struct{}) {
+	lines := bufio.NewReader(output)
+	for {
+		line, err := lines.ReadBytes('\n')
+		p.mu.Lock()
+		p.log.Write(line)
+		p.mu.Unlock()
+		if copyTo != nil {
+			_, _ = copyTo.Write(line)
+		}
+		var at struct{ Msg, HTTP, Admin string }
+		if p.URL == "" && json.Unmarshal(line, &at) == nil && at.Msg == "listening" {
+			p.URL, p.AdminURL = "http://"+at.HTTP, "http://"+at.Admin
+			close(listening)
+		}
+		if err != nil {
+			break
+		}
+	}
+	p.err = p.cmd.Wait()
+	close(p.exited)
+}
+
+// Log is all that the process has written so far.
+func (p *Process) Log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// PID is the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Addr is where it serves, as host:port, so that a restart can take the same place.
+func (p *Process) Addr() string { return strings.TrimPrefix(p.URL, "http://") }
+
+// Signal sends a signal to a process that may have ended.
+func (p *Process) Signal(s os.Signal) {
+	_ = p.cmd.Process.Signal(s) // it has ended: that is what Exited tells
+}
+
+// Exited is closed when the process has ended; then ExitError tells how.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// ExitError is nil where the process exited with status 0.
+func (p *Process) ExitError() error {
+	<-p.exited
+	return p.err
+}
+
+// Kill ends the process at once, as kill -9 does, and waits for its end.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.exited
+}
+
+// Stop asks the process to stop and waits for its end; one that does not end
+// while ctx lasts is killed.
+func (p *Process) Stop(ctx context.Context) error {
+	p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.exited:
+		return p.err
+	case <-ctx.Done():
+		p.Kill()
+		return fmt.Errorf("did not stop: %w", context.Cause(ctx))
+	}
+}
+
+// Ready waits until the service says that it takes requests.
+func (p *Process) Ready(ctx context.Context) error {
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.AdminURL+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err == nil {
+			response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-p.exited:
+			return errors.New("the process ended before it was ready:\n" + p.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// Pair is both services.
+type Pair struct {
+	Inventory, Orders *Process
+	// The options start either again, in the same place.
+	inventory, orders Options
+}
+
+// StartPair starts both services on SQLite in a folder and waits until they are
+// ready. The options' binaries are needed; addresses that their Args leave out
+// are chosen by the system.
+func StartPair(ctx context.Context, folder string, inventory, orders Options) (*Pair, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	anywhere := []string{"--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}
+	p := &Pair{inventory: inventory, orders: orders}
+	p.inventory.Args = append(append(anywhere[:2:2], "--database=sqlite:"+filepath.Join(folder, "inventory.db")), inventory.Args...)
+	if err := p.StartInventory(ctx); err != nil {
+		return nil, err
+	}
+	p.orders.Args = append(append(anywhere[:2:2], "--database=sqlite:"+filepath.Join(folder, "orders.db"),
+		"--inventory-url="+p.Inventory.URL), orders.Args...)
+	if err := p.StartOrders(ctx); err != nil {
+		p.Inventory.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// StartInventory starts inventory, or starts it again in the same place.
+func (p *Pair) StartInventory(ctx context.Context, env ...string) error {
+	return start(ctx, &p.Inventory, p.inventory, env)
+}
+
+// StartOrders starts orders, or starts it again in the same place.
+func (p *Pair) StartOrders(ctx context.Context, env ...string) error {
+	return start(ctx, &p.Orders, p.orders, env)
+}
+
+func start(ctx context.Context, into **Process, o Options, env []string) error {
+	o.Env = append(o.Env[:len(o.Env):len(o.Env)], env...)
+	if before := *into; before != nil {
+		o.Args = append(o.Args[:len(o.Args):len(o.Args)], "--http-addr="+before.Addr())
+	}
+	p, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := p.Ready(ctx); err != nil {
+		p.Kill()
+		return err
+	}
+	*into = p
+	return nil
+}
+
+// Stop stops orders, then inventory, and reports what either wrote if it did
+// not end well.
+func (p *Pair) Stop(ctx context.Context) error {
+	var errs []error
+	for _, process := range []*Process{p.Orders, p.Inventory} {
+		if err := process.Stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w\n%s", filepath.Base(process.cmd.Path), err, process.Log()))
+		}
+	}
+	return errors.Join(errs...)
+}
