@@ -1,0 +1,99 @@
+# Roundtrip's commands. `make` alone lists them.
+#
+# Go and make are all that is needed; -race, which `make check` uses, also wants
+# a C compiler. Development tools are pinned in tools.mod and built by Go.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Binaries are static: images hold nothing else.
+BUILD := .build
+GO_BUILD := CGO_ENABLED=0 go build -trimpath
+TOOL := go tool -modfile=tools.mod
+
+# Empty, or -race where there is a C compiler to link the race detector.
+RACE := $(if $(shell command -v "$$(go env CC)"),-race,)
+# Packages whose tests start processes have `make test` to themselves.
+PROCESS_TESTS := ./test/process/...
+
+DATA ?=
+CALLERS ?= 16
+FUZZTIME ?= 10s
+
+.PHONY: help
+help: ## List what make can do
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Run the pair here, on SQLite under .data/; Ctrl-C stops it
+	@$(GO_BUILD) -o $(BUILD)/run ./run
+	@exec $(BUILD)/run --bin $(BUILD) --data .data
+
+.PHONY: build
+build: ## Build both services into .build/
+	@$(GO_BUILD) -o $(BUILD)/ ./services/inventory ./services/orders
+
+.PHONY: check
+check: format vet tidy unit ## Format, vet, staticcheck, tidy, import rules, unit and property tests (2 minutes)
+
+.PHONY: test
+test: check process ## Everything: check, then the tests of the real processes
+
+.PHONY: format
+format:
+	@echo "== gofmt"
+	@unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
+	if [[ -n $$unformatted ]]; then echo "not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: vet
+vet:
+	@echo "== vet, staticcheck"
+	@go vet ./...
+	@go vet -tags failpoints ./...
+	@$(TOOL) staticcheck ./...
+	@$(TOOL) staticcheck -tags failpoints ./...
+
+.PHONY: tidy
+tidy:
+	@echo "== go.mod is tidy"
+	@go mod tidy -diff
+	@go mod verify >/dev/null
+
+.PHONY: unit
+unit: race-detector
+	@echo "== unit and property tests"
+	@go test $(RACE) $$(go list ./... | grep -v '/test/process$$')
+
+.PHONY: process
+process: # most of the time they wait, so more run at once than there are cores
+	@echo "== process tests"
+	@go test -count=1 -timeout 15m -parallel 12 $(PROCESS_TESTS)
+
+.PHONY: race-detector
+race-detector:
+ifeq ($(RACE),)
+	@echo "!! LEFT OUT: the race detector. It needs a C compiler (Debian: apt-get install gcc; macOS: xcode-select --install)."
+	@[[ -z "$${CI:-}" ]] || { echo "!! In CI nothing is left out."; exit 1; }
+endif
+
+.PHONY: replay
+replay: build ## Put real invoices through the pair: make replay DATA=file.csv.gz [CALLERS=16]
+	@[[ -n "$(DATA)" ]] || { echo "which file? make replay DATA=online-retail.csv.gz"; exit 2; }
+	@$(GO_BUILD) -o $(BUILD)/load ./test/load
+	@exec $(BUILD)/load replay --bin $(BUILD) --callers $(CALLERS) "$(DATA)"
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder for FUZZTIME (10s) each
+	@git grep -lE '^func Fuzz' -- '*_test.go' | while read -r file; do \
+		sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\(.*/\1/p' "$$file" | while read -r target; do \
+			echo "== $$target ($$(dirname "$$file"))"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built and what runs and tests left, also the pair's data
+	@rm -rf .build .data .reports

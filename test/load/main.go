@@ -1,0 +1,32 @@
+// Command load puts load on the pair, run as real processes, and reports what
+// came of it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+type cli struct {
+	Replay replay `cmd:"" help:"Put a retailer's real invoices through the pair, one order each."`
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	var c cli
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	command := kong.Parse(&c, kong.Name("load"), kong.Description("Put load on orders and inventory."), kong.UsageOnError(),
+		kong.BindTo(ctx, (*context.Context)(nil)))
+	if err := command.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		return 1
+	}
+	return 0
+}
