@@ -35,6 +35,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -235,6 +236,11 @@ func (s *Server) recovered(c echo.Context, call *call, next echo.HandlerFunc) (e
 			err = problem.From(fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 		}
 	}()
+	if allow, ok := c.Get(echo.ContextKeyHeaderAllow).(string); ok && c.Request().Method == http.MethodOptions {
+		// Echo would answer 204. We serve no pages of other origins.
+		c.Response().Header().Set(echo.HeaderAllow, strings.TrimPrefix(allow, "OPTIONS, "))
+		return echo.ErrMethodNotAllowed
+	}
 	return next(c)
 }
 

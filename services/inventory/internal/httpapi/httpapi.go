@@ -89,6 +89,9 @@ func (r putRequest) command(id string) stock.Put {
 }
 
 func (a api) putReservation(c echo.Context) error {
+	if _, err := rest.Query(c, nil); err != nil {
+		return err
+	}
 	var body putRequest
 	if err := rest.Decode(c, &body); err != nil {
 		return err
@@ -275,6 +278,9 @@ func encodeAdjustment(a stock.Adjustment) adjustment {
 }
 
 func (a api) putAdjustment(c echo.Context) error {
+	if _, err := rest.Query(c, nil); err != nil {
+		return err
+	}
 	var body adjustRequest
 	if err := rest.Decode(c, &body); err != nil {
 		return err

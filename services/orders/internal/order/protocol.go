@@ -226,7 +226,10 @@ func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, err
 	if err == nil && r.ID != id {
 		err = ErrUnexplained
 	}
-	return r, readable(err)
+	if problem.CodeOf(err) == problem.NotFound {
+		return Reservation{}, err
+	}
+	return r, usable(err)
 }
 
 // Availability asks inventory what can be promised of these SKUs.
@@ -237,14 +240,14 @@ func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, er
 	}
 	defer leave()
 	levels, err := p.inventory.Stock(ctx, skus)
-	return levels, readable(err)
+	return levels, usable(err)
 }
 
-// readable turns an answer of inventory's that means nothing to our own caller
+// usable turns an answer of inventory's that means nothing to our own caller
 // into one that does: inventory could not tell.
-func readable(err error) error {
+func usable(err error) error {
 	switch problem.CodeOf(err) {
-	case "", problem.Invalid, problem.NotFound, problem.Overloaded, problem.Unavailable, problem.DeadlineExceeded:
+	case "", problem.Overloaded, problem.Unavailable, problem.DeadlineExceeded:
 		return err
 	}
 	return problem.Wrap(err, problem.Unavailable, "Inventory gave no usable answer.")
