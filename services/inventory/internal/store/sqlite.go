@@ -11,6 +11,7 @@ import (
 	"math"
 	"time"
 
+	"roundtrip/internal/batch"
 	"roundtrip/internal/database"
 	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
@@ -21,7 +22,8 @@ var migrations embed.FS
 
 // SQLite keeps stock in an SQLite database.
 type SQLite struct {
-	db *database.SQLite
+	db    *database.SQLite
+	batch *batch.Batcher[stock.Command, stock.Result]
 }
 
 // OpenSQLite opens, and where needed makes and migrates, the database at path.
@@ -34,7 +36,7 @@ func OpenSQLite(ctx context.Context, path string, log *slog.Logger) (*SQLite, er
 	if err != nil {
 		return nil, err
 	}
-	return &SQLite{db}, nil
+	return newSQLite(db), nil
 }
 
 // OpenSQLiteReadOnly opens the database at path for reading, beside a service
@@ -44,17 +46,22 @@ func OpenSQLiteReadOnly(path string) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &SQLite{db}, nil
+	return newSQLite(db), nil
+}
+
+func newSQLite(db *database.SQLite) *SQLite {
+	// One batch at a time: there is one writer.
+	return &SQLite{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 1}, func(ctx context.Context, f func(session) error) error {
+		return db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
+	})}
 }
 
 // Close closes the database.
 func (s *SQLite) Close() error { return s.db.Close() }
 
-// Do decides a batch of commands.
+// Do decides commands, in one transaction with those of other callers.
 func (s *SQLite) Do(ctx context.Context, commands []stock.Command) []stock.Result {
-	return do(ctx, func(ctx context.Context, f func(session) error) error {
-		return s.db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
-	}, commands)
+	return do(ctx, s.batch, commands)
 }
 
 // sqliteSession is a transaction that has the database's one write lock, so

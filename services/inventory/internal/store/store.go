@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"roundtrip/internal/batch"
 	"roundtrip/internal/failpoint"
 	"roundtrip/services/inventory/internal/stock"
 )
@@ -32,33 +33,57 @@ type session interface {
 // returns an error.
 type transact func(ctx context.Context, f func(session) error) error
 
-// do gives each command of a batch its result.
-func do(ctx context.Context, transact transact, commands []stock.Command) []stock.Result {
+// maxQueue is the most calls that may wait for the database.
+const maxQueue = 4096
+
+// newBatcher makes the batcher of a store whose transactions are transact's.
+func newBatcher(o batch.Options, transact transact) *batch.Batcher[stock.Command, stock.Result] {
+	return batch.New(func(ctx context.Context, commands []stock.Command) []stock.Result {
+		return together(ctx, transact, commands)
+	}, o)
+}
+
+// do gives each command its result. Those that are valid are decided with the
+// commands of other callers.
+func do(ctx context.Context, batcher *batch.Batcher[stock.Command, stock.Result], commands []stock.Command) []stock.Result {
 	results := make([]stock.Result, len(commands))
-	var batch []stock.Command
-	var at []int // at[i] is the place of batch[i] among the commands
+	var valid []stock.Command
+	var at []int // at[i] is the place of valid[i] among the commands
 	for i, c := range commands {
 		if err := c.Validate(); err != nil {
 			results[i].Err = err
 			continue
 		}
-		batch, at = append(batch, c), append(at, i)
+		valid, at = append(valid, c), append(at, i)
 	}
-	decided, err := decide(ctx, transact, batch)
-	if err != nil && len(batch) > 1 {
-		// Whatever was decided beside the one that failed is worth nothing: each
-		// is decided again, alone.
-		for i, c := range batch {
-			results[at[i]] = do(ctx, transact, []stock.Command{c})[0]
-		}
+	if len(valid) == 0 {
 		return results
 	}
-	for i := range batch {
+	decided, err := batcher.Do(ctx, valid...)
+	for i := range valid {
 		if err != nil {
 			results[at[i]].Err = err
 		} else {
 			results[at[i]] = decided[i]
 		}
+	}
+	return results
+}
+
+// together decides a batch in one transaction. Where that fails, whatever was
+// decided beside the command that failed is worth nothing, and each is decided
+// again, alone.
+func together(ctx context.Context, transact transact, commands []stock.Command) []stock.Result {
+	results, err := decide(ctx, transact, commands)
+	if err == nil {
+		return results
+	}
+	if len(commands) == 1 {
+		return []stock.Result{{Err: err}}
+	}
+	results = nil
+	for _, c := range commands {
+		results = append(results, together(ctx, transact, []stock.Command{c})...)
 	}
 	return results
 }
@@ -70,18 +95,11 @@ var errMoreDue = errors.New("more holds are due")
 // decide takes the three steps, again with more reservations locked for as long
 // as holds that are due turn up where a demand fell short.
 func decide(ctx context.Context, transact transact, commands []stock.Command) ([]stock.Result, error) {
-	if len(commands) == 0 {
-		return nil, nil
-	}
 	// One time for all rounds, so that the holds that are due by it are finite;
 	// in milliseconds, as it is stored.
 	now := time.Now().Truncate(time.Millisecond)
 	needs := stock.NeedsOf(commands)
 	for {
-		// What waited until nobody waits for it any more is dropped undecided.
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		results := make([]stock.Result, len(commands))
 		var due []string
 		err := transact(ctx, func(s session) error {

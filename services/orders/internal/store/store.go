@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"roundtrip/internal/batch"
 	"roundtrip/internal/failpoint"
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
@@ -27,33 +28,57 @@ type session interface {
 // returns an error.
 type transact func(ctx context.Context, f func(session) error) error
 
-// do gives each command of a batch its result.
-func do(ctx context.Context, transact transact, commands []order.Command) []order.Result {
+// maxQueue is the most calls that may wait for the database.
+const maxQueue = 4096
+
+// newBatcher makes the batcher of a store whose transactions are transact's.
+func newBatcher(o batch.Options, transact transact) *batch.Batcher[order.Command, order.Result] {
+	return batch.New(func(ctx context.Context, commands []order.Command) []order.Result {
+		return together(ctx, transact, commands)
+	}, o)
+}
+
+// do gives each command its result. Those that are valid are decided with the
+// commands of other callers.
+func do(ctx context.Context, batcher *batch.Batcher[order.Command, order.Result], commands []order.Command) []order.Result {
 	results := make([]order.Result, len(commands))
-	var batch []order.Command
-	var at []int // at[i] is the place of batch[i] among the commands
+	var valid []order.Command
+	var at []int // at[i] is the place of valid[i] among the commands
 	for i, c := range commands {
 		if err := c.Validate(); err != nil {
 			results[i].Err = err
 			continue
 		}
-		batch, at = append(batch, c), append(at, i)
+		valid, at = append(valid, c), append(at, i)
 	}
-	decided, err := decide(ctx, transact, batch)
-	if err != nil && len(batch) > 1 {
-		// Whatever was decided beside the one that failed is worth nothing: each
-		// is decided again, alone.
-		for i, c := range batch {
-			results[at[i]] = do(ctx, transact, []order.Command{c})[0]
-		}
+	if len(valid) == 0 {
 		return results
 	}
-	for i := range batch {
+	decided, err := batcher.Do(ctx, valid...)
+	for i := range valid {
 		if err != nil {
-			results[at[i]].Err = unknown(err)
+			results[at[i]].Err = err
 		} else {
 			results[at[i]] = decided[i]
 		}
+	}
+	return results
+}
+
+// together decides a batch in one transaction. Where that fails, whatever was
+// decided beside the command that failed is worth nothing, and each is decided
+// again, alone.
+func together(ctx context.Context, transact transact, commands []order.Command) []order.Result {
+	results, err := decide(ctx, transact, commands)
+	if err == nil {
+		return results
+	}
+	if len(commands) == 1 {
+		return []order.Result{{Err: unknown(err)}}
+	}
+	results = nil
+	for _, c := range commands {
+		results = append(results, together(ctx, transact, []order.Command{c})...)
 	}
 	return results
 }
@@ -70,10 +95,6 @@ func unknown(err error) error {
 
 // decide takes the three steps.
 func decide(ctx context.Context, transact transact, commands []order.Command) ([]order.Result, error) {
-	// What waited until nobody waits for it any more is dropped undecided.
-	if err := ctx.Err(); err != nil || len(commands) == 0 {
-		return nil, err
-	}
 	ids := make([]string, len(commands))
 	for i, c := range commands {
 		ids[i] = c.OrderID()

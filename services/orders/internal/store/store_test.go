@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"roundtrip/internal/batch"
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 )
@@ -39,9 +40,9 @@ func TestACommitWhoseResultIsUnknownSaysSo(t *testing.T) {
 	t.Parallel()
 	lost := problem.Wrap(errors.New("the connection broke"), problem.Unavailable, "The database can't be used.")
 	m := memory{}
-	results := do(t.Context(), func(_ context.Context, f func(session) error) error {
+	results := do(t.Context(), newBatcher(batch.Options{Queue: 8, InFlight: 1}, func(_ context.Context, f func(session) error) error {
 		return errors.Join(f(m), lost)
-	}, []order.Command{place("a")})
+	}), []order.Command{place("a")})
 	p := problem.From(results[0].Err)
 	if p.Code != problem.Unavailable || !strings.Contains(p.Detail, "may be recorded; repeat it with the same id") || !errors.Is(p, lost) {
 		t.Errorf("got %v", p)
@@ -55,7 +56,7 @@ func TestWhatWasDecidedBesideAFailureIsDecidedAgain(t *testing.T) {
 	t.Parallel()
 	m := memory{}
 	var batches []int
-	results := do(t.Context(), func(_ context.Context, f func(session) error) error {
+	results := do(t.Context(), newBatcher(batch.Options{Queue: 8, InFlight: 1}, func(_ context.Context, f func(session) error) error {
 		scratch := memory{}
 		if err := f(scratch); err != nil {
 			return err
@@ -68,7 +69,7 @@ func TestWhatWasDecidedBesideAFailureIsDecidedAgain(t *testing.T) {
 			m[id] = o
 		}
 		return nil
-	}, []order.Command{place("a"), place("poison"), place("b")})
+	}), []order.Command{place("a"), place("poison"), place("b")})
 	if !slices.Equal(batches, []int{3, 1, 1, 1}) {
 		t.Errorf("the transactions wrote %v orders", batches)
 	}
