@@ -14,6 +14,7 @@ type Book struct {
 	orders map[string]*Order
 
 	changed map[string]bool
+	created map[string]bool
 	opened  []OpenedIntent
 	closed  []ClosedIntent
 }
@@ -32,7 +33,7 @@ type ClosedIntent struct {
 
 // NewBook opens a book on the orders that were loaded and locked.
 func NewBook(now time.Time, orders []Order) *Book {
-	b := &Book{now: now, orders: make(map[string]*Order, len(orders)), changed: map[string]bool{}}
+	b := &Book{now: now, orders: make(map[string]*Order, len(orders)), changed: map[string]bool{}, created: map[string]bool{}}
 	for _, o := range orders {
 		b.orders[o.ID] = &o
 	}
@@ -45,8 +46,9 @@ func (b *Book) Decide(c Command) Result { return c.decide(b, b.orders[c.OrderID(
 
 // Changes is what has to be written, all or nothing.
 type Changes struct {
-	// Orders are new or changed, sorted by id.
-	Orders []Order
+	// Orders are new or changed, sorted by id; Created has the ids of the new ones.
+	Orders  []Order
+	Created map[string]bool
 	// Opened are new intents; Closed are the ends of intents that are stored or
 	// among Opened. An intent's end comes after its beginning.
 	Opened []OpenedIntent
@@ -58,7 +60,7 @@ func (c Changes) Empty() bool { return len(c.Orders) == 0 }
 
 // Changes lists all that the decisions so far have changed.
 func (b *Book) Changes() Changes {
-	c := Changes{Opened: b.opened, Closed: b.closed}
+	c := Changes{Created: b.created, Opened: b.opened, Closed: b.closed}
 	for _, id := range slices.Sorted(maps.Keys(b.changed)) {
 		c.Orders = append(c.Orders, *b.orders[id])
 	}

@@ -110,6 +110,7 @@ func (p Place) decide(b *Book, o *Order) Result {
 		Lines: p.Lines, Total: sum, CreatedAt: b.now, Fingerprint: content,
 	}
 	b.orders[o.ID] = o
+	b.created[o.ID] = true
 	b.open(o, PlaceOperation, p.Lines, content)
 	return Result{Order: *o, Seq: o.Seq, Created: true}
 }
