@@ -12,38 +12,59 @@
 // that what was read under it can't change before it is written. Reads have
 // connections of their own and never wait for a writer.
 //
+// # PostgreSQL
+//
+// Any number of processes share a PostgreSQL database. A [Postgres] is a pool of
+// connections; transactions are READ COMMITTED and lock the rows that they
+// decide on, in one order everywhere. One that deadlocks all the same, or that
+// meets a row which another one has just made, is run again. The address is read
+// again whenever a connection is opened, so that credentials may change while a
+// process runs.
+//
 // # Errors
 //
 // An error of the database itself (a full disk, a failing device, a lock that
 // can't be had) is an unavailable problem that wraps its cause: the transaction
-// was rolled back, or nobody knows, and either way the request may be sent
-// again. Whatever else a transaction's function returns passes through.
+// was rolled back, or nobody knows ([ErrCommitUnknown]), and either way the
+// request may be sent again. Whatever else a transaction's function returns
+// passes through.
 package database
 
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"roundtrip/internal/problem"
 )
 
-// Address says where a database is.
+// Address says where a database is. One of its fields is set.
 type Address struct {
-	// Path is the file of an SQLite database.
-	Path string
+	// SQLite is the file of an SQLite database.
+	SQLite string
+	// Postgres is the URL of a PostgreSQL database.
+	Postgres string
 }
 
-// ParseAddress reads an address such as "sqlite:/var/lib/orders.db".
+// ParseAddress reads an address such as "sqlite:/var/lib/orders.db" or
+// "postgres://orders:secret@db:5432/orders".
 func ParseAddress(s string) (Address, error) {
-	path, ok := strings.CutPrefix(strings.TrimSpace(s), "sqlite:")
-	if !ok || path == "" {
-		// The address is not repeated: it may hold a password.
-		return Address{}, fmt.Errorf("a database's address looks like sqlite:PATH")
+	s = strings.TrimSpace(s)
+	if path, ok := strings.CutPrefix(s, "sqlite:"); ok && path != "" {
+		return Address{SQLite: path}, nil
 	}
-	return Address{Path: path}, nil
+	if strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://") {
+		if _, err := pgconn.ParseConfig(s); err == nil {
+			return Address{Postgres: s}, nil
+		}
+	}
+	// The address is not repeated: it may hold a password.
+	return Address{}, errors.New("a database's address looks like sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME")
 }
 
 // Source says where the database is, each time that it is opened: the answer

@@ -199,7 +199,7 @@ func TestRunsInVirtualTime(t *testing.T) {
 
 func TestAddresses(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "sqlite:", "orders.db", "mysql://x:secret@y"} {
+	for _, bad := range []string{"", "sqlite:", "orders.db", "mysql://x:secret@y", "postgres://x:secret@y:port/z"} {
 		if _, err := ParseAddress(bad); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", bad, err)
 		}
@@ -210,7 +210,7 @@ func TestAddresses(t *testing.T) {
 		if err := os.WriteFile(file, []byte("sqlite:"+path+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := source(); err != nil || got.Path != path {
+		if got, err := source(); err != nil || got.SQLite != path {
 			t.Errorf("got %v, %v", got, err)
 		}
 	}

@@ -46,7 +46,7 @@ func OpenSQLite(ctx context.Context, path string, migrations fs.FS, log *slog.Lo
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	if db.lock, err = lock(path + ".lock"); err != nil {
+	if db.lock, err = lockFile(path + ".lock"); err != nil {
 		return nil, err
 	}
 	if db.write, err = open(path, url.Values{
@@ -91,8 +91,8 @@ func open(path string, options url.Values, connections int) (*sql.DB, error) {
 	return db, nil
 }
 
-// lock keeps other processes out of a database for as long as the file is open.
-func lock(path string) (*os.File, error) {
+// lockFile keeps other processes out of a database for as long as the file is open.
+func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the database: %w", err)

@@ -48,8 +48,9 @@ func NewFrame(admin net.Listener, log *slog.Logger) *Frame {
 func (f *Frame) OnStop(name string, stop func(context.Context) error) { f.stack.Push(name, stop) }
 
 // Start serves the private port, calls start, and then says that the app is
-// ready. An app starts once.
-func (f *Frame) Start(start func()) error {
+// ready. An app starts once. Where start returns an error the app is to be
+// stopped.
+func (f *Frame) Start(start func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.state != "new" {
@@ -57,7 +58,9 @@ func (f *Frame) Start(start func()) error {
 	}
 	f.state = "started"
 	f.Serve("private port", f.listener, f.admin)
-	start()
+	if err := start(); err != nil {
+		return err
+	}
 	f.admin.Started()
 	return nil
 }

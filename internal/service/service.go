@@ -48,8 +48,11 @@ const (
 
 // DatabaseFlags say where the database is.
 type DatabaseFlags struct {
-	Database     string `help:"Where the data is: sqlite:PATH." default:"sqlite:${name}.db"`
+	Database     string `help:"Where the data is: sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME." default:"sqlite:${name}.db"`
 	DatabaseFile string `help:"A file that holds the database's address, instead of --database. It is read again at every connect, so what is in it may change." placeholder:"PATH"`
+
+	DatabaseConnections int  `help:"How many connections to PostgreSQL this process has at most." default:"16"`
+	AllowUnsafeDatabase bool `help:"Work with a PostgreSQL server that may lose what it has confirmed (fsync or synchronous_commit off). For trying things out."`
 }
 
 // Source is the database's address, from the file where there is one.

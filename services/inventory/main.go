@@ -21,12 +21,13 @@ type cli struct {
 	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
 	Import      importCommand            `cmd:"" help:"Set stock from a CSV or NDJSON file, through a running inventory."`
 	Audit       audit                    `cmd:"" help:"Compare levels, ledger and reservations; exit 1 if they differ."`
+	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
 	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running inventory whether it takes requests; exit 1 if not."`
 	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
 func main() {
-	os.Exit(service.Main("inventory", description, &cli{}, map[string]string{
+	os.Exit(service.Main("inventory", description, &cli{Migrate: service.MigrateCommands{Migrations: store.PostgresMigrations}}, map[string]string{
 		"http_addr": "127.0.0.1:8081", "admin_addr": "127.0.0.1:9081",
 	}))
 }
@@ -47,7 +48,8 @@ func (s serve) Run(ctx context.Context) error {
 		return err
 	}
 	a, err := app.New(ctx, app.Options{
-		HTTP: http, Admin: admin, Database: s.Source(), Logger: log, MaxInFlight: s.MaxInFlight,
+		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
+		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight,
 	})
 	if err != nil {
 		return err
@@ -61,11 +63,7 @@ type audit struct {
 
 // Run prints every difference.
 func (a audit) Run(ctx context.Context) error {
-	address, err := a.Source()()
-	if err != nil {
-		return err
-	}
-	s, err := store.OpenSQLiteReadOnly(address.Path)
+	s, err := store.OpenReadOnly(a.Source())
 	if err != nil {
 		return err
 	}

@@ -22,12 +22,13 @@ const description = `Orders takes orders. For every operation it writes down wha
 type cli struct {
 	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
 	Audit       auditCommand             `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ."`
+	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
 	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
 	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
 func main() {
-	os.Exit(service.Main("orders", description, &cli{}, map[string]string{
+	os.Exit(service.Main("orders", description, &cli{Migrate: service.MigrateCommands{Migrations: store.PostgresMigrations}}, map[string]string{
 		"http_addr": "127.0.0.1:8080", "admin_addr": "127.0.0.1:9080",
 	}))
 }
@@ -56,7 +57,8 @@ func (s serve) Run(ctx context.Context) error {
 		return err
 	}
 	a, err := app.New(ctx, app.Options{
-		HTTP: http, Admin: admin, Database: s.Source(), Logger: log, MaxInFlight: s.MaxInFlight,
+		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
+		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight,
 		InventoryURL: s.InventoryURL, SettleInterval: s.SettleInterval, GiveUpAfter: s.GiveUpAfter,
 	})
 	if err != nil {
@@ -72,11 +74,7 @@ type auditCommand struct {
 
 // Run prints every difference.
 func (a auditCommand) Run(ctx context.Context) error {
-	address, err := a.Source()()
-	if err != nil {
-		return err
-	}
-	orders, err := store.OpenSQLiteReadOnly(address.Path)
+	orders, err := store.OpenReadOnly(a.Source())
 	if err != nil {
 		return err
 	}

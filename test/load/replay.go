@@ -31,7 +31,10 @@ const settleWithin = 30 * time.Second
 type replay struct {
 	Bin     string `help:"Folder with the two binaries." default:".build" type:"existingdir"`
 	Callers int    `help:"How many callers place orders at the same time." default:"16"`
-	File    string `arg:"" help:"The invoices: CSV, gzipped if it ends in .gz." type:"existingfile"`
+	// The databases are new ones under a temporary folder where these are left out.
+	InventoryDatabase string `help:"Where inventory's data is, such as an empty PostgreSQL database; a new SQLite file where it is left out." placeholder:"ADDRESS"`
+	OrdersDatabase    string `help:"Where orders' data is." placeholder:"ADDRESS"`
+	File              string `arg:"" help:"The invoices: CSV, gzipped if it ends in .gz." type:"existingfile"`
 }
 
 // Run replays the file on a new pair and returns an error for every violation.
@@ -47,8 +50,14 @@ func (r replay) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	inventory := pair.Options{Binary: filepath.Join(r.Bin, "inventory")}
-	orders := pair.Options{Binary: filepath.Join(r.Bin, "orders")}
+	inventory, err := r.service(ctx, "inventory", r.InventoryDatabase, folder)
+	if err != nil {
+		return err
+	}
+	orders, err := r.service(ctx, "orders", r.OrdersDatabase, folder)
+	if err != nil {
+		return err
+	}
 	p, err := pair.StartPair(ctx, folder, inventory, orders)
 	if err != nil {
 		return err
@@ -69,12 +78,25 @@ func (r replay) Run(ctx context.Context) (err error) {
 	result.print(os.Stdout)
 	violations := []error{result.violation(), waitSettled(ctx, p.Orders.URL)}
 	for _, audit := range [][]string{
-		{inventory.Binary, "audit", "--database=sqlite:" + filepath.Join(folder, "inventory.db")},
-		{orders.Binary, "audit", "--database=sqlite:" + filepath.Join(folder, "orders.db"), "--inventory-url=" + p.Inventory.URL},
+		{inventory.Binary, "audit", inventory.Args[0]},
+		{orders.Binary, "audit", orders.Args[0], "--inventory-url=" + p.Inventory.URL},
 	} {
 		violations = append(violations, runAudit(ctx, audit))
 	}
 	return errors.Join(violations...)
+}
+
+// service says how to start one service on a database, which is migrated first
+// where the service does not do that itself.
+func (r replay) service(ctx context.Context, name, database, folder string) (pair.Options, error) {
+	binary := filepath.Join(r.Bin, name)
+	if database == "" {
+		return pair.Options{Binary: binary, Args: []string{"--database=sqlite:" + filepath.Join(folder, name+".db")}}, nil
+	}
+	if out, err := exec.CommandContext(ctx, binary, "migrate", "up", "--database="+database).CombinedOutput(); err != nil {
+		return pair.Options{}, fmt.Errorf("%s migrate up: %w\n%s", name, err, out)
+	}
+	return pair.Options{Binary: binary, Args: []string{"--database=" + database}}, nil
 }
 
 // importStock imports every SKU with as many units as all invoices need.

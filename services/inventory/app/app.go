@@ -27,7 +27,10 @@ type Options struct {
 	// HTTP and Admin are where it listens; the app owns them from New on.
 	HTTP, Admin net.Listener
 	Database    database.Source
-	Logger      *slog.Logger
+	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
+	DatabaseConnections int
+	AllowUnsafeDatabase bool
+	Logger              *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time.
 	MaxInFlight int
 	// SweepInterval is how often expired holds are looked for; 1 s where it is 0.
@@ -40,6 +43,8 @@ type App struct {
 	options Options
 	server  *rest.Server
 	store   stock.Store
+	// ready waits until the store can be used.
+	ready func(context.Context) error
 }
 
 // New opens the store and puts the app together. Nothing is served before Start.
@@ -49,11 +54,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 	}
 	frame := service.NewFrame(o.Admin, o.Logger)
 	frame.OnStop("listener", service.CloseListener(o.HTTP))
-	address, err := o.Database()
-	if err != nil {
-		return nil, errors.Join(err, frame.Stop(ctx))
-	}
-	s, err := store.OpenSQLite(ctx, address.Path, o.Logger)
+	s, wait, err := store.Open(ctx, o.Database, store.Options{
+		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, Log: o.Logger,
+	})
 	if err != nil {
 		return nil, errors.Join(err, frame.Stop(ctx))
 	}
@@ -63,14 +66,18 @@ func New(ctx context.Context, o Options) (*App, error) {
 		Observe: func(e rest.Observation) { frame.Metrics.Answered("http", e) },
 	})
 	httpapi.Register(server, s)
-	return &App{frame, o, server, s}, nil
+	return &App{frame, o, server, s, wait}, nil
 }
 
-// Start begins to serve.
-func (a *App) Start(context.Context) error {
-	err := a.Frame.Start(func() {
+// Start begins to serve, once the store can be used. ctx bounds that wait.
+func (a *App) Start(ctx context.Context) error {
+	err := a.Frame.Start(func() error {
+		if err := a.ready(ctx); err != nil {
+			return err
+		}
 		a.Go("sweeper", a.sweep)
 		a.Serve("http", a.options.HTTP, a.server)
+		return nil
 	})
 	if err == nil {
 		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version())

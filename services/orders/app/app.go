@@ -31,7 +31,10 @@ type Options struct {
 	// HTTP and Admin are where it listens; the app owns them from New on.
 	HTTP, Admin net.Listener
 	Database    database.Source
-	Logger      *slog.Logger
+	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
+	DatabaseConnections int
+	AllowUnsafeDatabase bool
+	Logger              *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time, and
 	// with them the exchanges.
 	MaxInFlight int
@@ -49,6 +52,8 @@ type App struct {
 	options Options
 	server  *rest.Server
 	settler *order.Settler
+	// ready waits until the store can be used.
+	ready func(context.Context) error
 }
 
 // New opens the store and puts the app together. Nothing is served before Start.
@@ -63,11 +68,9 @@ func New(ctx context.Context, o Options) (*App, error) {
 }
 
 func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error) {
-	address, err := o.Database()
-	if err != nil {
-		return nil, err
-	}
-	s, err := store.OpenSQLite(ctx, address.Path, o.Logger)
+	s, wait, err := store.Open(ctx, o.Database, store.Options{
+		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, Log: o.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +98,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 	})
 	httpapi.Register(server, protocol)
 	frame.Metrics.Registry.MustRegister(backlog{s, o.Logger})
-	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger)}, nil
+	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger), wait}, nil
 }
 
 // logExchange writes one line per exchange with inventory, without its content.
@@ -110,11 +113,15 @@ func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
 	log.Info("asked inventory", attributes...)
 }
 
-// Start begins to serve.
-func (a *App) Start(context.Context) error {
-	err := a.Frame.Start(func() {
+// Start begins to serve, once the store can be used. ctx bounds that wait.
+func (a *App) Start(ctx context.Context) error {
+	err := a.Frame.Start(func() error {
+		if err := a.ready(ctx); err != nil {
+			return err
+		}
 		a.Go("settler", a.settler.Run)
 		a.Serve("http", a.options.HTTP, a.server)
+		return nil
 	})
 	if err == nil {
 		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version())

@@ -63,7 +63,8 @@ func (a Adjust) Validate() error {
 
 // Needs names the adjustment and the level.
 func (a Adjust) Needs() Needs {
-	return Needs{Adjustments: []string{a.ID}, Levels: []Key{{a.Location, a.SKU}}}
+	level := []Key{{a.Location, a.SKU}}
+	return Needs{Adjustments: []string{a.ID}, Levels: level, NewLevels: level}
 }
 
 func (a Adjust) fingerprint() string {
@@ -141,7 +142,10 @@ func (r ImportRow) Validate() error {
 }
 
 // Needs names the level.
-func (r ImportRow) Needs() Needs { return Needs{Levels: []Key{{r.Location, r.SKU}}} }
+func (r ImportRow) Needs() Needs {
+	level := []Key{{r.Location, r.SKU}}
+	return Needs{Levels: level, NewLevels: level}
+}
 
 func (r ImportRow) decide(b *Book) Result {
 	key := Key{r.Location, r.SKU}

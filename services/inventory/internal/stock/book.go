@@ -23,6 +23,8 @@ type Needs struct {
 	Reservations []string
 	Levels       []Key
 	Adjustments  []string
+	// NewLevels are those of Levels that the decision makes where they are missing.
+	NewLevels []Key
 }
 
 // NeedsOf adds up what a batch of commands needs, each part without repeats and
@@ -34,6 +36,7 @@ func NeedsOf(commands []Command) Needs {
 		all.Reservations = append(all.Reservations, n.Reservations...)
 		all.Levels = append(all.Levels, n.Levels...)
 		all.Adjustments = append(all.Adjustments, n.Adjustments...)
+		all.NewLevels = append(all.NewLevels, n.NewLevels...)
 	}
 	return all.sorted()
 }
@@ -53,7 +56,8 @@ func (n Needs) sorted() Needs {
 	slices.Sort(n.Reservations)
 	slices.Sort(n.Adjustments)
 	slices.SortFunc(n.Levels, Key.Compare)
-	return Needs{slices.Compact(n.Reservations), slices.Compact(n.Levels), slices.Compact(n.Adjustments)}
+	slices.SortFunc(n.NewLevels, Key.Compare)
+	return Needs{slices.Compact(n.Reservations), slices.Compact(n.Levels), slices.Compact(n.Adjustments), slices.Compact(n.NewLevels)}
 }
 
 // Result is the answer to a command. Err is a *problem.Problem: a rejection, or

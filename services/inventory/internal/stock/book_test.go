@@ -167,6 +167,7 @@ func TestNeedsAreSortedWithoutRepeats(t *testing.T) {
 		Reservations: []string{"r1", "r2"},
 		Levels:       []stock.Key{{Location: "east", SKU: "z"}, {Location: "main", SKU: "a"}, {Location: "main", SKU: "b"}, {Location: "main", SKU: "c"}},
 		Adjustments:  []string{"adj-1", "adj-2"},
+		NewLevels:    []stock.Key{{Location: "main", SKU: "b"}, {Location: "main", SKU: "c"}},
 	}
 	if !reflect.DeepEqual(needs, want) {
 		t.Errorf("needs are\n%+v, want\n%+v", needs, want)

@@ -104,7 +104,7 @@ func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reser
 		var r stock.Reservation
 		var expires sql.NullInt64
 		var created, at int64
-		var rejection sql.NullString
+		var rejection *string
 		if err := rows.Scan(&r.ID, &r.Seq, &r.State, &expires, &created,
 			&r.Last.Asked, &r.Last.Fingerprint, &rejection, &at); err != nil {
 			return err
@@ -145,7 +145,7 @@ func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reser
 	return loaded, nil
 }
 
-func (s sqliteSession) levels(wanted []stock.Key) ([]stock.Level, error) {
+func (s sqliteSession) levels(wanted, _ []stock.Key) ([]stock.Level, error) {
 	if len(wanted) == 0 {
 		return nil, nil
 	}
@@ -173,7 +173,7 @@ func (s sqliteSession) adjustments(ids []string) ([]stock.Adjustment, error) {
 	var adjustments []stock.Adjustment
 	err := each(s.tx, func(rows *sql.Rows) error {
 		var a stock.Adjustment
-		var rejection sql.NullString
+		var rejection *string
 		var level string
 		var created int64
 		if err := rows.Scan(&a.ID, &a.Location, &a.SKU, &a.Delta, &a.OnHand, &a.ExpectedOnHand, &a.Reason, &a.Note,
@@ -217,13 +217,10 @@ func (s sqliteSession) write(c stock.Changes) error {
 	for _, l := range c.Levels {
 		levels = append(levels, row{l.Location, l.SKU, l.Name, l.OnHand, l.Reserved, l.Version})
 	}
-	newLines := map[string]bool{}
 	for _, o := range c.Outcomes {
 		outcomes = append(outcomes, row{o.ReservationID, o.Seq, o.Asked, o.Fingerprint, writeProblem(o.Problem), o.At.UnixMilli()})
-		if o.Asked == stock.Held && o.Problem == nil {
-			newLines[o.ReservationID] = true
-		}
 	}
+	held := newLines(c)
 	var replaced []string
 	for _, r := range c.Reservations {
 		var expires any
@@ -231,7 +228,7 @@ func (s sqliteSession) write(c stock.Changes) error {
 			expires = r.ExpiresAt.UnixMilli()
 		}
 		reservations = append(reservations, row{r.ID, r.Seq, r.State, expires, r.CreatedAt.UnixMilli()})
-		if newLines[r.ID] {
+		if held[r.ID] {
 			replaced = append(replaced, r.ID)
 			for _, l := range r.Lines {
 				lines = append(lines, row{r.ID, l.Location, l.SKU, l.Quantity})
@@ -310,14 +307,12 @@ func (s *SQLite) Reservation(ctx context.Context, id string) (stock.Reservation,
 
 // Reservations lists the newest first.
 func (s *SQLite) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
-	created, id := int64(math.MaxInt64), ""
-	if page.Cursor != "" {
-		if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
-			return nil, "", err
-		}
+	created, id, err := afterReservation(page.Cursor)
+	if err != nil {
+		return nil, "", err
 	}
 	var found []stock.Reservation
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) (err error) {
 		// A hold that has run out reads as expired.
 		found, err = reservationsWhere(tx, `(r.created_at, r.id) < (?1, ?2)
 			AND (?3 = '' OR ?3 = CASE WHEN r.state = 'held' AND r.expires_at <= ?4 THEN 'expired' ELSE r.state END)
@@ -328,12 +323,8 @@ func (s *SQLite) Reservations(ctx context.Context, state stock.State, page stock
 	if err != nil {
 		return nil, "", err
 	}
-	found, more := cut(found, page.Limit)
-	if !more {
-		return found, "", nil
-	}
-	last := found[len(found)-1]
-	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
+	found, next := reservationPage(found, page.Limit)
+	return found, next, nil
 }
 
 // Levels returns the levels of these SKUs at every location.
@@ -348,14 +339,12 @@ func (s *SQLite) Levels(ctx context.Context, skus []string) ([]stock.Level, erro
 
 // AllLevels lists every level, by location and SKU.
 func (s *SQLite) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level, string, error) {
-	var after stock.Key
-	if page.Cursor != "" {
-		if err := database.DecodeCursor(page.Cursor, &after.Location, &after.SKU); err != nil {
-			return nil, "", err
-		}
+	after, err := afterLevel(page.Cursor)
+	if err != nil {
+		return nil, "", err
 	}
 	var levels []stock.Level
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+	err = s.db.Read(ctx, func(tx *sql.Tx) (err error) {
 		levels, err = levelsWhere(tx, "WHERE (l.location, l.sku) > (?, ?) ORDER BY l.location, l.sku LIMIT ?",
 			after.Location, after.SKU, page.Limit+1)
 		return err
@@ -363,12 +352,8 @@ func (s *SQLite) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level,
 	if err != nil {
 		return nil, "", err
 	}
-	levels, more := cut(levels, page.Limit)
-	if !more {
-		return levels, "", nil
-	}
-	last := levels[len(levels)-1]
-	return levels, database.EncodeCursor(last.Location, last.SKU), nil
+	levels, next := levelPage(levels, page.Limit)
+	return levels, next, nil
 }
 
 // Adjustment returns not-found if there is none with that id.
@@ -436,45 +421,6 @@ func (s *SQLite) Due(ctx context.Context, now time.Time, limit int) ([]string, e
 	return ids, err
 }
 
-// audits are the comparisons. Each adds up, for every ref, what should be and
-// what is, and gives the rows of ref, expected, found where they differ. They
-// are unions rather than joins: every row is read once.
-var audits = []struct{ what, query string }{
-	{"on hand against the ledger's sum", compareSums(`
-		SELECT location || '/' || sku AS ref, on_hand_delta AS expected, 0 AS found FROM ledger
-		UNION ALL SELECT location || '/' || sku, 0, on_hand FROM levels`)},
-	{"reserved against the ledger's sum", compareSums(`
-		SELECT location || '/' || sku AS ref, reserved_delta AS expected, 0 AS found FROM ledger
-		UNION ALL SELECT location || '/' || sku, 0, reserved FROM levels`)},
-	{"reserved against what is held", compareSums(`
-		SELECT l.location || '/' || l.sku AS ref, l.quantity AS expected, 0 AS found
-		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'held'
-		UNION ALL SELECT location || '/' || sku, 0, reserved FROM levels`)},
-	{"a reservation's effect on reserved", compareSums(`
-		SELECT r.id || ' ' || l.location || '/' || l.sku AS ref, l.quantity AS expected, 0 AS found
-		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'held'
-		UNION ALL SELECT ref || ' ' || location || '/' || sku, 0, reserved_delta FROM ledger`)},
-	{"a reservation's effect on hand", compareSums(`
-		SELECT r.id || ' ' || l.location || '/' || l.sku AS ref, -l.quantity AS expected, 0 AS found
-		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'committed'
-		UNION ALL SELECT ref || ' ' || location || '/' || sku, 0, on_hand_delta FROM ledger
-		WHERE reason IN ('held', 'amended', 'committed', 'released', 'returned', 'expired')`)},
-	{"the ledger's running on hand", runningSum("on_hand")},
-	{"the ledger's running reserved", runningSum("reserved")},
-}
-
-func compareSums(rows string) string {
-	return `SELECT ref, sum(expected) AS e, sum(found) AS f FROM (` + rows + `) GROUP BY ref HAVING e <> f`
-}
-
-// runningSum compares the quantity that each entry says a level then had with
-// the sum of the entries up to it.
-func runningSum(quantity string) string {
-	return `SELECT location || '/' || sku || ' entry ' || id, total, ` + quantity + ` FROM (
-		SELECT *, sum(` + quantity + `_delta) OVER (PARTITION BY location, sku ORDER BY id) AS total FROM ledger)
-		WHERE total <> ` + quantity
-}
-
 // Audit compares levels, ledger and reservations, in one snapshot.
 func (s *SQLite) Audit(ctx context.Context, report func(stock.Difference)) error {
 	return s.db.Read(ctx, func(tx *sql.Tx) error {
@@ -519,36 +465,9 @@ func collect(into *[]string) func(*sql.Rows) error {
 	}
 }
 
-// cut takes the row off that only shows that there is another page.
-func cut[T any](rows []T, limit int) (page []T, more bool) {
-	if len(rows) <= limit {
-		return rows, false
-	}
-	return rows[:limit], true
-}
-
 func optionalTime(ms sql.NullInt64) time.Time {
 	if !ms.Valid {
 		return time.Time{}
 	}
 	return time.UnixMilli(ms.Int64)
-}
-
-func readProblem(text sql.NullString) (*problem.Problem, error) {
-	if !text.Valid {
-		return nil, nil
-	}
-	p := new(problem.Problem)
-	return p, json.Unmarshal([]byte(text.String), p)
-}
-
-func writeProblem(p *problem.Problem) any {
-	if p == nil {
-		return nil
-	}
-	text, err := json.Marshal(p)
-	if err != nil { // a problem holds strings and numbers only
-		panic(err)
-	}
-	return string(text)
 }

@@ -8,22 +8,78 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"log/slog"
+	"math"
 	"slices"
 	"time"
 
 	"roundtrip/internal/batch"
+	"roundtrip/internal/database"
 	"roundtrip/internal/failpoint"
+	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
 )
+
+// Options say how a database is used.
+type Options struct {
+	// Connections is how many connections to PostgreSQL there are at most.
+	Connections int
+	// AllowUnsafe works with a PostgreSQL server that may lose what it confirmed.
+	AllowUnsafe bool
+	Log         *slog.Logger
+}
+
+// Open opens the store that an address names. What is on SQLite is there at
+// once; a PostgreSQL server may still be away, so the store is to be used after
+// wait has returned: then the schema is there, made by migrate up.
+func Open(ctx context.Context, source database.Source, o Options) (s stock.Store, wait func(context.Context) error, err error) {
+	address, err := source()
+	if err != nil {
+		return nil, nil, err
+	}
+	if address.SQLite != "" {
+		s, err := OpenSQLite(ctx, address.SQLite, o.Log)
+		return s, func(context.Context) error { return nil }, err
+	}
+	db, err := database.OpenPostgres(source, o.Connections)
+	if err != nil {
+		return nil, nil, err
+	}
+	return NewPostgres(db), func(ctx context.Context) error {
+		if err := PostgresMigrations(o.Log).WaitForSchema(ctx, db); err != nil || o.AllowUnsafe {
+			return err
+		}
+		return db.CheckDurable(ctx)
+	}, nil
+}
+
+// OpenReadOnly opens the store that an address names for reading, beside a
+// service that has it open.
+func OpenReadOnly(source database.Source) (stock.Store, error) {
+	address, err := source()
+	if err != nil {
+		return nil, err
+	}
+	if address.SQLite != "" {
+		return OpenSQLiteReadOnly(address.SQLite)
+	}
+	db, err := database.OpenPostgres(source, 2)
+	if err != nil {
+		return nil, err
+	}
+	return NewPostgres(db), nil
+}
 
 // session is one transaction.
 type session interface {
 	// reservations, adjustments and levels load and lock what there is, in the
-	// order in which it is asked for, which is sorted.
+	// order in which it is asked for, which is sorted. What is not there yet and
+	// may be made is locked too: every id, and the levels in makes.
 	reservations(ids []string) ([]stock.Reservation, error)
 	adjustments(ids []string) ([]stock.Adjustment, error)
-	levels(keys []stock.Key) ([]stock.Level, error)
+	levels(keys, makes []stock.Key) ([]stock.Level, error)
 	// due finds the holds on these levels that have run out.
 	due(keys []stock.Key, now time.Time) ([]string, error)
 	write(stock.Changes) error
@@ -77,6 +133,10 @@ func together(ctx context.Context, transact transact, commands []stock.Command) 
 	results, err := decide(ctx, transact, commands)
 	if err == nil {
 		return results
+	}
+	if len(commands) > 1 && errors.Is(err, database.ErrCommitUnknown) {
+		// It may be done. Nobody is told anything but to ask again.
+		return slices.Repeat([]stock.Result{{Err: err}}, len(commands))
 	}
 	if len(commands) == 1 {
 		return []stock.Result{{Err: err}}
@@ -147,7 +207,7 @@ func open(s session, needs stock.Needs, now time.Time) (*stock.Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	levels, err := s.levels(needs.With(reservations).Levels)
+	levels, err := s.levels(needs.With(reservations).Levels, needs.NewLevels)
 	if err != nil {
 		return nil, err
 	}
@@ -173,4 +233,80 @@ func hit(point string, c stock.Command) {
 	if put, ok := c.(stock.Put); ok {
 		failpoint.Hit(point, string(put.State))
 	}
+}
+
+// newLines tells which reservations' lines a batch has replaced: those for which
+// a hold was done.
+func newLines(c stock.Changes) map[string]bool {
+	replaced := map[string]bool{}
+	for _, o := range c.Outcomes {
+		if o.Asked == stock.Held && o.Problem == nil {
+			replaced[o.ReservationID] = true
+		}
+	}
+	return replaced
+}
+
+// afterReservation reads a cursor of the list of reservations; without one the
+// list begins after everything.
+func afterReservation(cursor string) (created int64, id string, err error) {
+	created = math.MaxInt64
+	if cursor != "" {
+		err = database.DecodeCursor(cursor, &created, &id)
+	}
+	return created, id, err
+}
+
+func reservationPage(rows []stock.Reservation, limit int) (page []stock.Reservation, next string) {
+	page, more := cut(rows, limit)
+	if more {
+		last := page[len(page)-1]
+		next = database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID)
+	}
+	return page, next
+}
+
+func afterLevel(cursor string) (after stock.Key, err error) {
+	if cursor != "" {
+		err = database.DecodeCursor(cursor, &after.Location, &after.SKU)
+	}
+	return after, err
+}
+
+func levelPage(rows []stock.Level, limit int) (page []stock.Level, next string) {
+	page, more := cut(rows, limit)
+	if more {
+		last := page[len(page)-1]
+		next = database.EncodeCursor(last.Location, last.SKU)
+	}
+	return page, next
+}
+
+// cut takes the row off that only shows that there is another page.
+func cut[T any](rows []T, limit int) (page []T, more bool) {
+	if len(rows) <= limit {
+		return rows, false
+	}
+	return rows[:limit], true
+}
+
+func readProblem(text *string) (*problem.Problem, error) {
+	if text == nil {
+		return nil, nil
+	}
+	p := new(problem.Problem)
+	return p, json.Unmarshal([]byte(*text), p)
+}
+
+// writeProblem is nil for none.
+func writeProblem(p *problem.Problem) *string {
+	if p == nil {
+		return nil
+	}
+	encoded, err := json.Marshal(p)
+	if err != nil { // a problem holds strings and numbers only
+		panic(err)
+	}
+	text := string(encoded)
+	return &text
 }

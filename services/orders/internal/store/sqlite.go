@@ -105,7 +105,8 @@ func scan(rows *sql.Rows) (order.Order, error) {
 	var created, updated int64
 	var holdExpires, lastSeq, intentSeq, since sql.NullInt64
 	var lines string
-	var lastOperation, lastOutcome, lastProblem, intentOperation, intentLines, intentFingerprint sql.NullString
+	var lastOperation, lastOutcome, intentOperation, intentLines, intentFingerprint sql.NullString
+	var lastProblem *string
 	if err := rows.Scan(&o.ID, &o.State, &o.Version, &o.Customer, &o.Currency, &o.HoldSeconds, &lines, &o.Total,
 		&holdExpires, &created, &updated, &o.Seq, &o.Fingerprint,
 		&lastOperation, &lastSeq, &lastOutcome, &lastProblem,
@@ -192,8 +193,6 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 	return nil
 }
 
-func intentKey(orderID string, seq int64) string { return fmt.Sprint(seq, "/", orderID) }
-
 // Order returns not-found if there is none with that id.
 func (s *SQLite) Order(ctx context.Context, id string) (order.Order, error) {
 	var found []order.Order
@@ -251,7 +250,7 @@ func (s *SQLite) Settled(ctx context.Context, id string, seq int64) (order.Settl
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var why sql.NullString
+			var why *string
 			if err := rows.Scan(&settled.Operation, &settled.Outcome, &why); err != nil {
 				return err
 			}
@@ -327,55 +326,4 @@ func (s *SQLite) Unsettled(ctx context.Context) (count int64, oldest time.Time, 
 		oldest = time.UnixMilli(since.Int64)
 	}
 	return count, oldest, err
-}
-
-// storedLine is a line as the database has it.
-type storedLine struct {
-	SKU       string `json:"sku"`
-	Location  string `json:"location"`
-	Quantity  int64  `json:"quantity"`
-	UnitPrice int64  `json:"unit_price"`
-}
-
-func readLines(text string) ([]order.Line, error) {
-	var stored []storedLine
-	if err := json.Unmarshal([]byte(text), &stored); err != nil {
-		return nil, err
-	}
-	lines := make([]order.Line, len(stored))
-	for i, l := range stored {
-		lines[i] = order.Line(l)
-	}
-	return lines, nil
-}
-
-func writeLines(lines []order.Line) string {
-	stored := make([]storedLine, len(lines))
-	for i, l := range lines {
-		stored[i] = storedLine(l)
-	}
-	text, err := json.Marshal(stored)
-	if err != nil { // lines hold strings and numbers only
-		panic(err)
-	}
-	return string(text)
-}
-
-func readProblem(text sql.NullString) (*problem.Problem, error) {
-	if !text.Valid {
-		return nil, nil
-	}
-	p := new(problem.Problem)
-	return p, json.Unmarshal([]byte(text.String), p)
-}
-
-func writeProblem(p *problem.Problem) any {
-	if p == nil {
-		return nil
-	}
-	text, err := json.Marshal(p)
-	if err != nil { // a problem holds strings and numbers only
-		panic(err)
-	}
-	return string(text)
 }

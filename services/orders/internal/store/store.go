@@ -8,14 +8,69 @@ package store
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"roundtrip/internal/batch"
+	"roundtrip/internal/database"
 	"roundtrip/internal/failpoint"
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 )
+
+// Options say how a database is used.
+type Options struct {
+	// Connections is how many connections to PostgreSQL there are at most.
+	Connections int
+	// AllowUnsafe works with a PostgreSQL server that may lose what it confirmed.
+	AllowUnsafe bool
+	Log         *slog.Logger
+}
+
+// Open opens the store that an address names. What is on SQLite is there at
+// once; a PostgreSQL server may still be away, so the store is to be used after
+// wait has returned: then the schema is there, made by migrate up.
+func Open(ctx context.Context, source database.Source, o Options) (s order.Store, wait func(context.Context) error, err error) {
+	address, err := source()
+	if err != nil {
+		return nil, nil, err
+	}
+	if address.SQLite != "" {
+		s, err := OpenSQLite(ctx, address.SQLite, o.Log)
+		return s, func(context.Context) error { return nil }, err
+	}
+	db, err := database.OpenPostgres(source, o.Connections)
+	if err != nil {
+		return nil, nil, err
+	}
+	return NewPostgres(db), func(ctx context.Context) error {
+		if err := PostgresMigrations(o.Log).WaitForSchema(ctx, db); err != nil || o.AllowUnsafe {
+			return err
+		}
+		return db.CheckDurable(ctx)
+	}, nil
+}
+
+// OpenReadOnly opens the store that an address names for reading, beside a
+// service that has it open.
+func OpenReadOnly(source database.Source) (order.Store, error) {
+	address, err := source()
+	if err != nil {
+		return nil, err
+	}
+	if address.SQLite != "" {
+		return OpenSQLiteReadOnly(address.SQLite)
+	}
+	db, err := database.OpenPostgres(source, 2)
+	if err != nil {
+		return nil, err
+	}
+	return NewPostgres(db), nil
+}
 
 // session is one transaction.
 type session interface {
@@ -72,6 +127,13 @@ func together(ctx context.Context, transact transact, commands []order.Command) 
 	results, err := decide(ctx, transact, commands)
 	if err == nil {
 		return results
+	}
+	if errors.Is(err, database.ErrCommitUnknown) {
+		// It may be done. Deciding again, on another connection, reads what is
+		// there: what was recorded is joined.
+		if results, again := decide(ctx, transact, commands); again == nil {
+			return results
+		}
 	}
 	if len(commands) == 1 {
 		return []order.Result{{Err: unknown(err)}}
@@ -143,4 +205,59 @@ func hit(moment string, commands []order.Command) {
 			failpoint.Hit("outcome-"+moment, string(c.Operation))
 		}
 	}
+}
+
+func intentKey(orderID string, seq int64) string { return fmt.Sprint(seq, "/", orderID) }
+
+// storedLine is a line as the database has it.
+type storedLine struct {
+	SKU       string `json:"sku"`
+	Location  string `json:"location"`
+	Quantity  int64  `json:"quantity"`
+	UnitPrice int64  `json:"unit_price"`
+}
+
+func readLines(text string) ([]order.Line, error) {
+	var stored []storedLine
+	if err := json.Unmarshal([]byte(text), &stored); err != nil {
+		return nil, err
+	}
+	lines := make([]order.Line, len(stored))
+	for i, l := range stored {
+		lines[i] = order.Line(l)
+	}
+	return lines, nil
+}
+
+func writeLines(lines []order.Line) string {
+	stored := make([]storedLine, len(lines))
+	for i, l := range lines {
+		stored[i] = storedLine(l)
+	}
+	text, err := json.Marshal(stored)
+	if err != nil { // lines hold strings and numbers only
+		panic(err)
+	}
+	return string(text)
+}
+
+func readProblem(text *string) (*problem.Problem, error) {
+	if text == nil {
+		return nil, nil
+	}
+	p := new(problem.Problem)
+	return p, json.Unmarshal([]byte(*text), p)
+}
+
+// writeProblem is nil for none.
+func writeProblem(p *problem.Problem) *string {
+	if p == nil {
+		return nil
+	}
+	encoded, err := json.Marshal(p)
+	if err != nil { // a problem holds strings and numbers only
+		panic(err)
+	}
+	text := string(encoded)
+	return &text
 }

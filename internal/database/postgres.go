@@ -1,0 +1,228 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+const (
+	// writeTimeout bounds a transaction: what it was for is past its deadline
+	// then, and somebody else waits for its locks.
+	writeTimeout = 4 * time.Second
+	// The server's own bounds, below writeTimeout, so that a connection whose
+	// client has gone holds no locks for long.
+	statementTimeout = "2000"
+	lockTimeout      = "1500"
+	idleTimeout      = "5000"
+	// maxTries is how often a transaction that met another one is run.
+	maxTries = 5
+)
+
+// ErrCommitUnknown is wrapped by the error of a transaction that may or may not
+// have been committed: the connection was lost while the answer was awaited.
+var ErrCommitUnknown = errors.New("nobody knows whether it was committed")
+
+// Postgres is a pool of connections to a PostgreSQL database.
+type Postgres struct {
+	pool *pgxpool.Pool
+}
+
+// OpenPostgres makes a pool of at most connections. It does not connect yet.
+func OpenPostgres(source Source, connections int) (*Postgres, error) {
+	address, err := source()
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgxpool.ParseConfig(address.Postgres)
+	if err != nil {
+		return nil, errors.New("the database's address can't be read") // the error repeats it, password and all
+	}
+	config.MaxConns = int32(connections)
+	config.MaxConnLifetime, config.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		address, err := source()
+		if err != nil {
+			return err
+		}
+		now, err := pgx.ParseConfig(address.Postgres)
+		if err != nil {
+			return errors.New("the database's address can't be read")
+		}
+		c.Host, c.Port, c.Database, c.User, c.Password = now.Host, now.Port, now.Database, now.User, now.Password
+		c.TLSConfig, c.Fallbacks = now.TLSConfig, now.Fallbacks
+		return nil
+	}
+	parameters := config.ConnConfig.RuntimeParams
+	parameters["statement_timeout"], parameters["lock_timeout"] = statementTimeout, lockTimeout
+	parameters["idle_in_transaction_session_timeout"] = idleTimeout
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, fmt.Errorf("make a pool: %w", err)
+	}
+	return &Postgres{pool}, nil
+}
+
+// Close closes every connection.
+func (db *Postgres) Close() error {
+	db.pool.Close()
+	return nil
+}
+
+// CheckDurable returns an error if the server may lose what it has confirmed.
+func (db *Postgres) CheckDurable(ctx context.Context) error {
+	for _, setting := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
+		var value string
+		if err := db.pool.QueryRow(ctx, "SELECT current_setting($1)", setting).Scan(&value); err != nil {
+			return unavailable(ctx, err)
+		}
+		if value == "off" {
+			return fmt.Errorf("the database server has %s off, so a crash may lose what it has confirmed; turn it on, or allow it with --allow-unsafe-database", setting)
+		}
+	}
+	return nil
+}
+
+// Write runs f in a transaction and commits it. Where f returns an error or
+// panics it is rolled back. One that met another transaction (a deadlock, or a
+// row that was just made) is run again from the start.
+func (db *Postgres) Write(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		err := db.once(ctx, pgx.TxOptions{}, f)
+		if try == maxTries || !metAnother(err) {
+			return unavailable(ctx, err)
+		}
+		select {
+		case <-time.After(rand.N(time.Duration(try) * 10 * time.Millisecond)):
+		case <-ctx.Done():
+			return unavailable(ctx, err)
+		}
+	}
+}
+
+// Read runs f on one consistent snapshot.
+func (db *Postgres) Read(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	return unavailable(ctx, db.once(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, f))
+}
+
+func (db *Postgres) once(ctx context.Context, options pgx.TxOptions, f func(context.Context, pgx.Tx) error) error {
+	tx, err := db.pool.BeginTx(ctx, options)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
+	if err := f(ctx, tx); err != nil {
+		return err
+	}
+	err = tx.Commit(ctx)
+	var refused *pgconn.PgError
+	if err != nil && !errors.As(err, &refused) && !errors.Is(err, pgx.ErrTxCommitRollback) {
+		return fmt.Errorf("%w: %w", ErrCommitUnknown, err)
+	}
+	return err
+}
+
+// metAnother tells whether a transaction failed because of another one, so that
+// it may succeed when it is run again: serialization failure, deadlock, a row
+// that another one has just made, a lock that could not be had in time
+// (PostgreSQL 15, Appendix A).
+func metAnother(err error) bool {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case "40001", "40P01", "23505", "55P03":
+		return true
+	}
+	return false
+}
+
+// Migrations are those of one service's PostgreSQL schema.
+type Migrations struct {
+	Files fs.FS
+	Log   *slog.Logger
+}
+
+// provider runs migrations one process at a time, under an advisory lock.
+func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectPostgres, db, m.Files, goose.WithSessionLocker(locker))
+}
+
+// Up applies the migrations that are new, in order, and returns how many.
+func (m Migrations) Up(ctx context.Context, db *Postgres) (int, error) {
+	pool := stdlib.OpenDBFromPool(db.pool)
+	defer pool.Close()
+	provider, err := m.provider(pool)
+	if err != nil {
+		return 0, err
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		m.Log.Info("migrated", "version", r.Source.Version, "duration_ms", r.Duration.Milliseconds())
+	}
+	if err != nil {
+		return len(results), fmt.Errorf("migrate: %w", err)
+	}
+	return len(results), nil
+}
+
+// Pending lists the migrations that have not been applied.
+func (m Migrations) Pending(ctx context.Context, db *Postgres) ([]string, error) {
+	pool := stdlib.OpenDBFromPool(db.pool)
+	defer pool.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, pool, m.Files)
+	if err != nil {
+		return nil, err
+	}
+	statuses, err := provider.Status(ctx)
+	if err != nil {
+		return nil, unavailable(ctx, err)
+	}
+	var pending []string
+	for _, s := range statuses {
+		if s.State == goose.StatePending {
+			pending = append(pending, s.Source.Path)
+		}
+	}
+	return pending, nil
+}
+
+// WaitForSchema returns once every migration has been applied, by whoever does
+// that, and says now and then what it waits for.
+func (m Migrations) WaitForSchema(ctx context.Context, db *Postgres) error {
+	said := ""
+	for {
+		pending, err := m.Pending(ctx, db)
+		if err == nil && len(pending) == 0 {
+			return nil
+		}
+		if why := fmt.Sprint(pending, err); why != said && ctx.Err() == nil {
+			said = why
+			m.Log.Warn("waiting for the schema: run migrate up", "pending", pending, "error", err)
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the schema: %w", ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package store
+
+// audits are the comparisons. Each adds up, for every ref, what should be and
+// what is, and gives the rows of ref, expected, found where they differ. They
+// are unions rather than joins: every row is read once.
+var audits = []struct{ what, query string }{
+	{"on hand against the ledger's sum", compareSums(`
+		SELECT location || '/' || sku AS ref, on_hand_delta AS expected, 0 AS found FROM ledger
+		UNION ALL SELECT location || '/' || sku, 0, on_hand FROM levels`)},
+	{"reserved against the ledger's sum", compareSums(`
+		SELECT location || '/' || sku AS ref, reserved_delta AS expected, 0 AS found FROM ledger
+		UNION ALL SELECT location || '/' || sku, 0, reserved FROM levels`)},
+	{"reserved against what is held", compareSums(`
+		SELECT l.location || '/' || l.sku AS ref, l.quantity AS expected, 0 AS found
+		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'held'
+		UNION ALL SELECT location || '/' || sku, 0, reserved FROM levels`)},
+	{"a reservation's effect on reserved", compareSums(`
+		SELECT r.id || ' ' || l.location || '/' || l.sku AS ref, l.quantity AS expected, 0 AS found
+		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'held'
+		UNION ALL SELECT ref || ' ' || location || '/' || sku, 0, reserved_delta FROM ledger`)},
+	{"a reservation's effect on hand", compareSums(`
+		SELECT r.id || ' ' || l.location || '/' || l.sku AS ref, -l.quantity AS expected, 0 AS found
+		FROM reservation_lines l JOIN reservations r ON r.id = l.reservation_id WHERE r.state = 'committed'
+		UNION ALL SELECT ref || ' ' || location || '/' || sku, 0, on_hand_delta FROM ledger
+		WHERE reason IN ('held', 'amended', 'committed', 'released', 'returned', 'expired')`)},
+	{"the ledger's running on hand", runningSum("on_hand")},
+	{"the ledger's running reserved", runningSum("reserved")},
+}
+
+func compareSums(rows string) string {
+	return `SELECT ref, CAST(sum(expected) AS bigint), CAST(sum(found) AS bigint) FROM (` + rows + `) AS entries
+		GROUP BY ref HAVING sum(expected) <> sum(found)`
+}
+
+// runningSum compares the quantity that each entry says a level then had with
+// the sum of the entries up to it.
+func runningSum(quantity string) string {
+	return `SELECT location || '/' || sku || ' entry ' || id, CAST(total AS bigint), ` + quantity + ` FROM (
+		SELECT *, sum(` + quantity + `_delta) OVER (PARTITION BY location, sku ORDER BY id) AS total FROM ledger) AS entries
+		WHERE total <> ` + quantity
+}

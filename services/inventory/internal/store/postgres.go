@@ -1,0 +1,447 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"roundtrip/internal/batch"
+	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
+	"roundtrip/services/inventory/internal/stock"
+)
+
+//go:embed migrations/postgres/*.sql
+var postgresMigrations embed.FS
+
+// PostgresMigrations are those of inventory's PostgreSQL schema.
+func PostgresMigrations(log *slog.Logger) database.Migrations {
+	files, err := fs.Sub(postgresMigrations, "migrations/postgres")
+	if err != nil { // the folder is embedded
+		panic(err)
+	}
+	return database.Migrations{Files: files, Log: log}
+}
+
+// Postgres keeps stock in a PostgreSQL database.
+type Postgres struct {
+	db    *database.Postgres
+	batch *batch.Batcher[stock.Command, stock.Result]
+}
+
+// NewPostgres makes a store on a database whose schema is there.
+func NewPostgres(db *database.Postgres) *Postgres {
+	// The next batch may be decided while the last one commits.
+	return &Postgres{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 2}, func(ctx context.Context, f func(session) error) error {
+		return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { return f(postgresSession{ctx, tx}) })
+	})}
+}
+
+// Close closes the database.
+func (s *Postgres) Close() error { return s.db.Close() }
+
+// Do decides commands, in one transaction with those of other callers.
+func (s *Postgres) Do(ctx context.Context, commands []stock.Command) []stock.Result {
+	return do(ctx, s.batch, commands)
+}
+
+// postgresSession is a transaction. It locks rows in the order of their keys,
+// reservations before levels; any other order would deadlock.
+type postgresSession struct {
+	ctx context.Context
+	tx  pgx.Tx
+}
+
+// column takes one column out of rows, for unnest.
+func column[Row, T any](rows []Row, of func(Row) T) []T {
+	values := make([]T, len(rows))
+	for i, r := range rows {
+		values[i] = of(r)
+	}
+	return values
+}
+
+func locations(keys []stock.Key) []string {
+	return column(keys, func(k stock.Key) string { return k.Location })
+}
+func skus(keys []stock.Key) []string { return column(keys, func(k stock.Key) string { return k.SKU }) }
+
+func (s postgresSession) reservations(ids []string) ([]stock.Reservation, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	// What is new is made first, so that two transactions can't both find it
+	// missing; then all is locked; and only then is it read, by statements that
+	// see what whoever had the lock before has committed.
+	steps := &pgx.Batch{}
+	steps.Queue(`INSERT INTO reservations (id, seq, state, created_at)
+		SELECT id, 0, 'none', now() FROM unnest($1::text[]) AS id ORDER BY id ON CONFLICT DO NOTHING`, ids)
+	steps.Queue(`SELECT FROM reservations WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids)
+	if err := s.tx.SendBatch(s.ctx, steps).Close(); err != nil {
+		return nil, fmt.Errorf("lock reservations: %w", err)
+	}
+	return postgresReservations(s.ctx, s.tx, "r.id = ANY($1) AND r.seq > 0 ORDER BY r.id", ids)
+}
+
+// postgresReservations loads reservations with their last outcome and their
+// lines, in the order that the condition ends with.
+func postgresReservations(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]stock.Reservation, error) {
+	rows, err := tx.Query(ctx, `SELECT r.id, r.seq, r.state, r.expires_at, r.created_at, o.asked, o.fingerprint, o.problem, o.at
+		FROM reservations r JOIN outcomes o ON o.reservation_id = r.id AND o.seq = r.seq WHERE `+condition, args...)
+	if err != nil {
+		return nil, fmt.Errorf("load reservations: %w", err)
+	}
+	loaded, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (stock.Reservation, error) {
+		var r stock.Reservation
+		var expires *time.Time
+		var rejection *string
+		if err := row.Scan(&r.ID, &r.Seq, &r.State, &expires, &r.CreatedAt,
+			&r.Last.Asked, &r.Last.Fingerprint, &rejection, &r.Last.At); err != nil {
+			return r, err
+		}
+		if expires != nil {
+			r.ExpiresAt = *expires
+		}
+		r.Last.ReservationID, r.Last.Seq = r.ID, r.Seq
+		var err error
+		r.Last.Problem, err = readProblem(rejection)
+		return r, err
+	})
+	if err != nil || len(loaded) == 0 {
+		return nil, err
+	}
+	place := make(map[string]int, len(loaded))
+	for i, r := range loaded {
+		place[r.ID] = i
+	}
+	rows, err = tx.Query(ctx, `SELECT reservation_id, location, sku, quantity FROM reservation_lines
+		WHERE reservation_id = ANY($1) ORDER BY reservation_id, location, sku`,
+		column(loaded, func(r stock.Reservation) string { return r.ID }))
+	if err != nil {
+		return nil, fmt.Errorf("load reservations' lines: %w", err)
+	}
+	var id string
+	var l stock.Line
+	_, err = pgx.ForEachRow(rows, []any{&id, &l.Location, &l.SKU, &l.Quantity}, func() error {
+		r := &loaded[place[id]]
+		r.Lines = append(r.Lines, l)
+		return nil
+	})
+	return loaded, err
+}
+
+func (s postgresSession) levels(wanted, makes []stock.Key) ([]stock.Level, error) {
+	if len(wanted) == 0 {
+		return nil, nil
+	}
+	if len(makes) > 0 {
+		if _, err := s.tx.Exec(s.ctx, `INSERT INTO levels (location, sku)
+			SELECT * FROM unnest($1::text[], $2::text[]) AS k (location, sku) ORDER BY location, sku ON CONFLICT DO NOTHING`,
+			locations(makes), skus(makes)); err != nil {
+			return nil, fmt.Errorf("make levels: %w", err)
+		}
+	}
+	return postgresLevels(s.ctx, s.tx, `WHERE (l.location, l.sku) IN (SELECT * FROM unnest($1::text[], $2::text[]))
+		ORDER BY l.location, l.sku FOR UPDATE`, locations(wanted), skus(wanted))
+}
+
+// postgresLevels loads the levels that there are.
+func postgresLevels(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]stock.Level, error) {
+	rows, err := tx.Query(ctx, `SELECT l.location, l.sku, l.name, l.on_hand, l.reserved, l.version FROM levels l `+condition, args...)
+	if err != nil {
+		return nil, fmt.Errorf("load levels: %w", err)
+	}
+	var levels []stock.Level
+	var l stock.Level
+	_, err = pgx.ForEachRow(rows, []any{&l.Location, &l.SKU, &l.Name, &l.OnHand, &l.Reserved, &l.Version}, func() error {
+		if l.Version > 0 {
+			levels = append(levels, l)
+		}
+		return nil
+	})
+	return levels, err
+}
+
+func (s postgresSession) adjustments(ids []string) ([]stock.Adjustment, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return postgresAdjustments(s.ctx, s.tx, ids)
+}
+
+// postgresAdjustments needs no lock: an adjustment is written once. Two that
+// write the same one at the same time meet at its key, and one is run again.
+func postgresAdjustments(ctx context.Context, tx pgx.Tx, ids []string) ([]stock.Adjustment, error) {
+	rows, err := tx.Query(ctx, `SELECT id, location, sku, delta, on_hand, expected_on_hand, reason, note, fingerprint, problem, level, created_at
+		FROM adjustments WHERE id = ANY($1)`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("load adjustments: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (stock.Adjustment, error) {
+		var a stock.Adjustment
+		var rejection *string
+		var level string
+		if err := row.Scan(&a.ID, &a.Location, &a.SKU, &a.Delta, &a.OnHand, &a.ExpectedOnHand, &a.Reason, &a.Note,
+			&a.Fingerprint, &rejection, &level, &a.CreatedAt); err != nil {
+			return a, err
+		}
+		var err error
+		if a.Problem, err = readProblem(rejection); err != nil {
+			return a, err
+		}
+		return a, json.Unmarshal([]byte(level), &a.Level)
+	})
+}
+
+func (s postgresSession) due(levels []stock.Key, now time.Time) ([]string, error) {
+	rows, err := s.tx.Query(s.ctx, `SELECT DISTINCT r.id
+		FROM reservations r JOIN reservation_lines l ON l.reservation_id = r.id
+		WHERE r.state = 'held' AND r.expires_at <= $1
+		AND (l.location, l.sku) IN (SELECT * FROM unnest($2::text[], $3::text[]))`, now, locations(levels), skus(levels))
+	if err != nil {
+		return nil, fmt.Errorf("find due holds: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// write writes everything together: a handful of statements in one round trip,
+// however long the batch. What is changed has been made before, and is locked.
+func (s postgresSession) write(c stock.Changes) error {
+	steps := &pgx.Batch{}
+	if rows := c.Levels; len(rows) > 0 {
+		steps.Queue(`UPDATE levels l SET name = u.name, on_hand = u.on_hand, reserved = u.reserved, version = u.version
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
+			AS u (location, sku, name, on_hand, reserved, version) WHERE l.location = u.location AND l.sku = u.sku`,
+			column(rows, func(l stock.Level) string { return l.Location }), column(rows, func(l stock.Level) string { return l.SKU }),
+			column(rows, func(l stock.Level) string { return l.Name }), column(rows, func(l stock.Level) int64 { return l.OnHand }),
+			column(rows, func(l stock.Level) int64 { return l.Reserved }), column(rows, func(l stock.Level) int64 { return l.Version }))
+	}
+	if rows := c.Reservations; len(rows) > 0 {
+		steps.Queue(`UPDATE reservations r SET seq = u.seq, state = u.state, expires_at = u.expires_at, created_at = u.created_at
+			FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+			AS u (id, seq, state, expires_at, created_at) WHERE r.id = u.id`,
+			column(rows, func(r stock.Reservation) string { return r.ID }), column(rows, func(r stock.Reservation) int64 { return r.Seq }),
+			column(rows, func(r stock.Reservation) string { return string(r.State) }),
+			column(rows, func(r stock.Reservation) *time.Time { return optional(r.ExpiresAt) }),
+			column(rows, func(r stock.Reservation) time.Time { return r.CreatedAt }))
+	}
+	if held := newLines(c); len(held) > 0 {
+		var replaced, ids []string
+		var lines []stock.Line
+		for _, r := range c.Reservations {
+			if !held[r.ID] {
+				continue
+			}
+			replaced = append(replaced, r.ID)
+			for _, l := range r.Lines {
+				ids, lines = append(ids, r.ID), append(lines, l)
+			}
+		}
+		steps.Queue(`DELETE FROM reservation_lines WHERE reservation_id = ANY($1)`, replaced)
+		steps.Queue(`INSERT INTO reservation_lines (reservation_id, location, sku, quantity)
+			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])`, ids,
+			column(lines, func(l stock.Line) string { return l.Location }), column(lines, func(l stock.Line) string { return l.SKU }),
+			column(lines, func(l stock.Line) int64 { return l.Quantity }))
+	}
+	if rows := c.Outcomes; len(rows) > 0 {
+		steps.Queue(`INSERT INTO outcomes (reservation_id, seq, asked, fingerprint, problem, at)
+			SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])`,
+			column(rows, func(o stock.Outcome) string { return o.ReservationID }), column(rows, func(o stock.Outcome) int64 { return o.Seq }),
+			column(rows, func(o stock.Outcome) string { return string(o.Asked) }), column(rows, func(o stock.Outcome) string { return o.Fingerprint }),
+			column(rows, func(o stock.Outcome) *string { return writeProblem(o.Problem) }), column(rows, func(o stock.Outcome) time.Time { return o.At }))
+	}
+	if rows := c.Entries; len(rows) > 0 {
+		steps.Queue(`INSERT INTO ledger (at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq)
+			SELECT at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq
+			FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[])
+			WITH ORDINALITY AS u (at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq, place) ORDER BY place`,
+			column(rows, func(e stock.Entry) time.Time { return e.At }), column(rows, func(e stock.Entry) string { return e.Location }),
+			column(rows, func(e stock.Entry) string { return e.SKU }), column(rows, func(e stock.Entry) int64 { return e.OnHandDelta }),
+			column(rows, func(e stock.Entry) int64 { return e.ReservedDelta }), column(rows, func(e stock.Entry) int64 { return e.OnHand }),
+			column(rows, func(e stock.Entry) int64 { return e.Reserved }), column(rows, func(e stock.Entry) string { return string(e.Reason) }),
+			column(rows, func(e stock.Entry) string { return e.Ref }), column(rows, func(e stock.Entry) int64 { return e.Seq }))
+	}
+	for _, a := range c.Adjustments {
+		level, err := json.Marshal(a.Level)
+		if err != nil {
+			return err
+		}
+		steps.Queue(`INSERT INTO adjustments (id, location, sku, delta, on_hand, expected_on_hand, reason, note, fingerprint, problem, level, created_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, a.ID, a.Location, a.SKU, a.Delta, a.OnHand, a.ExpectedOnHand,
+			string(a.Reason), a.Note, a.Fingerprint, writeProblem(a.Problem), string(level), a.CreatedAt)
+	}
+	if err := s.tx.SendBatch(s.ctx, steps).Close(); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// Reservation returns not-found if there is none with that id.
+func (s *Postgres) Reservation(ctx context.Context, id string) (stock.Reservation, error) {
+	var found []stock.Reservation
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		found, err = postgresReservations(ctx, tx, "r.id = $1", id)
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "There is no reservation %s.", id)
+	}
+	if err != nil {
+		return stock.Reservation{}, err
+	}
+	return found[0], nil
+}
+
+// Reservations lists the newest first.
+func (s *Postgres) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
+	created, id, err := afterReservation(page.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	var found []stock.Reservation
+	err = s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		// A hold that has run out reads as expired.
+		found, err = postgresReservations(ctx, tx, `(r.created_at, r.id) < ($1, $2)
+			AND ($3 = '' OR $3 = CASE WHEN r.state = 'held' AND r.expires_at <= $4 THEN 'expired' ELSE r.state END)
+			ORDER BY r.created_at DESC, r.id DESC LIMIT $5`,
+			time.UnixMilli(min(created, maxTime)), id, string(state), time.Now(), page.Limit+1)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := reservationPage(found, page.Limit)
+	return found, next, nil
+}
+
+// maxTime is later than any time that PostgreSQL stores, in Unix milliseconds.
+const maxTime = 1 << 53
+
+// Levels returns the levels of these SKUs at every location.
+func (s *Postgres) Levels(ctx context.Context, skus []string) ([]stock.Level, error) {
+	var levels []stock.Level
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		levels, err = postgresLevels(ctx, tx, `WHERE l.sku = ANY($1) ORDER BY l.location, l.sku`, skus)
+		return err
+	})
+	return levels, err
+}
+
+// AllLevels lists every level, by location and SKU.
+func (s *Postgres) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level, string, error) {
+	after, err := afterLevel(page.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	var levels []stock.Level
+	err = s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		levels, err = postgresLevels(ctx, tx, `WHERE (l.location, l.sku) > ($1, $2) AND l.version > 0
+			ORDER BY l.location, l.sku LIMIT $3`, after.Location, after.SKU, page.Limit+1)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	levels, next := levelPage(levels, page.Limit)
+	return levels, next, nil
+}
+
+// Adjustment returns not-found if there is none with that id.
+func (s *Postgres) Adjustment(ctx context.Context, id string) (stock.Adjustment, error) {
+	var found []stock.Adjustment
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		found, err = postgresAdjustments(ctx, tx, []string{id})
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "There is no adjustment %s.", id)
+	}
+	if err != nil {
+		return stock.Adjustment{}, err
+	}
+	return found[0], nil
+}
+
+// Ledger lists the newest entries first.
+func (s *Postgres) Ledger(ctx context.Context, sku, ref string, page stock.Page) ([]stock.Entry, string, error) {
+	before := int64(math.MaxInt64)
+	if page.Cursor != "" {
+		if err := database.DecodeCursor(page.Cursor, &before); err != nil {
+			return nil, "", err
+		}
+	}
+	where, args := "id < $1", []any{before, page.Limit + 1}
+	for _, filter := range []struct{ column, value string }{{"sku", sku}, {"ref", ref}} {
+		if filter.value != "" {
+			args = append(args, filter.value)
+			where += fmt.Sprintf(" AND %s = $%d", filter.column, len(args))
+		}
+	}
+	var entries []stock.Entry
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT id, at, sku, location, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq
+			FROM ledger WHERE `+where+` ORDER BY id DESC LIMIT $2`, args...)
+		if err != nil {
+			return err
+		}
+		entries, err = pgx.CollectRows(rows, pgx.RowToStructByPos[stock.Entry])
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	entries, more := cut(entries, page.Limit)
+	if !more {
+		return entries, "", nil
+	}
+	return entries, database.EncodeCursor(entries[len(entries)-1].ID), nil
+}
+
+// Due lists ids of holds that have run out, the oldest first.
+func (s *Postgres) Due(ctx context.Context, now time.Time, limit int) ([]string, error) {
+	var ids []string
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= $1
+			ORDER BY expires_at LIMIT $2`, now, limit)
+		if err != nil {
+			return err
+		}
+		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	return ids, err
+}
+
+// Audit compares levels, ledger and reservations, in one snapshot.
+func (s *Postgres) Audit(ctx context.Context, report func(stock.Difference)) error {
+	return s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+			return err
+		}
+		for _, audit := range audits {
+			rows, err := tx.Query(ctx, audit.query)
+			if err != nil {
+				return fmt.Errorf("audit %s: %w", audit.what, err)
+			}
+			d := stock.Difference{What: audit.what}
+			if _, err := pgx.ForEachRow(rows, []any{&d.Ref, &d.Expected, &d.Found}, func() error { report(d); return nil }); err != nil {
+				return fmt.Errorf("audit %s: %w", audit.what, err)
+			}
+		}
+		return nil
+	})
+}
+
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

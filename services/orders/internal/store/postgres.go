@@ -1,0 +1,369 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"roundtrip/internal/batch"
+	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
+	"roundtrip/services/orders/internal/order"
+)
+
+//go:embed migrations/postgres/*.sql
+var postgresMigrations embed.FS
+
+// PostgresMigrations are those of orders' PostgreSQL schema.
+func PostgresMigrations(log *slog.Logger) database.Migrations {
+	files, err := fs.Sub(postgresMigrations, "migrations/postgres")
+	if err != nil { // the folder is embedded
+		panic(err)
+	}
+	return database.Migrations{Files: files, Log: log}
+}
+
+// Postgres keeps orders in a PostgreSQL database.
+type Postgres struct {
+	db    *database.Postgres
+	batch *batch.Batcher[order.Command, order.Result]
+}
+
+// NewPostgres makes a store on a database whose schema is there.
+func NewPostgres(db *database.Postgres) *Postgres {
+	// The next batch may be decided while the last one commits.
+	return &Postgres{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 2}, func(ctx context.Context, f func(session) error) error {
+		return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { return f(postgresSession{ctx, tx}) })
+	})}
+}
+
+// Close closes the database.
+func (s *Postgres) Close() error { return s.db.Close() }
+
+// Do decides commands, in one transaction with those of other callers.
+func (s *Postgres) Do(ctx context.Context, commands []order.Command) []order.Result {
+	return do(ctx, s.batch, commands)
+}
+
+// postgresSession is a transaction. It locks orders in the order of their ids.
+type postgresSession struct {
+	ctx context.Context
+	tx  pgx.Tx
+}
+
+// orders locks first and then reads, by a statement that sees what whoever had
+// the lock before has committed. An order that is not there can't be locked: two
+// transactions that make the same one meet at its key, and one is run again.
+func (s postgresSession) orders(ids []string) ([]order.Order, error) {
+	if _, err := s.tx.Exec(s.ctx, "SELECT FROM orders WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids); err != nil {
+		return nil, fmt.Errorf("lock orders: %w", err)
+	}
+	return postgresOrders(s.ctx, s.tx, "o.id = ANY($1) ORDER BY o.id", ids)
+}
+
+// postgresOrders loads orders with their unsettled intents, in the order that
+// the condition ends with.
+func postgresOrders(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]order.Order, error) {
+	rows, err := tx.Query(ctx, `SELECT o.id, o.state, o.version, o.customer, o.currency, o.hold_seconds, o.lines, o.total,
+			o.hold_expires_at, o.created_at, o.updated_at, o.seq, o.fingerprint,
+			o.last_operation, o.last_seq, o.last_outcome, o.last_problem,
+			i.seq, i.operation, i.since, i.lines, i.fingerprint
+		FROM orders o LEFT JOIN intents i ON i.order_id = o.id AND i.settled_at IS NULL
+		WHERE `+condition, args...)
+	if err != nil {
+		return nil, fmt.Errorf("load orders: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (order.Order, error) {
+		var o order.Order
+		var holdExpires, since *time.Time
+		var lastSeq, intentSeq *int64
+		var lines string
+		var lastOperation, lastOutcome, lastProblem, intentOperation, intentLines, intentFingerprint *string
+		if err := row.Scan(&o.ID, &o.State, &o.Version, &o.Customer, &o.Currency, &o.HoldSeconds, &lines, &o.Total,
+			&holdExpires, &o.CreatedAt, &o.UpdatedAt, &o.Seq, &o.Fingerprint,
+			&lastOperation, &lastSeq, &lastOutcome, &lastProblem,
+			&intentSeq, &intentOperation, &since, &intentLines, &intentFingerprint); err != nil {
+			return o, err
+		}
+		if holdExpires != nil {
+			o.HoldExpiresAt = *holdExpires
+		}
+		var err error
+		if o.Lines, err = readLines(lines); err != nil {
+			return o, err
+		}
+		if lastSeq != nil {
+			o.Last = &order.Settled{Operation: order.Operation(*lastOperation), Seq: *lastSeq, Outcome: order.Outcome(*lastOutcome)}
+			if o.Last.Problem, err = readProblem(lastProblem); err != nil {
+				return o, err
+			}
+		}
+		if intentSeq != nil {
+			o.Intent = &order.Intent{
+				Operation: order.Operation(*intentOperation), Seq: *intentSeq, Since: *since, Fingerprint: *intentFingerprint,
+			}
+			if intentLines != nil {
+				o.Intent.Lines, err = readLines(*intentLines)
+			}
+		}
+		return o, err
+	})
+}
+
+// column takes one column out of rows, for unnest.
+func column[Row, T any](rows []Row, of func(Row) T) []T {
+	values := make([]T, len(rows))
+	for i, r := range rows {
+		values[i] = of(r)
+	}
+	return values
+}
+
+// write writes everything together: at most four statements in one round trip,
+// however long the batch.
+func (s postgresSession) write(now time.Time, c order.Changes) error {
+	var made, changed []order.Order
+	for _, o := range c.Orders {
+		if c.Created[o.ID] {
+			made = append(made, o)
+		} else {
+			changed = append(changed, o)
+		}
+	}
+	const columns = `$1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[],
+		$9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::text[], $14::text[], $15::bigint[], $16::text[], $17::text[]`
+	const names = `id, state, version, customer, currency, hold_seconds, lines, total,
+		hold_expires_at, created_at, updated_at, seq, fingerprint, last_operation, last_seq, last_outcome, last_problem`
+	steps := &pgx.Batch{}
+	if len(made) > 0 {
+		steps.Queue(`INSERT INTO orders (`+names+`) SELECT * FROM unnest(`+columns+`)`, orderColumns(made)...)
+	}
+	if len(changed) > 0 {
+		steps.Queue(`UPDATE orders o SET state = u.state, version = u.version, lines = u.lines, total = u.total,
+				hold_expires_at = u.hold_expires_at, updated_at = u.updated_at, seq = u.seq, last_operation = u.last_operation,
+				last_seq = u.last_seq, last_outcome = u.last_outcome, last_problem = u.last_problem, leased_until = '-infinity'
+			FROM unnest(`+columns+`) AS u (`+names+`) WHERE o.id = u.id`, orderColumns(changed)...)
+	}
+	// Ends before beginnings: an order has one unsettled intent at most. One
+	// that began and ended in this batch begins as ended.
+	ended := map[string]order.Settled{}
+	for _, in := range c.Closed {
+		ended[intentKey(in.OrderID, in.Seq)] = in.Settled
+	}
+	if rows := c.Closed; len(rows) > 0 {
+		steps.Queue(`UPDATE intents i SET settled_at = $1, outcome = u.outcome, problem = u.problem
+			FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[]) AS u (order_id, seq, outcome, problem)
+			WHERE i.order_id = u.order_id AND i.seq = u.seq AND i.settled_at IS NULL`, now,
+			column(rows, func(in order.ClosedIntent) string { return in.OrderID }), column(rows, func(in order.ClosedIntent) int64 { return in.Seq }),
+			column(rows, func(in order.ClosedIntent) string { return string(in.Outcome) }),
+			column(rows, func(in order.ClosedIntent) *string { return writeProblem(in.Problem) }))
+	}
+	if rows := c.Opened; len(rows) > 0 {
+		end := func(in order.OpenedIntent) (order.Settled, bool) {
+			settled, ok := ended[intentKey(in.OrderID, in.Seq)]
+			return settled, ok
+		}
+		steps.Queue(`INSERT INTO intents (order_id, seq, operation, since, lines, fingerprint, settled_at, outcome, problem)
+			SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::text[])`,
+			column(rows, func(in order.OpenedIntent) string { return in.OrderID }), column(rows, func(in order.OpenedIntent) int64 { return in.Seq }),
+			column(rows, func(in order.OpenedIntent) string { return string(in.Operation) }),
+			column(rows, func(in order.OpenedIntent) time.Time { return in.Since }),
+			column(rows, func(in order.OpenedIntent) *string {
+				if in.Lines == nil {
+					return nil
+				}
+				text := writeLines(in.Lines)
+				return &text
+			}),
+			column(rows, func(in order.OpenedIntent) string { return in.Fingerprint }),
+			column(rows, func(in order.OpenedIntent) *time.Time {
+				if _, ok := end(in); ok {
+					return &now
+				}
+				return nil
+			}),
+			column(rows, func(in order.OpenedIntent) *string {
+				if settled, ok := end(in); ok {
+					return (*string)(&settled.Outcome)
+				}
+				return nil
+			}),
+			column(rows, func(in order.OpenedIntent) *string {
+				settled, _ := end(in)
+				return writeProblem(settled.Problem)
+			}))
+	}
+	if err := s.tx.SendBatch(s.ctx, steps).Close(); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// orderColumns are the columns of orders, as names has them.
+func orderColumns(rows []order.Order) []any {
+	last := func(o order.Order) order.Settled {
+		if o.Last == nil {
+			return order.Settled{}
+		}
+		return *o.Last
+	}
+	return []any{
+		column(rows, func(o order.Order) string { return o.ID }),
+		column(rows, func(o order.Order) string { return string(o.State) }),
+		column(rows, func(o order.Order) int64 { return o.Version }),
+		column(rows, func(o order.Order) string { return o.Customer }),
+		column(rows, func(o order.Order) string { return o.Currency }),
+		column(rows, func(o order.Order) int64 { return o.HoldSeconds }),
+		column(rows, func(o order.Order) string { return writeLines(o.Lines) }),
+		column(rows, func(o order.Order) int64 { return o.Total }),
+		column(rows, func(o order.Order) *time.Time {
+			if o.HoldExpiresAt.IsZero() {
+				return nil
+			}
+			return &o.HoldExpiresAt
+		}),
+		column(rows, func(o order.Order) time.Time { return o.CreatedAt }),
+		column(rows, func(o order.Order) time.Time { return o.UpdatedAt }),
+		column(rows, func(o order.Order) int64 { return o.Seq }),
+		column(rows, func(o order.Order) string { return o.Fingerprint }),
+		column(rows, func(o order.Order) string { return string(last(o).Operation) }),
+		column(rows, func(o order.Order) *int64 {
+			if o.Last == nil {
+				return nil
+			}
+			return &o.Last.Seq
+		}),
+		column(rows, func(o order.Order) string { return string(last(o).Outcome) }),
+		column(rows, func(o order.Order) *string { return writeProblem(last(o).Problem) }),
+	}
+}
+
+// Order returns not-found if there is none with that id.
+func (s *Postgres) Order(ctx context.Context, id string) (order.Order, error) {
+	var found []order.Order
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		found, err = postgresOrders(ctx, tx, "o.id = $1", id)
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "There is no order %s.", id)
+	}
+	if err != nil {
+		return order.Order{}, err
+	}
+	return found[0], nil
+}
+
+// Orders lists the newest first.
+func (s *Postgres) Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error) {
+	created, id := int64(maxTime), ""
+	if page.Cursor != "" {
+		if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
+			return nil, "", err
+		}
+	}
+	where, args := "(o.created_at, o.id) < ($1, $2)", []any{time.UnixMilli(min(created, maxTime)), id, page.Limit + 1}
+	for _, filter := range []struct{ column, value string }{{"state", string(state)}, {"customer", customer}} {
+		if filter.value != "" {
+			args = append(args, filter.value)
+			where += fmt.Sprintf(" AND o.%s = $%d", filter.column, len(args))
+		}
+	}
+	var found []order.Order
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		found, err = postgresOrders(ctx, tx, where+" ORDER BY o.created_at DESC, o.id DESC LIMIT $3", args...)
+		return err
+	})
+	if err != nil || len(found) <= page.Limit {
+		return found, "", err
+	}
+	found = found[:page.Limit]
+	last := found[len(found)-1]
+	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
+}
+
+// maxTime is later than any order, in Unix milliseconds, and a time that
+// PostgreSQL knows.
+const maxTime = 1 << 52
+
+// Settled returns not-found if the operation is not settled or there is none.
+func (s *Postgres) Settled(ctx context.Context, id string, seq int64) (order.Settled, error) {
+	var found []order.Settled
+	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT operation, outcome, problem FROM intents
+			WHERE order_id = $1 AND seq = $2 AND settled_at IS NOT NULL`, id, seq)
+		if err != nil {
+			return err
+		}
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (order.Settled, error) {
+			settled := order.Settled{Seq: seq}
+			var why *string
+			if err := row.Scan(&settled.Operation, &settled.Outcome, &why); err != nil {
+				return settled, err
+			}
+			var err error
+			settled.Problem, err = readProblem(why)
+			return settled, err
+		})
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = problem.New(problem.NotFound, "Order %s has no settled operation %d.", id, seq)
+	}
+	if err != nil {
+		return order.Settled{}, err
+	}
+	return found[0], nil
+}
+
+// TakeUnsettled leases orders that have an intent from before a time.
+func (s *Postgres) TakeUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.take(ctx, lease, `SELECT o.id FROM intents i JOIN orders o ON o.id = i.order_id
+		WHERE i.settled_at IS NULL AND i.since < $2 AND o.leased_until <= $3 ORDER BY i.since LIMIT $4
+		FOR UPDATE OF o SKIP LOCKED`, before, limit)
+}
+
+// TakeRunOut leases placed orders whose hold ended before a time.
+func (s *Postgres) TakeRunOut(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.take(ctx, lease, `SELECT o.id FROM orders o
+		WHERE o.state = 'placed' AND o.hold_expires_at < $2 AND o.leased_until <= $3
+		AND NOT EXISTS (SELECT FROM intents i WHERE i.order_id = o.id AND i.settled_at IS NULL)
+		ORDER BY o.hold_expires_at LIMIT $4 FOR UPDATE OF o SKIP LOCKED`, before, limit)
+}
+
+// take passes over what is locked: whoever has it is about to settle it.
+func (s *Postgres) take(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
+	now := time.Now()
+	var taken []order.Order
+	err := s.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `WITH due AS (`+query+`)
+			UPDATE orders SET leased_until = $1 FROM due WHERE orders.id = due.id RETURNING orders.id`, now.Add(lease), before, now, limit)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		taken, err = postgresOrders(ctx, tx, "o.id = ANY($1) ORDER BY o.id", ids)
+		return err
+	})
+	return taken, err
+}
+
+// Unsettled counts the intents that are not settled.
+func (s *Postgres) Unsettled(ctx context.Context) (count int64, oldest time.Time, err error) {
+	var since *time.Time
+	err = s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		return tx.QueryRow(ctx, "SELECT count(*), min(since) FROM intents WHERE settled_at IS NULL").Scan(&count, &since)
+	})
+	if since != nil {
+		oldest = *since
+	}
+	return count, oldest, err
+}
