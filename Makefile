@@ -1,7 +1,8 @@
 # Roundtrip's commands. `make` alone lists them.
 #
 # Go and make are all that is needed; -race, which `make check` uses, also wants
-# a C compiler. Development tools are pinned in tools.mod and built by Go.
+# a C compiler, and `make test` an engine for containers, which it installs and
+# starts where it may. Development tools are pinned in tools.mod and built by Go.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,6 +17,8 @@ TOOL := go tool -modfile=tools.mod
 
 # Empty, or -race where there is a C compiler to link the race detector.
 RACE := $(if $(shell command -v "$$(go env CC)"),-race,)
+# Runs a command with an engine and the images that its tests need.
+SETUP := go run ./test/containers/setup
 # Packages whose tests start processes have `make test` to themselves.
 PROCESS_TESTS := ./test/process/...
 
@@ -40,7 +43,12 @@ build: ## Build both services into .build/
 check: format vet tidy unit ## Format, vet, staticcheck, tidy, import rules, unit and property tests (2 minutes)
 
 .PHONY: test
-test: check process ## Everything: check, then the tests of the real processes
+test: ## Everything: check, also on PostgreSQL, then the tests of the real processes
+	@$(SETUP) $(MAKE) --no-print-directory check process
+
+.PHONY: engine
+engine: ## Bring an engine for containers, and the images, and leave it running
+	@$(SETUP)
 
 .PHONY: format
 format:
@@ -65,6 +73,7 @@ tidy:
 .PHONY: unit
 unit: race-detector
 	@echo "== unit and property tests"
+	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) is LEFT OUT where no engine runs; make test brings one."
 	@go test $(RACE) $$(go list ./... | grep -v '/test/process$$')
 
 .PHONY: process

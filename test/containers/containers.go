@@ -1,0 +1,117 @@
+// Package containers starts what tests need and the pair does not bring: real
+// servers, in containers, with testcontainers-go.
+//
+// A test process shares one server of a kind, started when the first test asks
+// for it and stopped by [Main]; a test that breaks its server gets one of its
+// own. Nothing is pulled or built here: `make test` runs the tests by way of
+// test/containers/setup, which brings an engine and the images and says what it
+// did. Where there is no engine a test is skipped, which make says aloud, and in
+// CI it fails.
+package containers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/client"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/log"
+)
+
+// ErrNoEngine says what is missing and how to get it.
+var ErrNoEngine = errors.New("no Docker engine answers; start Docker Desktop, Docker Engine or Podman's socket (DOCKER_HOST), or run `make engine`")
+
+// Engine connects to the engine, wherever testcontainers finds one. The error
+// is [ErrNoEngine] where none answers.
+func Engine(ctx context.Context) (*testcontainers.DockerClient, error) {
+	log.SetDefault(log.NewNoopLogger()) // it greets; what goes wrong comes as an error
+	if err := configure(ctx); err != nil {
+		return nil, err
+	}
+	engine, err := testcontainers.NewDockerClientWithOpts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%w)", ErrNoEngine, err)
+	}
+	if _, err := engine.Info(ctx, client.InfoOptions{}); err != nil {
+		return nil, fmt.Errorf("%w (%w)", ErrNoEngine, err)
+	}
+	return engine, nil
+}
+
+// configure tells testcontainers, by its own variables and before it first reads
+// them, what it would get wrong with an engine in the usual place.
+func configure(ctx context.Context) error {
+	usual, err := client.New(client.FromEnv)
+	if err != nil {
+		return err
+	}
+	defer usual.Close()
+	info, err := usual.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return nil // testcontainers may know of another place
+	}
+	settings := map[string]string{}
+	// A machine that looks like a container makes it look for containers' ports at
+	// the gateway. An engine with this machine's own name runs right here.
+	if here, err := os.Hostname(); err == nil && here == info.Info.Name {
+		settings["TESTCONTAINERS_HOST_OVERRIDE"] = "localhost"
+	}
+	// Ryuk removes containers whose tests were killed. It can't where its image is not there.
+	if _, err := usual.ImageInspect(ctx, Ryuk); err != nil {
+		settings["TESTCONTAINERS_RYUK_DISABLED"] = "true"
+	}
+	for name, value := range settings {
+		if os.Getenv(name) == "" {
+			if err := os.Setenv(name, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+var shared struct {
+	sync.Mutex
+	postgres *Postgres
+	err      error
+}
+
+// SharedPostgres is the one server of this test process. It is for tests that
+// use databases of their own and leave the server alone.
+func SharedPostgres(t testing.TB) *Postgres {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.postgres == nil && shared.err == nil {
+		shared.postgres, shared.err = StartPostgres(context.Background())
+	}
+	if errors.Is(shared.err, ErrNoEngine) && os.Getenv("CI") == "" {
+		t.Skipf("LEFT OUT: %s", shared.err)
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.postgres
+}
+
+// Main runs a package's tests and stops the servers that they shared; a test
+// package that uses any calls it from its TestMain.
+func Main(m *testing.M) int {
+	status := m.Run()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.postgres != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := shared.postgres.Stop(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return status
+}
