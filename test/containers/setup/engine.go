@@ -14,33 +14,9 @@ import (
 
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
-
-	"roundtrip/test/containers"
 )
 
 type engine struct{ *testcontainers.DockerClient }
-
-// findEngine connects to an engine, and starts one, which stop ends, where none
-// answers and this is a machine where we may.
-func findEngine(ctx context.Context) (_ *engine, stop func() error, err error) {
-	stop = func() error { return nil }
-	found, err := containers.Engine(ctx)
-	if err != nil && os.Geteuid() == 0 && os.Getenv("DOCKER_HOST") == "" {
-		if stop, err = startEngine(ctx); err != nil {
-			return nil, nil, errors.Join(containers.ErrNoEngine, err)
-		}
-		found, err = containers.Engine(ctx)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, stop())
-	}
-	version, err := found.ServerVersion(ctx, client.ServerVersionOptions{})
-	if err != nil {
-		return nil, nil, errors.Join(err, stop())
-	}
-	say("engine: %s answers", version.Version)
-	return &engine{found}, stop, nil
-}
 
 // startEngine installs Debian's engine where there is none, and starts it.
 func startEngine(ctx context.Context) (stop func() error, err error) {

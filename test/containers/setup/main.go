@@ -17,6 +17,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/moby/moby/client"
+
 	"roundtrip/test/containers"
 )
 
@@ -34,23 +36,51 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, command []string) (err error) {
-	engine, stop, err := findEngine(ctx)
+func run(ctx context.Context, command []string) error {
+	found, err := containers.Engine(ctx)
+	if err != nil {
+		return runWithOwnEngine(ctx, command, err)
+	}
+	engine := &engine{found}
+	version, err := engine.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
 		return err
 	}
-	if len(command) == 0 {
-		// There is nothing to wait for: whoever asked wants the engine to stay.
-		stop = func() error { return nil }
-	}
-	defer func() { err = errors.Join(err, stop()) }()
+	say("engine: %s answers", version.Version)
 	if err := findImages(ctx, engine); err != nil || len(command) == 0 {
 		return err
 	}
 	// The same signals reach the command, which ends when it has cleaned up.
-	c := exec.Command(command[0], command[1:]...)
+	return execute(append(os.Environ(), "ROUNDTRIP_ENGINE=yes"), command[0], command[1:]...)
+}
+
+// runWithOwnEngine starts an engine where none answers and this is a machine where
+// we may, and does the work in another process: testcontainers looks for an engine
+// once in each.
+func runWithOwnEngine(ctx context.Context, command []string, missing error) error {
+	const started = "ROUNDTRIP_ENGINE_STARTED"
+	if os.Geteuid() != 0 || os.Getenv("DOCKER_HOST") != "" || os.Getenv(started) != "" {
+		return missing
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	stop, err := startEngine(ctx)
+	if err != nil {
+		return errors.Join(containers.ErrNoEngine, err)
+	}
+	err = execute(append(os.Environ(), started+"=yes"), self, command...)
+	if err == nil && len(command) == 0 {
+		return nil // whoever asked for nothing but an engine wants it to stay
+	}
+	return errors.Join(err, stop())
+}
+
+func execute(environment []string, name string, arguments ...string) error {
+	c := exec.Command(name, arguments...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.Env = append(os.Environ(), "ROUNDTRIP_ENGINE=yes")
+	c.Env = environment
 	return c.Run()
 }
 
