@@ -13,7 +13,8 @@
 //
 // The JSON form is RFC 9457 (application/problem+json). It is read tolerantly:
 // unknown fields are ignored, and a code that this build does not know is kept
-// as it is and never retried.
+// as it is and never retried. RetryAfter is no part of it: a wire carries that
+// beside the body, as REST does in Retry-After.
 //
 // The package imports the standard library only, so the domain packages may use
 // it.
@@ -155,6 +156,8 @@ func ForStatus(status int) Code {
 		return NotFound
 	case 405:
 		return MethodNotAllowed
+	case 412:
+		return PreconditionFailed
 	case 413:
 		return TooLarge
 	case 415:
