@@ -1,0 +1,248 @@
+package problem_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"roundtrip/internal/problem"
+)
+
+// design is the table of the design: what programs in other languages, and
+// other versions of ours, rely on.
+var design = []struct {
+	code   problem.Code
+	status int
+	retry  problem.Retry
+}{
+	{"invalid", 400, problem.Never},
+	{"unauthenticated", 401, problem.Never},
+	{"forbidden", 403, problem.Never},
+	{"not-found", 404, problem.Never},
+	{"method-not-allowed", 405, problem.Never},
+	{"insufficient-stock", 409, problem.Never},
+	{"reservation-expired", 409, problem.Never},
+	{"wrong-state", 409, problem.Never},
+	{"below-reserved", 409, problem.Never},
+	{"given-up", 409, problem.Never},
+	{"operation-pending", 409, problem.After},
+	{"stale-seq", 409, problem.Never},
+	{"precondition-failed", 412, problem.Never},
+	{"too-large", 413, problem.Never},
+	{"unsupported-media", 415, problem.Never},
+	{"key-reused", 422, problem.Never},
+	{"seq-reused", 422, problem.Never},
+	{"rate-limited", 429, problem.After},
+	{"internal", 500, problem.Never},
+	{"overloaded", 503, problem.After},
+	{"unavailable", 503, problem.After},
+	{"deadline-exceeded", 504, problem.Immediately},
+}
+
+func TestTheTableIsTheDesigns(t *testing.T) {
+	t.Parallel()
+	var codes []problem.Code
+	titles := map[string]problem.Code{}
+	for _, row := range design {
+		codes = append(codes, row.code)
+		if got := row.code.HTTPStatus(); got != row.status {
+			t.Errorf("%s: status %d, want %d", row.code, got, row.status)
+		}
+		if got := row.code.Retry(); got != row.retry {
+			t.Errorf("%s: retry %d, want %d", row.code, got, row.retry)
+		}
+		title := row.code.Title()
+		if other, taken := titles[title]; taken || title == "" || title == string(row.code) {
+			t.Errorf("%s: its title is %q, as that of %q", row.code, title, other)
+		}
+		titles[title] = row.code
+	}
+	slices.Sort(codes)
+	if got := problem.Codes(); !slices.Equal(got, codes) {
+		t.Errorf("the codes are %q, want %q", got, codes)
+	}
+}
+
+func TestEveryCodeSurvivesJSON(t *testing.T) {
+	t.Parallel()
+	for _, row := range design {
+		whole := func(p *problem.Problem) *problem.Problem {
+			p.Shortages = []problem.Shortage{
+				{SKU: "85123A", Location: "main", Requested: 6, Available: math.MaxInt64}, {SKU: "22752", Location: "north", Requested: 1},
+			}
+			p.Errors = []problem.FieldError{{Pointer: "/lines/0/sku", Detail: "must be a string"}, {Detail: "must be an object"}}
+			p.Current = &problem.Current{ID: "o1", Seq: math.MaxInt64, State: "held"}
+			return p
+		}
+		cause := errors.New("password=hunter2")
+		body, err := json.Marshal(whole(problem.Wrap(cause, row.code, "What <happened> & %s.", "why")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(body), "hunter2") {
+			t.Errorf("%s: the cause's text is sent: %s", row.code, body)
+		}
+		var document struct {
+			Type, Title, Detail string
+			Status              int
+		}
+		if err := json.Unmarshal(body, &document); err != nil {
+			t.Fatal(err)
+		}
+		if document.Type != "urn:roundtrip:problem:"+string(row.code) || document.Title != row.code.Title() ||
+			document.Status != row.status || document.Detail != "What <happened> & why." {
+			t.Errorf("%s is sent as %+v", row.code, document)
+		}
+		var got problem.Problem
+		if err := json.Unmarshal(body, &got); err != nil {
+			t.Fatal(err)
+		}
+		if want := whole(problem.New(row.code, "What <happened> & why.")); !reflect.DeepEqual(&got, want) {
+			t.Errorf("got %+v, want %+v", &got, want)
+		}
+	}
+}
+
+func TestWhatDoesNotApplyIsLeftOut(t *testing.T) {
+	t.Parallel()
+	body, err := json.Marshal(problem.New(problem.NotFound, ""))
+	const want = `{"type":"urn:roundtrip:problem:not-found","title":"There is no such thing","status":404,"code":"not-found"}`
+	if string(body) != want || err != nil {
+		t.Errorf("got %s, %v", body, err)
+	}
+}
+
+func TestAnUnknownCodeIsKeptAndNeverRetried(t *testing.T) {
+	t.Parallel()
+	const sent = `{"code":"teapot","status":503,"detail":"Short and stout.","retry":true,"new":{"a":[null]}}`
+	var p problem.Problem
+	if err := json.Unmarshal([]byte(sent), &p); err != nil {
+		t.Fatal(err)
+	}
+	p.RetryAfter = time.Second
+	if p.Code != "teapot" || p.Detail != "Short and stout." {
+		t.Errorf("got %+v", &p)
+	}
+	if wait, ok := p.Wait(); ok || p.Code.Retry() != problem.Never {
+		t.Errorf("it may be retried after %s", wait)
+	}
+	if p.Code.Known() || !problem.Invalid.Known() {
+		t.Error("the codes in the table are known, and no others")
+	}
+	body, err := json.Marshal(&p)
+	const want = `{"type":"urn:roundtrip:problem:teapot","title":"teapot","status":500,"detail":"Short and stout.","code":"teapot"}`
+	if string(body) != want || err != nil {
+		t.Errorf("it is passed on as %s, %v", body, err)
+	}
+}
+
+func TestADocumentWithoutACodeIsNoProblem(t *testing.T) {
+	t.Parallel()
+	for _, document := range []string{
+		`{}`, `null`, `[]`, `"invalid"`, `{"code":""}`, `{"code":null}`, `{"code":400}`, `{"title":"x","status":400}`,
+		`{"code":"invalid","shortages":{}}`, `{"code":"inval`, ``,
+	} {
+		var p problem.Problem
+		if err := json.Unmarshal([]byte(document), &p); err == nil {
+			t.Errorf("%s is read as %+v", document, &p)
+		}
+	}
+}
+
+func TestAnErrorThatIsNoProblemIsInternalAndGivesNothingAway(t *testing.T) {
+	t.Parallel()
+	plain := errors.New("disk /dev/sda1 is full")
+	p := problem.From(plain)
+	if p.Code != problem.Internal || problem.CodeOf(plain) != problem.Internal || p.Detail == "" {
+		t.Errorf("got %+v", p)
+	}
+	if strings.Contains(p.Detail, "sda1") {
+		t.Errorf("the caller is told: %s", p.Detail)
+	}
+	if !errors.Is(p, plain) || !strings.Contains(p.Error(), "sda1") {
+		t.Errorf("the log is not told: %v", p)
+	}
+}
+
+func TestAProblemIsFoundInAChain(t *testing.T) {
+	t.Parallel()
+	p := problem.New(problem.WrongState, "It is %s.", "released")
+	for name, err := range map[string]error{
+		"itself":  p,
+		"wrapped": fmt.Errorf("put o1: %w", fmt.Errorf("decide: %w", p)),
+		"joined":  errors.Join(errors.New("close"), p),
+		// What the outer one says is what the caller is to know.
+		"a cause": fmt.Errorf("put o1: %w", problem.Wrap(p, problem.WrongState, "It is released.")),
+	} {
+		if got := problem.From(err); got.Code != problem.WrongState || got.Detail != "It is released." || !errors.Is(got, p) {
+			t.Errorf("%s: got %v", name, got)
+		}
+		if got := problem.CodeOf(err); got != problem.WrongState {
+			t.Errorf("%s: got %s", name, got)
+		}
+	}
+	outer := problem.Wrap(p, problem.Internal, "")
+	if got := problem.From(outer); got != outer {
+		t.Errorf("a cause hides what wraps it: %v", got)
+	}
+	if got := problem.CodeOf(nil); got != "" {
+		t.Errorf("no error is %q", got)
+	}
+}
+
+func TestTheLogIsToldEverything(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("read: connection reset")
+	for want, p := range map[string]*problem.Problem{
+		"internal":          problem.New(problem.Internal, ""),
+		"not-found: No o1.": problem.New(problem.NotFound, "No %s.", "o1"),
+		"unavailable: Later. (read: connection reset)": problem.Wrap(cause, problem.Unavailable, "Later."),
+	} {
+		if got := p.Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Where a status stands for one code it is read as that code. Where it stands
+// for several, a stranger's answer must not pass for one of ours.
+func TestAStatusWithoutAProblem(t *testing.T) {
+	t.Parallel()
+	codes := map[int][]problem.Code{}
+	for _, row := range design {
+		codes[row.status] = append(codes[row.status], row.code)
+	}
+	for status := range 1000 {
+		want := problem.Internal
+		switch {
+		case status == 502 || status == 503:
+			want = problem.Unavailable
+		case len(codes[status]) == 1:
+			want = codes[status][0]
+		}
+		if got := problem.ForStatus(status); got != want {
+			t.Errorf("%d is read as %s, want %s", status, got, want)
+		}
+	}
+}
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+	for _, row := range design {
+		for advice, want := range map[time.Duration]time.Duration{0: time.Second, time.Minute: time.Minute, -1: time.Second} {
+			p := problem.Problem{Code: row.code, RetryAfter: advice}
+			if row.retry != problem.After {
+				want = 0
+			}
+			if wait, ok := p.Wait(); wait != want || ok != (row.retry != problem.Never) {
+				t.Errorf("%s, told %s: got %s, %v", row.code, advice, wait, ok)
+			}
+		}
+	}
+}
