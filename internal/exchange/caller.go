@@ -150,10 +150,10 @@ func retryable(err error) bool {
 	return code == problem.Unavailable || code == problem.Overloaded
 }
 
-// backoff is a random wait below a ceiling that doubles with each attempt. The
-// responder's own advice, where it gave any, is the least.
+// backoff is the wait after the n-th attempt: random, below a ceiling that
+// doubles with each attempt. It comes on top of the responder's own advice, where
+// it gave any: those who were told the same are not to come back together either.
 func backoff(n int, err error) time.Duration {
-	ceiling := min(baseBackoff<<n, maxBackoff)
-	wait := rand.N(ceiling)
-	return max(wait, problem.From(err).RetryAfter)
+	ceiling := min(baseBackoff<<(n-1), maxBackoff)
+	return problem.From(err).RetryAfter + rand.N(ceiling)
 }

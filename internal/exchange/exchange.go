@@ -15,8 +15,9 @@
 // at most three times in all, with full jitter: a random wait between nothing and
 // a ceiling that doubles, from 25 ms to 500 ms, so that callers who failed
 // together do not come back together (Marc Brooker, "Exponential Backoff And
-// Jitter", AWS Architecture Blog, 2015). Repeats are safe because every request
-// carries an id and a seq.
+// Jitter", AWS Architecture Blog, 2015). What the responder itself advises comes
+// before that wait, and where it leads past the deadline nobody waits at all.
+// Repeats are safe because every request carries an id and a seq.
 //
 // Retries are also how an overload becomes an outage that outlives its cause
 // (Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021). So
@@ -28,9 +29,9 @@
 //
 // Requests that can't even reach the responder can be refused at once: waiting
 // would help nobody, and nothing can have taken effect. The breaker opens after
-// five in a row and then lets one probe through at a time. It looks at nothing
-// else: a slow or failing responder is still deciding things, and the budget and
-// the deadline already bound what we ask of it.
+// five in a row and then lets one probe through at a time, four a second at most.
+// It looks at nothing else: a slow or failing responder is still deciding things,
+// and the budget and the deadline already bound what we ask of it.
 package exchange
 
 import (
