@@ -1,0 +1,80 @@
+package exchange_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/problem"
+)
+
+// A connection breaks once, and the caller never hears of it.
+func ExampleCaller_Do() {
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100, Observe: func(o exchange.Observation) {
+		if o.Attempts > 1 {
+			fmt.Printf("%s %s: %d attempts, error %v\n", o.RequestID, o.Operation, o.Attempts, o.Err)
+		}
+	}})
+	ctx, cancel := context.WithTimeout(exchange.WithRequestID(context.Background(), "r1"), time.Minute)
+	defer cancel()
+
+	// Retries are a tenth of the requests: these have to go well first.
+	for range 20 {
+		_ = caller.Do(ctx, "PutReservation", func(context.Context, int) error { return nil })
+	}
+
+	err := caller.Do(ctx, "PutReservation", func(ctx context.Context, n int) error {
+		fmt.Println("send", exchange.AttemptHeader, n)
+		if n == 1 {
+			return problem.Wrap(errors.New("connection reset"), problem.Unavailable, "The connection failed.")
+		}
+		return nil
+	})
+	fmt.Println("the caller gets", err)
+	// Output:
+	// send Request-Attempt 1
+	// send Request-Attempt 2
+	// r1 PutReservation: 2 attempts, error <nil>
+	// the caller gets <nil>
+}
+
+// An answer is an answer: it is not asked for again.
+func ExampleCaller_Do_rejected() {
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := caller.Do(ctx, "PutReservation", func(_ context.Context, n int) error {
+		fmt.Println("attempt", n)
+		return problem.New(problem.InsufficientStock, "There are 2 of 85123A.")
+	})
+	fmt.Println(err)
+	// Output:
+	// attempt 1
+	// insufficient-stock: There are 2 of 85123A.
+}
+
+// Whoever finds no place is told so at once, before anything is recorded.
+func ExampleCaller_Enter() {
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1})
+	leave, _ := caller.Enter()
+	_, err := caller.Enter()
+	fmt.Println(err)
+
+	leave()
+	_, err = caller.Enter()
+	fmt.Println(err)
+	// Output:
+	// overloaded: Too many exchanges are in flight.
+	// <nil>
+}
+
+// Each hop tells the next what is left of the deadline.
+func ExampleFormatTimeout() {
+	granted, _ := exchange.ParseTimeout("1850")
+	const spent = 40 * time.Millisecond
+	fmt.Println(exchange.TimeoutHeader, exchange.FormatTimeout(granted-spent))
+	// Output:
+	// Request-Timeout-Ms 1810
+}
