@@ -87,7 +87,8 @@ func (h HealthcheckFlags) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	direct := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a proxy can't reach the private port
+	response, err := direct.Do(request)
 	if err != nil {
 		return Exit(ExitDifference, fmt.Errorf("not healthy: %w", err))
 	}
