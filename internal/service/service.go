@@ -63,6 +63,14 @@ func (f DatabaseFlags) Source() database.Source {
 	return database.FromAddress(f.Database)
 }
 
+// Validate refuses a number that nothing works with.
+func (f DatabaseFlags) Validate() error {
+	if f.DatabaseConnections < 1 {
+		return errors.New("--database-connections must be at least 1")
+	}
+	return nil
+}
+
 // ServeFlags are those of `serve` that both services have.
 type ServeFlags struct {
 	DatabaseFlags
@@ -71,6 +79,14 @@ type ServeFlags struct {
 	LogLevel     slog.Level    `help:"The least level that is logged: debug, info, warn or error." default:"info"`
 	DrainTimeout time.Duration `help:"How long a stop may take to answer what is in flight." default:"10s"`
 	MaxInFlight  int           `help:"How many requests are worked on at the same time; more are refused as overloaded." default:"512"`
+}
+
+// Validate refuses a number that nothing works with.
+func (f ServeFlags) Validate() error {
+	if f.MaxInFlight < 1 {
+		return errors.New("--max-in-flight must be at least 1")
+	}
+	return nil
 }
 
 // HealthcheckFlags are those of `healthcheck`.
