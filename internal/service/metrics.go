@@ -9,8 +9,8 @@ import (
 	"roundtrip/internal/rest"
 )
 
-// Metrics are those that both services have. Each is labelled with role: the
-// "responder" answers exchanges, the "caller" makes them.
+// Metrics are those that both services have. Exchanges are labelled with role:
+// the "responder" answers them, the "caller" makes them.
 type Metrics struct {
 	// Registry holds these, Go's and the process's, and what a service adds.
 	Registry *prometheus.Registry
@@ -28,7 +28,7 @@ func NewMetrics() *Metrics {
 		Registry: prometheus.NewRegistry(),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "roundtrip_exchanges_total",
-			Help: "Exchanges that ended, by operation, wire and outcome: ok, unknown, or the problem's code.",
+			Help: "Exchanges that ended, by role, operation, wire and outcome: ok, unknown, canceled, the problem's code, or other.",
 		}, []string{"role", "operation", "wire", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "roundtrip_exchange_duration_seconds",

@@ -1,6 +1,14 @@
 // Package service is the frame that both services run in: flags, logs, metrics,
 // a private port, and starting and stopping in order.
 //
+// # Flags
+//
+// Every flag has an environment variable, which begins with the service's name:
+// --http-addr of orders is also ORDERS_HTTP_ADDR, and the flag wins. A command
+// line that can't be understood ends with [ExitFailed], as does a command that
+// can't do its work; one that did it and found something wrong ends with
+// [ExitDifference].
+//
 // # The private port
 //
 // A service has a second listener, which only its operators reach. /livez says
@@ -162,7 +170,7 @@ func Main(name, description string, cli any, defaults map[string]string) int {
 	}
 	ctx, stop := signals()
 	defer stop()
-	parser, err := kong.New(cli, kong.Name(name), kong.Description(description), kong.UsageOnError(),
+	parser, err := kong.New(cli, kong.Name(name), kong.Description(description),
 		kong.DefaultEnvars(strings.ToUpper(name)), vars, kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
@@ -212,7 +220,7 @@ func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 type App interface {
 	Start(ctx context.Context) error
 	Stop(ctx context.Context) error
-	// Failed is closed or sends when the app can't go on.
+	// Failed sends why the app can't go on.
 	Failed() <-chan error
 }
 

@@ -29,7 +29,8 @@ func (s *Stack) Push(name string, stop func(context.Context) error) {
 
 // Stop takes every step, the last one first, also after one that failed, and
 // joins their errors. A step that does not return by the time ctx is done is
-// left behind and reported. Stopping again does nothing.
+// left behind and reported; those after it are still begun, but not waited for.
+// Stopping again does nothing.
 func (s *Stack) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	steps := s.steps
