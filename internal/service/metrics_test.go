@@ -1,0 +1,170 @@
+package service_test
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/problem"
+	"roundtrip/internal/rest"
+	"roundtrip/internal/service"
+)
+
+// counted lists our own metrics that are not zero, as Prometheus writes them; of
+// histograms the counts.
+func counted(t *testing.T, m *service.Metrics) []string {
+	t.Helper()
+	families, err := m.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, family := range families {
+		if !strings.HasPrefix(family.GetName(), "roundtrip_") {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			var labels []string
+			for _, l := range metric.GetLabel() {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			value := metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			lines = append(lines, fmt.Sprintf("%s{%s} %v", family.GetName(), strings.Join(labels, ","), value))
+		}
+	}
+	return lines
+}
+
+func wantCounted(t *testing.T, m *service.Metrics, want ...string) {
+	t.Helper()
+	if got := counted(t, m); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestWhatWasAnsweredIsCounted(t *testing.T) {
+	t.Parallel()
+	m := service.NewMetrics()
+	for _, outcome := range []string{"ok", "ok", "unknown", "insufficient-stock"} {
+		m.Answered("http", rest.Observation{Operation: "PlaceOrder", Outcome: outcome, Duration: time.Millisecond})
+	}
+	m.Answered("http", rest.Observation{Operation: "PlaceOrder", Outcome: "overloaded", Shed: true})
+	// Overloaded, but not by us: nothing was shed here.
+	m.Answered("nats", rest.Observation{Operation: "PlaceOrder", Outcome: "overloaded"})
+	wantCounted(t, m,
+		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="http"} 5`,
+		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="nats"} 1`,
+		`roundtrip_exchanges_total{operation="PlaceOrder",outcome="insufficient-stock",role="responder",wire="http"} 1`,
+		`roundtrip_exchanges_total{operation="PlaceOrder",outcome="ok",role="responder",wire="http"} 2`,
+		`roundtrip_exchanges_total{operation="PlaceOrder",outcome="overloaded",role="responder",wire="http"} 1`,
+		`roundtrip_exchanges_total{operation="PlaceOrder",outcome="overloaded",role="responder",wire="nats"} 1`,
+		`roundtrip_exchanges_total{operation="PlaceOrder",outcome="unknown",role="responder",wire="http"} 1`,
+		`roundtrip_sheds_total{operation="PlaceOrder",wire="http"} 1`,
+	)
+}
+
+func TestWhatWasAskedIsCounted(t *testing.T) {
+	t.Parallel()
+	m := service.NewMetrics()
+	for _, o := range []exchange.Observation{
+		{Attempts: 1},
+		{Attempts: 3, Err: problem.New(problem.Unavailable, "")},
+		{Attempts: 1, Err: fmt.Errorf("put: %w", problem.New(problem.WrongState, ""))},
+		{Attempts: 0, Err: problem.New(problem.DeadlineExceeded, "")},
+		{Attempts: 1, Resend: true},
+		{Attempts: 1, Resend: true, Err: problem.New(problem.Unavailable, "")},
+	} {
+		o.Operation = "PutReservation"
+		m.Called("http", o)
+	}
+	wantCounted(t, m,
+		`roundtrip_attempts_total{operation="PutReservation",resend="no",wire="http"} 5`,
+		`roundtrip_attempts_total{operation="PutReservation",resend="yes",wire="http"} 2`,
+		`roundtrip_exchange_duration_seconds{operation="PutReservation",role="caller",wire="http"} 6`,
+		`roundtrip_exchanges_total{operation="PutReservation",outcome="deadline-exceeded",role="caller",wire="http"} 1`,
+		`roundtrip_exchanges_total{operation="PutReservation",outcome="ok",role="caller",wire="http"} 2`,
+		`roundtrip_exchanges_total{operation="PutReservation",outcome="unavailable",role="caller",wire="http"} 2`,
+		`roundtrip_exchanges_total{operation="PutReservation",outcome="wrong-state",role="caller",wire="http"} 1`,
+	)
+}
+
+func TestAlarmsAreCounted(t *testing.T) {
+	t.Parallel()
+	m := service.NewMetrics()
+	m.Alarm("stale-seq")
+	m.Alarm("unexplained")
+	m.Alarm("stale-seq")
+	wantCounted(t, m, `roundtrip_alarms_total{reason="stale-seq"} 2`, `roundtrip_alarms_total{reason="unexplained"} 1`)
+}
+
+// Whatever a responder makes up, there is one time series for it.
+func TestAStrangerDoesNotNameTimeSeries(t *testing.T) {
+	t.Parallel()
+	m := service.NewMetrics()
+	for _, code := range []problem.Code{"teapot", "x\"}\nevil 1", problem.Code(strings.Repeat("x", 1000))} {
+		m.Called("http", exchange.Observation{Operation: "GetStock", Err: problem.New(code, "")})
+	}
+	m.Called("http", exchange.Observation{Operation: "GetStock", Err: errors.New("a bug")})
+	wantCounted(t, m,
+		`roundtrip_attempts_total{operation="GetStock",resend="no",wire="http"} 0`,
+		`roundtrip_exchange_duration_seconds{operation="GetStock",role="caller",wire="http"} 4`,
+		`roundtrip_exchanges_total{operation="GetStock",outcome="internal",role="caller",wire="http"} 1`,
+		`roundtrip_exchanges_total{operation="GetStock",outcome="other",role="caller",wire="http"} 3`,
+	)
+}
+
+func TestEveryCodeIsAnOutcome(t *testing.T) {
+	t.Parallel()
+	for _, code := range problem.Codes() {
+		if got := service.Outcome(problem.New(code, "")); got != string(code) {
+			t.Errorf("%s is %q", code, got)
+		}
+	}
+	if got := service.Outcome(nil); got != "ok" {
+		t.Errorf("no error is %q", got)
+	}
+}
+
+// sample is a line of Prometheus' text format that is no comment.
+var sample = regexp.MustCompile(`^[a-z_]+(\{([a-z]+="([^"\\\n]|\\["\\n])*",?)*\})? (NaN|[+-]?Inf|[-+.e0-9]+)$`)
+
+func TestMetricsAreServed(t *testing.T) {
+	t.Parallel()
+	f, _, get := newFrame(t)
+	if err := f.Start(nothing); err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, f)
+	f.Metrics.Answered("http", rest.Observation{Operation: "PlaceOrder", Outcome: "ok", Duration: 3 * time.Millisecond})
+	f.Metrics.Alarm("a \"quoted\"\nreason")
+	status, page := get("/metrics")
+	if status != 200 {
+		t.Fatalf("got %d", status)
+	}
+	lines := strings.Split(strings.TrimSuffix(page, "\n"), "\n")
+	for _, line := range lines {
+		if !strings.HasPrefix(line, "# HELP ") && !strings.HasPrefix(line, "# TYPE ") && !sample.MatchString(line) {
+			t.Errorf("this is no sample: %q", line)
+		}
+	}
+	for _, want := range []string{
+		`# TYPE roundtrip_exchanges_total counter`,
+		`roundtrip_exchanges_total{operation="PlaceOrder",outcome="ok",role="responder",wire="http"} 1`,
+		`# TYPE roundtrip_exchange_duration_seconds histogram`,
+		`roundtrip_exchange_duration_seconds_bucket{operation="PlaceOrder",role="responder",wire="http",le="0.0025"} 0`,
+		`roundtrip_exchange_duration_seconds_bucket{operation="PlaceOrder",role="responder",wire="http",le="0.005"} 1`,
+		`roundtrip_exchange_duration_seconds_sum{operation="PlaceOrder",role="responder",wire="http"} 0.003`,
+		`roundtrip_alarms_total{reason="a \"quoted\"\nreason"} 1`,
+		`# TYPE go_goroutines gauge`,
+		`# TYPE process_start_time_seconds gauge`,
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("%s is missing from\n%s", want, page)
+		}
+	}
+}

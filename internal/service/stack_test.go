@@ -1,0 +1,129 @@
+package service_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"roundtrip/internal/service"
+)
+
+// steps notes which of its steps were taken, in order.
+type steps struct {
+	mu    sync.Mutex
+	taken []string
+}
+
+func (s *steps) step(name string, do func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		s.mu.Lock()
+		s.taken = append(s.taken, name)
+		s.mu.Unlock()
+		return do(ctx)
+	}
+}
+
+func (s *steps) want(t *testing.T, names ...string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.taken, names) {
+		t.Errorf("the steps taken are %q, want %q", s.taken, names)
+	}
+}
+
+func fine(context.Context) error { return nil }
+
+func TestWhatIsStartedLastIsStoppedFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var stack service.Stack
+		var s steps
+		for _, name := range []string{"store", "wire", "http"} {
+			stack.Push(name, s.step(name, func(context.Context) error {
+				time.Sleep(time.Second) // the next one waits for it
+				return nil
+			}))
+		}
+		began := time.Now()
+		if err := stack.Stop(within(t, time.Minute)); err != nil || time.Since(began) != 3*time.Second {
+			t.Errorf("got %v after %s", err, time.Since(began))
+		}
+		s.want(t, "http", "wire", "store")
+		if err := stack.Stop(t.Context()); err != nil {
+			t.Errorf("stopped again: %v", err)
+		}
+		s.want(t, "http", "wire", "store")
+	})
+}
+
+func TestAStepThatFailsIsNamedAndHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	var stack service.Stack
+	var s steps
+	busy, gone := errors.New("busy"), errors.New("gone")
+	stack.Push("store", s.step("store", func(context.Context) error { return busy }))
+	stack.Push("wire", s.step("wire", fine))
+	stack.Push("http", s.step("http", func(context.Context) error { return gone }))
+	err := stack.Stop(t.Context())
+	if !errors.Is(err, busy) || !errors.Is(err, gone) || err.Error() != "stop http: gone\nstop store: busy" {
+		t.Errorf("got %v", err)
+	}
+	s.want(t, "http", "wire", "store")
+}
+
+func TestAStepThatHangsIsLeftBehind(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var stack service.Stack
+		var s steps
+		end := make(chan struct{})
+		stack.Push("store", s.step("store", fine))
+		stack.Push("http", s.step("http", func(context.Context) error {
+			<-end // whatever its context says
+			return nil
+		}))
+		stack.Push("settler", s.step("settler", fine))
+		began := time.Now()
+		err := stack.Stop(within(t, 10*time.Second))
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stop http: ") || strings.Contains(err.Error(), "settler") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		synctest.Wait()
+		s.want(t, "settler", "http", "store")
+		close(end)
+	})
+}
+
+func TestAStepIsToldWhenItMustEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var stack service.Stack
+		ctx := within(t, 10*time.Second)
+		deadline, _ := ctx.Deadline()
+		stack.Push("http", func(ctx context.Context) error {
+			if got, ok := ctx.Deadline(); !ok || !got.Equal(deadline) {
+				t.Errorf("its deadline is %v, want %v", got, deadline)
+			}
+			return nil
+		})
+		if err := stack.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// within is a context with a deadline.
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
