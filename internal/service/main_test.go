@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 
 type trial struct {
 	Serve       trialServe               `cmd:"" help:"Print the flags."`
+	Run         trialRun                 `cmd:"" help:"Serve, and wait."`
 	Fail        trialFail                `cmd:"" help:"Fail."`
 	Migrate     service.MigrateCommands  `cmd:"" help:"Migrate."`
 	Healthcheck service.HealthcheckFlags `cmd:"" help:"Check."`
