@@ -90,14 +90,10 @@ func (f *Frame) Go(name string, run func(context.Context)) {
 		defer close(done)
 		run(ctx)
 	}()
-	f.OnStop(name, func(ctx context.Context) error {
+	f.OnStop(name, func(context.Context) error {
 		cancel()
-		select {
-		case <-done:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		<-done
+		return nil
 	})
 }
 
