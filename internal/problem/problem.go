@@ -13,8 +13,9 @@
 //
 // The JSON form is RFC 9457 (application/problem+json). It is read tolerantly:
 // unknown fields are ignored, and a code that this build does not know is kept
-// as it is and never retried. RetryAfter is no part of it: a wire carries that
-// beside the body, as REST does in Retry-After.
+// as it is and never retried. A stranger's problem, such as a gateway's, is not
+// taken for one of ours: it has another type. RetryAfter is no part of the JSON:
+// a wire carries that beside the body, as REST does in Retry-After.
 //
 // The package imports the standard library only, so the domain packages may use
 // it.
@@ -297,7 +298,8 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads what [Problem.MarshalJSON] writes. A document without a
-// code is no problem of ours, and an error.
+// code is no problem of ours, and an error; so is one with a type that is not
+// its code's: whatever a stranger calls "code" means something else.
 func (p *Problem) UnmarshalJSON(b []byte) error {
 	var d document
 	if err := json.Unmarshal(b, &d); err != nil {
@@ -305,6 +307,9 @@ func (p *Problem) UnmarshalJSON(b []byte) error {
 	}
 	if d.Code == "" {
 		return errors.New("read problem: it has no code")
+	}
+	if d.Type != "" && d.Type != typePrefix+string(d.Code) {
+		return errors.New("read problem: it is of another type")
 	}
 	*p = Problem{Code: d.Code, Detail: d.Detail, Shortages: d.Shortages, Errors: d.Errors, Current: d.Current}
 	return nil

@@ -142,11 +142,14 @@ func TestAnUnknownCodeIsKeptAndNeverRetried(t *testing.T) {
 	}
 }
 
-func TestADocumentWithoutACodeIsNoProblem(t *testing.T) {
+func TestADocumentOfAStrangersIsNoProblem(t *testing.T) {
 	t.Parallel()
 	for _, document := range []string{
 		`{}`, `null`, `[]`, `"invalid"`, `{"code":""}`, `{"code":null}`, `{"code":400}`, `{"title":"x","status":400}`,
 		`{"code":"invalid","shortages":{}}`, `{"code":"inval`, ``,
+		`{"type":"about:blank","code":"wrong-state"}`, `{"type":"https://gateway.example/errors/1","code":"wrong-state"}`,
+		`{"type":"urn:roundtrip:problem:","code":"wrong-state"}`, `{"type":"urn:roundtrip:problem:not-found","code":"wrong-state"}`,
+		`{"type":["urn:roundtrip:problem:wrong-state"],"code":"wrong-state"}`,
 	} {
 		var p problem.Problem
 		if err := json.Unmarshal([]byte(document), &p); err == nil {

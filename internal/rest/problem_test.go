@@ -60,6 +60,7 @@ func TestReadProblemIsTolerant(t *testing.T) {
 		{name: "nothing", status: 500, code: problem.Internal},
 		{name: "another status", status: 302, contentType: "text/html", code: problem.Internal},
 		{name: "a page that claims to be ours", status: 404, contentType: "text/html", body: `{"code":"wrong-state"}`, code: problem.NotFound},
+		{name: "a stranger's problem", status: 403, contentType: ours, body: `{"type":"https://gateway.example/errors/1","code":"wrong-state"}`, code: problem.Forbidden},
 		{name: "no code", status: 404, contentType: ours, body: `{"title":"x"}`, code: problem.NotFound},
 		{name: "a code that is no string", status: 404, contentType: ours, body: `{"code":1}`, code: problem.NotFound},
 		{name: "cut off", status: 503, contentType: ours, body: `{"code":"overl`, code: problem.Unavailable, wait: time.Second},
