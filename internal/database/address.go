@@ -16,18 +16,29 @@
 //
 // Any number of processes share a PostgreSQL database. A [Postgres] is a pool of
 // connections; transactions are READ COMMITTED and lock the rows that they
-// decide on, in one order everywhere. One that deadlocks all the same, or that
+// decide on, in one order everywhere: a statement after the lock sees what
+// whoever had it before has committed. One that deadlocks all the same, or that
 // meets a row which another one has just made, is run again. The address is read
 // again whenever a connection is opened, so that credentials may change while a
 // process runs.
+//
+// # Migrations
+//
+// A schema is made by numbered files in the binary, each applied once, in order,
+// by one process at a time. The owner of an SQLite file applies them when it
+// opens it. On PostgreSQL an old and a new version of a service run side by side
+// while one replaces the other. So a command of its own applies them first, the
+// services only wait for it ([Migrations.WaitForSchema]), and a migration takes
+// nothing away that the version before still uses.
 //
 // # Errors
 //
 // An error of the database itself (a full disk, a failing device, a lock that
 // can't be had) is an unavailable problem that wraps its cause: the transaction
 // was rolled back, or nobody knows ([ErrCommitUnknown]), and either way the
-// request may be sent again. Whatever else a transaction's function returns
-// passes through.
+// request may be sent again. A problem that a transaction's function returns
+// passes through, as does the end of its context; any other error of the
+// function is taken for the database's.
 package database
 
 import (

@@ -22,8 +22,10 @@
 // Retries are also how an overload becomes an outage that outlives its cause
 // (Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021). So
 // all callers of a process share a budget: retries are at most a tenth of the
-// requests plus ten a second. There is one loop, here, for every wire; libraries'
-// own retries are off, because two loops multiply.
+// requests plus ten a second. What the settler sends again is paced by its lease
+// and counted apart ([Caller.Resend]). There is one loop, here, for every wire;
+// libraries' own retries are off, because two loops multiply. And what is in
+// flight is bounded ([Caller.Enter]): above that nothing is begun.
 //
 // # The breaker looks at connecting only
 //

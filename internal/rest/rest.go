@@ -7,9 +7,10 @@
 // A [Server] gives each request an id (the caller's, if it is one), a deadline
 // (what the caller says is left, within bounds), a place among those in flight,
 // and one line in the log when it is answered. A handler returns an error and
-// the server turns it into a problem; what has no problem in it, and every panic,
-// becomes "internal", with its cause in the log and not in the answer. Routes
-// that do not exist and methods that are not allowed are problems like any other.
+// the server turns it into a problem: a deadline that passed is
+// "deadline-exceeded"; what else has no problem in it, and every panic, becomes
+// "internal", with its cause in the log and not in the answer. Routes that do not
+// exist and methods that are not allowed are problems like any other.
 //
 // # Shedding
 //

@@ -18,6 +18,16 @@
 // It never asks the other service, for otherwise one that is down would take
 // down the one that could still answer. /metrics is for Prometheus.
 //
+// # Logs and metrics
+//
+// Logs go to standard error: a JSON object a line, or text where somebody
+// watches. Each exchange has one line, with its request id, its outcome and how
+// long it took, and with the cause where something went wrong; the request id
+// joins the lines of both services. What a request says, and a password, is in
+// no line. [Metrics] counts the same exchanges, those that the service answered
+// (role responder) and those that it made (role caller), by labels whose values
+// nobody outside can make up.
+//
 // # Starting and stopping
 //
 // What is started last is stopped first, each step named and all of them within
