@@ -42,6 +42,7 @@
 package database
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -108,7 +109,7 @@ func EncodeCursor(key ...any) string {
 }
 
 // DecodeCursor reads what [EncodeCursor] made into pointers; anything else is
-// an invalid problem.
+// an invalid problem. So is NUL, which PostgreSQL has no text with.
 func DecodeCursor(cursor string, key ...any) error {
 	text, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
 	if err == nil {
@@ -120,7 +121,8 @@ func DecodeCursor(cursor string, key ...any) error {
 			err = json.Unmarshal(parts[i], key[i])
 		}
 	}
-	if err != nil {
+	// The same key can be written in many ways, null among them; ours is one.
+	if err != nil || EncodeCursor(key...) != cursor || bytes.Contains(text, []byte(`\u0000`)) {
 		var f problem.Fields
 		f.Add("query:cursor", "is none that a list of ours gave")
 		return f.Err()

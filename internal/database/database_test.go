@@ -226,7 +226,8 @@ func TestCursors(t *testing.T) {
 	if err := DecodeCursor(EncodeCursor(int64(1)<<60, "a\"b"), &at, &id); err != nil || at != 1<<60 || id != "a\"b" {
 		t.Errorf("got %d, %q, %v", at, id, err)
 	}
-	for _, bad := range []string{"!", "e30", EncodeCursor("a", "b"), EncodeCursor(1), EncodeCursor(1, "b", 2), "W10="} {
+	for _, bad := range []string{"!", "e30", EncodeCursor("a", "b"), EncodeCursor(1), EncodeCursor(1, "b", 2), "W10=",
+		EncodeCursor(nil, nil), EncodeCursor(1, "b\x00"), "WyAxLCAiYSIgXQ" /* [ 1, "a" ] */} {
 		if err := DecodeCursor(bad, &at, &id); problem.CodeOf(err) != problem.Invalid {
 			t.Errorf("%q: %v", bad, err)
 		}
