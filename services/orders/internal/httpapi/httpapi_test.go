@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -20,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"roundtrip/contracts/openapi"
 	"roundtrip/internal/database"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
 	"roundtrip/services/orders/internal/order"
 	"roundtrip/services/orders/internal/store"
+	"roundtrip/test/resttest"
 )
 
 // fakeInventory answers as its functions say; where one is nil, everything is
@@ -76,8 +77,7 @@ func (g *fakeGate) Away() bool { return g.away }
 
 // service is orders' API on a real store, and what is around it.
 type service struct {
-	url       string
-	client    *http.Client
+	resttest.Client
 	inventory *fakeInventory
 	gate      *fakeGate
 	store     *store.SQLite
@@ -101,77 +101,33 @@ func start(t testing.TB) *service {
 	Register(server, order.NewProtocol(s.store, s.inventory, s.gate, func(string) {}))
 	listening := httptest.NewServer(server)
 	t.Cleanup(listening.Close)
-	s.url, s.client = listening.URL, &http.Client{Transport: checked(t)}
+	s.Client = resttest.Client{URL: listening.URL, Contract: openapi.Orders()}
 	return s
 }
 
-// response is what came back, with its body decoded.
+// response is what came back, with its order decoded.
 type response struct {
-	status int
-	header http.Header
-	body   string
-	order  struct {
-		ID            string
-		State         string
-		Version       int64
-		Total         int64
-		Lines         []map[string]any
-		HoldExpiresAt string         `json:"hold_expires_at"`
-		CreatedAt     string         `json:"created_at"`
-		Intent        map[string]any `json:"intent"`
-		LastOperation map[string]any `json:"last_operation"`
-	}
-	problem problem.Problem
+	resttest.Response
+	order orderView
 }
 
-// call makes one request; headers are pairs of a name and a value. A request
-// with a body says that it is JSON unless the headers say otherwise.
+type orderView struct {
+	ID            string
+	State         string
+	Version       int64
+	Total         int64
+	Lines         []map[string]any
+	HoldExpiresAt string         `json:"hold_expires_at"`
+	CreatedAt     string         `json:"created_at"`
+	Intent        map[string]any `json:"intent"`
+	LastOperation map[string]any `json:"last_operation"`
+}
+
 func (s *service) call(t testing.TB, method, path, body string, headers ...string) response {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body != "" {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	request.Header.Set("Request-Timeout-Ms", "5000") // the machine may be busy
-	for i := 0; i < len(headers); i += 2 {
-		if headers[i] == "Request-Timeout-Ms" {
-			request.Header.Del("Request-Timeout-Ms")
-		}
-		if headers[i] == "Content-Type" {
-			request.Header.Del("Content-Type")
-		}
-		if headers[i+1] != "" || headers[i] != "Content-Type" {
-			request.Header.Add(headers[i], headers[i+1])
-		}
-	}
-	got, err := s.client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer got.Body.Close()
-	text, err := io.ReadAll(got.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := response{status: got.StatusCode, header: got.Header, body: string(text)}
-	var into any = &r.order
-	if got.StatusCode >= 400 {
-		into = &r.problem
-		if media := got.Header.Get("Content-Type"); media != problem.MediaType {
-			t.Errorf("%s %s: a %d of type %q", method, path, got.StatusCode, media)
-		}
-		if method == http.MethodHead {
-			return r
-		}
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		t.Errorf("%s %s: %d %s: %v", method, path, got.StatusCode, text, err)
-	}
-	if r.problem.Code != "" && r.problem.Code.HTTPStatus() != got.StatusCode {
-		t.Errorf("%s %s: %s with status %d", method, path, r.problem.Code, got.StatusCode)
+	r := response{Response: s.Call(t, method, path, body, headers...)}
+	if r.Status < 400 {
+		r.order = resttest.Decode[orderView](t, r.Response)
 	}
 	return r
 }
@@ -179,19 +135,17 @@ func (s *service) call(t testing.TB, method, path, body string, headers ...strin
 // want checks an answer's status and what else is always true of it.
 func (r response) want(t testing.TB, what string, status int, code problem.Code) {
 	t.Helper()
-	if r.status != status || r.problem.Code != code {
-		t.Errorf("%s: %d %s, want %d %s", what, r.status, r.body, status, code)
-	}
+	r.Want(t, what, status, code)
 	if status < 300 && r.order.Version > 0 {
-		if etag := r.header.Get("ETag"); etag != fmt.Sprintf("%q", fmt.Sprint(r.order.Version)) {
+		if etag := r.Header.Get("ETag"); etag != fmt.Sprintf("%q", fmt.Sprint(r.order.Version)) {
 			t.Errorf("%s: the ETag of version %d is %s", what, r.order.Version, etag)
 		}
 	}
 	wait := status == http.StatusAccepted || code.Retry() == problem.After && code != ""
-	if got := r.header.Get("Retry-After"); wait != (got == "1") {
+	if got := r.Header.Get("Retry-After"); wait != (got == "1") {
 		t.Errorf("%s: Retry-After is %q", what, got)
 	}
-	if r.header.Get("X-Request-Id") == "" {
+	if r.Header.Get("X-Request-Id") == "" {
 		t.Errorf("%s: the answer has no request id", what)
 	}
 }
@@ -244,13 +198,13 @@ func TestAnOrderGoesItsWay(t *testing.T) {
 	s := start(t)
 	placed := s.call(t, "PUT", "/v1/orders/a", body)
 	placed.want(t, "place", 201, "")
-	if placed.header.Get("Location") != "/v1/orders/a" {
-		t.Errorf("it is at %q", placed.header.Get("Location"))
+	if placed.Header.Get("Location") != "/v1/orders/a" {
+		t.Errorf("it is at %q", placed.Header.Get("Location"))
 	}
 	o := placed.order
 	if o.ID != "a" || o.State != "placed" || o.Total != 6*255 || o.Intent != nil ||
 		!reflect.DeepEqual(o.LastOperation, map[string]any{"operation": "place", "seq": 1.0, "outcome": "done"}) {
-		t.Errorf("placed is %s", placed.body)
+		t.Errorf("placed is %s", placed.Body)
 	}
 	times := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
 	if !times.MatchString(o.CreatedAt) || !times.MatchString(o.HoldExpiresAt) {
@@ -262,8 +216,8 @@ func TestAnOrderGoesItsWay(t *testing.T) {
 	for _, c := range []struct{ method, path, body string }{{"PUT", "/v1/orders/a", body}, {"GET", "/v1/orders/a", ""}} {
 		again := s.call(t, c.method, c.path, c.body)
 		again.want(t, c.method, 200, "")
-		if again.body != placed.body {
-			t.Errorf("%s gives\n%s, want\n%s", c.method, again.body, placed.body)
+		if again.Body != placed.Body {
+			t.Errorf("%s gives\n%s, want\n%s", c.method, again.Body, placed.Body)
 		}
 	}
 	asked := s.inventory.asked.Load()
@@ -275,22 +229,22 @@ func TestAnOrderGoesItsWay(t *testing.T) {
 	amended := s.call(t, "PUT", "/v1/orders/a/lines", otherLines)
 	amended.want(t, "amend", 200, "")
 	if amended.order.Total != 7*255 || len(amended.order.Lines) != 1 {
-		t.Errorf("amended is %s", amended.body)
+		t.Errorf("amended is %s", amended.Body)
 	}
 	for _, step := range []struct{ operation, state string }{{"confirm", "confirmed"}, {"cancel", "cancelled"}} {
 		first := s.call(t, "POST", "/v1/orders/a/"+step.operation, "")
 		first.want(t, step.operation, 200, "")
 		again := s.call(t, "POST", "/v1/orders/a/"+step.operation, "")
 		again.want(t, step.operation+" again", 200, "")
-		if first.order.State != step.state || again.body != first.body || first.order.HoldExpiresAt != "" {
-			t.Errorf("%s: %s, and again %s", step.operation, first.body, again.body)
+		if first.order.State != step.state || again.Body != first.Body || first.order.HoldExpiresAt != "" {
+			t.Errorf("%s: %s, and again %s", step.operation, first.Body, again.Body)
 		}
 	}
 	s.call(t, "POST", "/v1/orders/a/confirm", "").want(t, "confirm what is cancelled", 409, problem.WrongState)
 	s.call(t, "PUT", "/v1/orders/a/lines", otherLines).want(t, "amend what is cancelled", 409, problem.WrongState)
 	repeat := s.call(t, "PUT", "/v1/orders/a", body)
 	if repeat.want(t, "a late repeat of place", 200, ""); repeat.order.State != "cancelled" {
-		t.Errorf("a late repeat got %s", repeat.body)
+		t.Errorf("a late repeat got %s", repeat.Body)
 	}
 }
 
@@ -305,17 +259,17 @@ func TestAShortageIsToldInFullAndKept(t *testing.T) {
 	}
 	first := s.call(t, "PUT", "/v1/orders/a", body)
 	first.want(t, "place", 409, problem.InsufficientStock)
-	if len(first.problem.Shortages) != 2 {
-		t.Errorf("got %s", first.body)
+	if len(first.Problem.Shortages) != 2 {
+		t.Errorf("got %s", first.Body)
 	}
 	again := s.call(t, "PUT", "/v1/orders/a", body)
-	if again.want(t, "place again", 409, problem.InsufficientStock); again.body != first.body {
-		t.Errorf("again it is %s", again.body)
+	if again.want(t, "place again", 409, problem.InsufficientStock); again.Body != first.Body {
+		t.Errorf("again it is %s", again.Body)
 	}
 	o := s.call(t, "GET", "/v1/orders/a", "")
 	o.want(t, "get", 200, "")
 	if o.order.State != "rejected" || o.order.LastOperation["outcome"] != "rejected" || o.order.LastOperation["problem"] == nil {
-		t.Errorf("it is %s", o.body)
+		t.Errorf("it is %s", o.Body)
 	}
 	s.call(t, "POST", "/v1/orders/a/cancel", "").want(t, "cancel what is rejected", 409, problem.WrongState)
 }
@@ -329,7 +283,7 @@ func TestWhatIsNotKnownYetIsAccepted(t *testing.T) {
 	first := s.call(t, "PUT", "/v1/orders/a", body)
 	first.want(t, "place", 202, "")
 	if in := first.order.Intent; first.order.State != "pending" || in["operation"] != "place" || in["seq"] != 1.0 || in["since"] != first.order.CreatedAt {
-		t.Errorf("it is %s", first.body)
+		t.Errorf("it is %s", first.Body)
 	}
 	s.call(t, "PUT", "/v1/orders/a", body).want(t, "place again", 202, "")
 	s.call(t, "GET", "/v1/orders/a", "").want(t, "get", 200, "")
@@ -337,7 +291,7 @@ func TestWhatIsNotKnownYetIsAccepted(t *testing.T) {
 	s.inventory.put = nil
 	settled := s.call(t, "PUT", "/v1/orders/a", body)
 	if settled.want(t, "place once it is back", 200, ""); settled.order.State != "placed" {
-		t.Errorf("it is %s", settled.body)
+		t.Errorf("it is %s", settled.Body)
 	}
 }
 
@@ -372,12 +326,12 @@ func TestAKeyMakesOneOrder(t *testing.T) {
 	first.want(t, "place", 201, "")
 	// UUIDv5 of "0:536365" in a namespace that may never change.
 	const derivedID = "3be87009-0ec7-5144-86ed-b3d237b3f16a"
-	if first.header.Get("Location") != "/v1/orders/"+first.order.ID || first.order.ID != derivedID {
-		t.Errorf("the order is %s at %s, want %s", first.order.ID, first.header.Get("Location"), derivedID)
+	if first.Header.Get("Location") != "/v1/orders/"+first.order.ID || first.order.ID != derivedID {
+		t.Errorf("the order is %s at %s, want %s", first.order.ID, first.Header.Get("Location"), derivedID)
 	}
 	again := s.call(t, "POST", "/v1/orders", body, "Idempotency-Key", "536365")
-	if again.want(t, "again", 200, ""); again.body != first.body {
-		t.Errorf("again it is %s", again.body)
+	if again.want(t, "again", 200, ""); again.Body != first.Body {
+		t.Errorf("again it is %s", again.Body)
 	}
 	s.call(t, "POST", "/v1/orders", strings.Replace(body, "6", "7", 1), "Idempotency-Key", "536365").want(t, "another content", 422, problem.KeyReused)
 	s.call(t, "PUT", "/v1/orders/"+derivedID, body).want(t, "by its id", 200, "")
@@ -409,7 +363,7 @@ func TestTwiceAtOnceIsOneOrder(t *testing.T) {
 				all.Go(func() {
 					// On a busy machine an answer may come too late; then a caller asks again.
 					for range 20 {
-						if answers[i] = s.call(t, c.method, c.path, body, c.headers...); answers[i].status < 202 {
+						if answers[i] = s.call(t, c.method, c.path, body, c.headers...); answers[i].Status < 202 {
 							return
 						}
 					}
@@ -418,11 +372,11 @@ func TestTwiceAtOnceIsOneOrder(t *testing.T) {
 			all.Wait()
 			created := 0
 			for _, r := range answers {
-				if r.status == 201 {
+				if r.Status == 201 {
 					created++
 				}
-				if r.status > 201 || r.body != answers[0].body {
-					t.Errorf("got %d\n%s and\n%s", r.status, r.body, answers[0].body)
+				if r.Status > 201 || r.Body != answers[0].Body {
+					t.Errorf("got %d\n%s and\n%s", r.Status, r.Body, answers[0].Body)
 				}
 			}
 			if created > 1 {
@@ -507,8 +461,8 @@ func TestLists(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	empty := s.call(t, "GET", "/v1/orders", "")
-	if empty.want(t, "an empty list", 200, ""); empty.body != `{"orders":[]}` {
-		t.Errorf("an empty list is %s", empty.body)
+	if empty.want(t, "an empty list", 200, ""); empty.Body != `{"orders":[]}` {
+		t.Errorf("an empty list is %s", empty.Body)
 	}
 	var want []string
 	for i := range 7 {
@@ -525,7 +479,7 @@ func TestLists(t *testing.T) {
 			Orders []struct{ ID string }
 			Next   string `json:"next_cursor"`
 		}
-		if err := json.Unmarshal([]byte(r.body), &page); err != nil {
+		if err := json.Unmarshal([]byte(r.Body), &page); err != nil {
 			t.Fatal(err)
 		}
 		for _, o := range page.Orders {
@@ -579,13 +533,13 @@ func TestWhatInventorySays(t *testing.T) {
 		"/v1/availability?sku=a&sku=b&sku=a": `{"levels":[{"sku":"b","location":"main","available":3}]}`,
 	} {
 		r := s.call(t, "GET", path, "")
-		if r.want(t, path, 200, ""); r.body != want {
-			t.Errorf("%s: %s, want %s", path, r.body, want)
+		if r.want(t, path, 200, ""); r.Body != want {
+			t.Errorf("%s: %s, want %s", path, r.Body, want)
 		}
 	}
 	s.inventory.stock = func([]string) ([]order.Level, error) { return nil, nil }
-	if r := s.call(t, "GET", "/v1/availability?sku=a", ""); r.status != 200 || r.body != `{"levels":[]}` {
-		t.Errorf("no level: %d %s", r.status, r.body)
+	if r := s.call(t, "GET", "/v1/availability?sku=a", ""); r.Status != 200 || r.Body != `{"levels":[]}` {
+		t.Errorf("no level: %d %s", r.Status, r.Body)
 	}
 	s.inventory.reservation = func(string) (order.Reservation, error) { return order.Reservation{ID: "b"}, nil }
 	s.call(t, "GET", "/v1/orders/a/reservation", "").want(t, "another's reservation", 503, problem.Unavailable)
@@ -612,8 +566,8 @@ func TestWhatInventorySays(t *testing.T) {
 	broken := problem.Wrap(errors.Join(order.ErrUnexplained, errors.New("garbage")), problem.Internal, "")
 	s.inventory.stock = func([]string) ([]order.Level, error) { return nil, broken }
 	r := s.call(t, "GET", "/v1/availability?sku=a", "")
-	if r.want(t, "garbage", 503, problem.Unavailable); strings.Contains(r.body, "garbage") {
-		t.Errorf("an inner error got out: %s", r.body)
+	if r.want(t, "garbage", 503, problem.Unavailable); strings.Contains(r.Body, "garbage") {
+		t.Errorf("an inner error got out: %s", r.Body)
 	}
 	s.call(t, "GET", "/v1/orders/none/reservation", "").want(t, "no such order", 404, problem.NotFound)
 	s.gate.full = true
