@@ -256,6 +256,8 @@ func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
 		"a method that does not exist": {send("DELETE", "/v1/stock", "", ""),
 			respond(405, header{"Content-Type": "application/problem+json", "X-Request-Id": "r", "Allow": "GET"}, noRoute), ""},
 		"a method that does not exist, without Allow": {send("DELETE", "/v1/stock", "", ""), respond(405, problem, noRoute), "Allow"},
+		"a method that a longer path has": {send("PUT", "/v1/reservations", "", ""),
+			respond(405, header{"Content-Type": "application/problem+json", "X-Request-Id": "r", "Allow": "GET"}, noRoute), ""},
 		"HEAD":                {send("HEAD", "/v1/stock", "", ""), respond(405, header{"X-Request-Id": "r", "Allow": "GET"}, ""), ""},
 		"HEAD, served":        {send("HEAD", "/v1/stock", "", ""), respond(200, json, ""), "status is not documented"},
 		"a SKU called import": {get("/v1/stock/import"), respond(200, json, levels), ""},
