@@ -35,7 +35,7 @@ const (
 // invalid UTF-8, NUL characters and numbers that are no plain integers in range
 // are invalid, each with a pointer to it.
 func Decode[T any](c echo.Context, v *T) error {
-	if err := wantMedia(c.Request(), echo.MIMEApplicationJSON); err != nil {
+	if _, err := Media(c, echo.MIMEApplicationJSON); err != nil {
 		return err
 	}
 	body, err := readBody(c)
@@ -56,16 +56,18 @@ func NoBody(c echo.Context) error {
 	return f.Err()
 }
 
-// wantMedia checks the content type. No operation takes a compressed body.
-func wantMedia(r *http.Request, want string) error {
-	media, parameters, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
+// Media is the content type of a request, which must be one of those wanted, in
+// UTF-8. No operation takes a compressed body.
+func Media(c echo.Context, wanted ...string) (string, error) {
+	header := c.Request().Header
+	media, parameters, err := mime.ParseMediaType(header.Get(echo.HeaderContentType))
 	charset, hasCharset := parameters["charset"]
-	encoding := r.Header.Get(echo.HeaderContentEncoding)
-	if err != nil || media != want || hasCharset && !strings.EqualFold(charset, "utf-8") ||
+	encoding := header.Get(echo.HeaderContentEncoding)
+	if err != nil || !slices.Contains(wanted, media) || hasCharset && !strings.EqualFold(charset, "utf-8") ||
 		encoding != "" && encoding != "identity" {
-		return problem.New(problem.UnsupportedMedia, "The body must be %s in UTF-8, not compressed.", want)
+		return "", problem.New(problem.UnsupportedMedia, "The body must be %s in UTF-8, not compressed.", strings.Join(wanted, " or "))
 	}
-	return nil
+	return media, nil
 }
 
 // readBody reads a body of at most MaxBody bytes by the request's deadline.

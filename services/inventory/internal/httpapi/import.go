@@ -6,7 +6,6 @@ import (
 	"encoding/csv"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -66,7 +65,7 @@ func (a api) importStock(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	next, err := rowsOf(c.Request())
+	next, err := rowsOf(c)
 	if err != nil {
 		return err
 	}
@@ -150,15 +149,15 @@ func writeLine(out io.Writer, v any) {
 	_, _ = out.Write(append(line, '\n')) // a sender that does not read the report still gets its rows imported
 }
 
-func rowsOf(r *http.Request) (rowReader, error) {
-	media, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
-	switch {
-	case err == nil && media == mediaCSV && r.Header.Get(echo.HeaderContentEncoding) == "":
-		return csvRows(r.Body)
-	case err == nil && media == mediaNDJSON && r.Header.Get(echo.HeaderContentEncoding) == "":
-		return ndjsonRows(r.Body), nil
+func rowsOf(c echo.Context) (rowReader, error) {
+	media, err := rest.Media(c, mediaCSV, mediaNDJSON)
+	if err != nil {
+		return nil, err
 	}
-	return nil, problem.New(problem.UnsupportedMedia, "The body must be %s or %s, not compressed.", mediaCSV, mediaNDJSON)
+	if media == mediaCSV {
+		return csvRows(c.Request().Body)
+	}
+	return ndjsonRows(c.Request().Body), nil
 }
 
 // csvRows reads CSV (RFC 4180) whose first row names the columns.
