@@ -1,0 +1,17 @@
+package httpapi
+
+import (
+	"log/slog"
+	"testing"
+
+	"roundtrip/contracts/openapi"
+	"roundtrip/internal/rest"
+	"roundtrip/test/resttest"
+)
+
+func TestWhatIsServedIsWhatIsDocumented(t *testing.T) {
+	t.Parallel()
+	server := rest.New(rest.Options{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1})
+	Register(server, nil)
+	resttest.WantRoutes(t, server.Routes(), openapi.Inventory())
+}
