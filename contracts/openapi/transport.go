@@ -51,8 +51,9 @@ type transport struct {
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	route, parameters, err := t.document.router.FindRoute(r)
 	// The router takes /v1/reservations for /v1/reservations/{id} with an empty id,
-	// where the one has not got the method that the other has.
-	if err != nil || slices.Contains(slices.Collect(maps.Values(parameters)), "") {
+	// where the one has not got the method that the other has; and /v1/stock/ for
+	// /v1/stock.
+	if err != nil || slices.Contains(slices.Collect(maps.Values(parameters)), "") || strings.HasSuffix(r.URL.Path, "/") {
 		route = t.document.nowhere
 	}
 	report := func(what string, err error) {

@@ -249,6 +249,7 @@ func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
 		"a problem of another operation": {get("/v1/stock"), respond(404, problem, missing), "status is not documented"},
 
 		"a path that does not exist":         {get("/v2/stock"), respond(404, problem, missing), ""},
+		"a path with a slash after it":       {get("/v1/stock/"), respond(404, problem, missing), ""},
 		"an id that can't be one":            {get("/v1/reservations/a%2Fb"), respond(400, problem, wrong), ""},
 		"a path that does not exist, served": {get("/v2/stock"), respond(200, json, levels), "status is not documented"},
 		"a path that does not exist, failed": {get("/v2/stock"), respond(500, problem, missing), "status is not documented"},
