@@ -146,6 +146,10 @@ const callKey = "rest.call"
 func (s *Server) Handle(method, path, operation string, handler echo.HandlerFunc, options ...RouteOption) {
 	s.routes = append(s.routes, Route{method, path, operation})
 	s.echo.Add(method, path, func(c echo.Context) error {
+		// To Echo a parameter at the end of a path is all that follows.
+		if strings.Count(c.Request().URL.EscapedPath(), "/") != strings.Count(path, "/") {
+			return echo.ErrNotFound
+		}
 		call := c.Get(callKey).(*call)
 		call.operation = operation
 		for _, option := range options {

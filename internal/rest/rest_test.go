@@ -197,6 +197,7 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 	s := serve(t, Options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/things/:id", "GetThing", ok)
 		s.Handle(http.MethodPut, "/things/:id", "PutThing", decodes)
+		s.Handle(http.MethodGet, "/leaves/:id", "GetLeaf", ok)
 		s.Handle(http.MethodPost, "/things/:id/stop", "StopThing", func(c echo.Context) error {
 			return NoBody(c)
 		})
@@ -227,6 +228,8 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		{name: "no such path", method: "GET", path: "/nothing", code: problem.NotFound},
 		{name: "the root", method: "GET", path: "/", code: problem.NotFound},
 		{name: "a path too long", method: "GET", path: "/things/1/2/3", code: problem.NotFound},
+		{name: "a path too long, after a parameter", method: "GET", path: "/leaves/1/2", code: problem.NotFound},
+		{name: "a slash after a parameter", method: "GET", path: "/leaves/1/", code: problem.NotFound},
 		{name: "dots", method: "GET", path: "/things/../../etc/passwd", code: problem.NotFound},
 		{name: "another method", method: "DELETE", path: "/things/1", code: problem.MethodNotAllowed},
 		{name: "a method that is served elsewhere", method: "POST", path: "/things/1", code: problem.MethodNotAllowed},
