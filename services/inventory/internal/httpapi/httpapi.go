@@ -74,18 +74,26 @@ type requestLine struct {
 	Quantity int64   `json:"quantity"`
 }
 
-func (r putRequest) command(id string) stock.Put {
+// command is what the body asks for. Here, and not in the domain, one can tell
+// what was given in vain: an empty list of lines from none, a hold of 0 from none.
+func (r putRequest) command(id string) (stock.Put, error) {
 	put := stock.Put{ID: id, Seq: r.Seq, State: stock.State(r.State)}
 	for _, l := range r.Lines {
 		put.Lines = append(put.Lines, stock.Line{SKU: l.SKU, Location: or(l.Location, stock.MainLocation), Quantity: l.Quantity})
 	}
-	switch {
-	case r.HoldSeconds != nil:
-		put.HoldSeconds = *r.HoldSeconds
-	case put.State == stock.Held:
-		put.HoldSeconds = stock.DefaultHold
+	var f problem.Fields
+	switch put.State {
+	case stock.Held:
+		put.HoldSeconds = or(r.HoldSeconds, stock.DefaultHold)
+	case stock.Committed, stock.Released:
+		if r.Lines != nil {
+			f.Add("/lines", "may only be given with state %q", stock.Held)
+		}
+		if r.HoldSeconds != nil {
+			f.Add("/hold_seconds", "may only be given with state %q", stock.Held)
+		}
 	}
-	return put
+	return put, f.Err()
 }
 
 func (a api) putReservation(c echo.Context) error {
@@ -96,7 +104,10 @@ func (a api) putReservation(c echo.Context) error {
 	if err := rest.Decode(c, &body); err != nil {
 		return err
 	}
-	put := body.command(rest.ID(c, "id"))
+	put, err := body.command(rest.ID(c, "id"))
+	if err != nil {
+		return err
+	}
 	// What finishes an order gives stock or places back, so it is shed last.
 	if err := rest.Admit(c, put.State != stock.Held); err != nil {
 		return err
