@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
@@ -162,7 +163,8 @@ func rowsOf(c echo.Context) (rowReader, error) {
 
 // csvRows reads CSV (RFC 4180) whose first row names the columns.
 func csvRows(body io.Reader) (rowReader, error) {
-	rows := csv.NewReader(&rowLimit{in: body})
+	limit := &rowLimit{in: body}
+	rows := csv.NewReader(limit)
 	rows.ReuseRecord = true
 	header, err := rows.Read()
 	if errors.Is(err, io.EOF) {
@@ -190,6 +192,7 @@ func csvRows(body io.Reader) (rowReader, error) {
 		return nil, err
 	}
 	return func() (importRow, error) {
+		limit.row = 0
 		record, err := rows.Read()
 		if errors.Is(err, csv.ErrFieldCount) {
 			return importRow{err: invalidRow("", "has %d fields, not %d", len(record), len(header))}, nil
@@ -197,10 +200,14 @@ func csvRows(body io.Reader) (rowReader, error) {
 		if err != nil {
 			return importRow{}, brokenOff(err, "a row can't be read")
 		}
+		var f problem.Fields
 		field := func(name string) string {
 			i, ok := place[name]
 			if !ok {
 				return ""
+			}
+			if !utf8.ValidString(record[i]) || strings.ContainsRune(record[i], 0) {
+				f.Add("/"+name, "must be UTF-8 without NUL")
 			}
 			return strings.ToValidUTF8(strings.Clone(record[i]), "\ufffd")
 		}
@@ -208,12 +215,11 @@ func csvRows(body io.Reader) (rowReader, error) {
 		if row.Location == "" {
 			row.Location = stock.MainLocation
 		}
-		if strings.ContainsRune(row.Name, 0) {
-			row.err = invalidRow("/name", "must not contain NUL")
+		onHand, err := strconv.ParseUint(field("on_hand"), 10, 63)
+		if err != nil {
+			f.Add("/on_hand", "must be an integer, written with digits only")
 		}
-		if row.OnHand, err = strconv.ParseInt(field("on_hand"), 10, 64); err != nil {
-			row.err = invalidRow("/on_hand", "must be an integer, written with digits only")
-		}
+		row.OnHand, row.err = int64(onHand), f.Err()
 		return row, nil
 	}, nil
 }
@@ -270,22 +276,19 @@ func brokenOff(err error, what string) error {
 
 var errRowTooLong = errors.New("row too long")
 
-// rowLimit refuses a stream without a line break for too long: a CSV reader
-// would keep all of it in memory.
+// rowLimit refuses a row that is too long: a CSV reader keeps all of it in
+// memory, however many lines a quoted field has.
 type rowLimit struct {
-	in  io.Reader
-	run int
+	in io.Reader
+	// row counts what was read since the last row was complete.
+	row int
 }
 
 func (l *rowLimit) Read(p []byte) (int, error) {
-	n, err := l.in.Read(p)
-	for _, b := range p[:n] {
-		if l.run++; b == '\n' {
-			l.run = 0
-		}
-	}
-	if l.run > maxRow {
+	if l.row > maxRow {
 		return 0, errRowTooLong
 	}
+	n, err := l.in.Read(p)
+	l.row += n
 	return n, err
 }
