@@ -134,3 +134,16 @@ func Reads(path string) []Hostile {
 	}
 	return all
 }
+
+// FuzzQuery sends a query that may be anything: it has to be answered with a
+// list, or with what is wrong with it.
+func FuzzQuery(t *testing.T, c Client, list, query string) {
+	t.Helper()
+	if strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) {
+		return // what no URL has, net/http does not send
+	}
+	r := c.Call(t, http.MethodGet, list+"?"+query, "")
+	if r.Status != http.StatusOK && (r.Problem.Code != problem.Invalid || len(r.Problem.Errors) == 0) {
+		t.Errorf("%s?%q: %d %s", list, query, r.Status, r.Body)
+	}
+}
