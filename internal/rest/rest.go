@@ -210,7 +210,7 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 			// when a write fails.
 			err = errors.Join(context.Canceled, err)
 		}
-		p := asProblem(err)
+		p := AsProblem(err)
 		if p != nil && !committed {
 			writeProblem(c, p)
 		}
@@ -339,8 +339,8 @@ func outcome(status int, p *problem.Problem) string {
 	return string(p.Code)
 }
 
-// asProblem reads a handler's error; nil for none.
-func asProblem(err error) *problem.Problem {
+// AsProblem is the problem that a handler's error is answered with; nil for none.
+func AsProblem(err error) *problem.Problem {
 	var fromEcho *echo.HTTPError
 	var p *problem.Problem
 	switch {

@@ -89,10 +89,16 @@ func (a api) importStock(c echo.Context) error {
 			continue
 		}
 		if !errors.Is(err, io.EOF) {
-			total.Problem = problem.From(err)
+			total.Problem = rest.AsProblem(err)
 		}
 		writeLine(out, total)
-		return out.Flush()
+		err = out.Flush()
+		_ = control.Flush()
+		// What is left of a stream that can't be read is taken for as long as a pause
+		// may be. net/http loses the end of the report where a body that is answered
+		// while it is read is not read to its end.
+		_, _ = io.Copy(io.Discard, c.Request().Body)
+		return err
 	}
 }
 
@@ -131,7 +137,7 @@ func (a api) importBatch(ctx context.Context, rows []importRow, out io.Writer, t
 		total.Rows++
 		switch {
 		case err != nil:
-			report.Outcome, report.Problem = "rejected", problem.From(err)
+			report.Outcome, report.Problem = "rejected", rest.AsProblem(err)
 			total.Rejected++
 		case report.Outcome == "done":
 			total.Done++
