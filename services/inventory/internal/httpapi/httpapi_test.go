@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net/http/httptest"
 	"path/filepath"
@@ -51,9 +52,19 @@ func serve(t testing.TB, s stock.Store, maxInFlight int) resttest.Client {
 	t.Helper()
 	server := rest.New(rest.Options{Logger: slog.New(slog.DiscardHandler), MaxInFlight: maxInFlight})
 	Register(server, s)
-	listening := httptest.NewServer(server)
+	listening := httptest.NewUnstartedServer(server)
+	listening.Config.ErrorLog = log.New(complaints{t}, "", 0)
+	listening.Start()
 	t.Cleanup(listening.Close)
 	return resttest.Client{URL: listening.URL, Contract: openapi.Inventory()}
+}
+
+// complaints are what net/http logs: a panic, or a misuse of it.
+type complaints struct{ testing.TB }
+
+func (c complaints) Write(p []byte) (int, error) {
+	c.Errorf("net/http says: %s", p)
+	return len(p), nil
 }
 
 // ok is Call where the answer has to be a 200.
