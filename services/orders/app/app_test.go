@@ -17,44 +17,8 @@ import (
 	"time"
 
 	"roundtrip/internal/database"
+	"roundtrip/test/memory"
 )
-
-// memoryListener is a listener without a network: who dials gets the other end
-// of a pipe, so that virtual time may pass while somebody waits for it.
-type memoryListener struct {
-	connections chan net.Conn
-	closed      chan struct{}
-	once        sync.Once
-}
-
-func newMemoryListener() *memoryListener {
-	return &memoryListener{connections: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *memoryListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.connections:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *memoryListener) Close() error { l.once.Do(func() { close(l.closed) }); return nil }
-
-func (l *memoryListener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "memory"} }
-
-func (l *memoryListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case l.connections <- far:
-		return near, nil
-	case <-l.closed:
-		return nil, errors.New("nobody listens")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
 
 // stub is the inventory that orders asks in these tests: all is done as asked,
 // unless it is away or broken.
@@ -63,7 +27,7 @@ type stub struct {
 	away         bool
 	handler      http.HandlerFunc // instead, where it is not nil
 	reservations map[string]map[string]any
-	listener     *memoryListener
+	listener     *memory.Listener
 }
 
 func (i *stub) set(change func(*stub)) {
@@ -79,7 +43,7 @@ func (i *stub) dial(ctx context.Context, network, address string) (net.Conn, err
 	if away {
 		return nil, errors.New("it is away")
 	}
-	return i.listener.dial(ctx, network, address)
+	return i.listener.Dial(ctx, network, address)
 }
 
 func (i *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -124,11 +88,11 @@ type pair struct {
 // startPair starts both over pipes; they stop when the test ends.
 func startPair(t *testing.T) *pair {
 	t.Helper()
-	in := &stub{reservations: map[string]map[string]any{}, listener: newMemoryListener()}
+	in := &stub{reservations: map[string]map[string]any{}, listener: memory.Listen()}
 	server := &http.Server{Handler: in}
 	go func() { _ = server.Serve(in.listener) }() // until it is closed
 	t.Cleanup(func() { server.Close() })
-	listener, admin := newMemoryListener(), newMemoryListener()
+	listener, admin := memory.Listen(), memory.Listen()
 	a, err := New(t.Context(), Options{
 		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, InventoryURL: "http://inventory", Dial: in.dial,
@@ -140,19 +104,13 @@ func startPair(t *testing.T) *pair {
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{App: a, inventory: in, client: clientOf(t, listener), admin: clientOf(t, admin)}
+	p := &pair{App: a, inventory: in, client: listener.Client(), admin: admin.Client()}
 	t.Cleanup(func() {
 		p.client.CloseIdleConnections()
 		p.admin.CloseIdleConnections()
 		stop(t, a)
 	})
 	return p
-}
-
-func clientOf(t *testing.T, l *memoryListener) *http.Client {
-	transport := &http.Transport{DialContext: l.dial}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
 }
 
 func stop(t *testing.T, a *App) {
@@ -285,7 +243,7 @@ func TestInventoryIsAwayAndComesBack(t *testing.T) {
 		p := startPair(t)
 		p.want(t, "placed", p.place(t, "a"), 201, "placed")
 		p.inventory.set(func(i *stub) { i.away = true })
-		p.inventory.listener.dropAll(p)
+		p.dropAll()
 		// Recorded until the breaker knows; then refused before they are recorded.
 		recorded := 0
 		for n := range 8 {
@@ -319,7 +277,7 @@ func TestInventoryIsAwayAndComesBack(t *testing.T) {
 }
 
 // dropAll breaks the connections that orders has kept to inventory.
-func (l *memoryListener) dropAll(p *pair) {
+func (p *pair) dropAll() {
 	p.inventory.set(func(i *stub) {
 		i.handler = func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
 	})
