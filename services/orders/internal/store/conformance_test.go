@@ -2,14 +2,10 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -23,10 +19,15 @@ import (
 // database behind the store's back.
 type backend struct {
 	order.Store
+	// replicas are the stores that work on this database, the one above first:
+	// two, where a database can have more than one.
+	replicas []order.Store
 	// poison makes the database refuse every write of one order.
 	poison func(t *testing.T, id string)
 	// fill leaves the database no room to grow until free is called.
 	fill func(t *testing.T) (free func())
+	// block makes every write wait, and no read, until release is called.
+	block func(t *testing.T) (release func())
 	// dump is every row of every table, as text.
 	dump func(t *testing.T) string
 	// reopen closes the store and opens it again on the same data.
@@ -34,15 +35,15 @@ type backend struct {
 }
 
 // databases are what the suite in this file runs against: whatever keeps orders
-// has to pass it.
-var databases = map[string]func(*testing.T) backend{"sqlite": sqliteBackend}
+// has to pass it. Each makes an empty database and returns how to open it.
+var databases = map[string]func(*testing.T) (open func(*testing.T) backend){"sqlite": sqliteDatabase, "postgres": postgresDatabase}
 
 func conform(t *testing.T, test func(*testing.T, backend)) {
 	t.Parallel()
-	for name, open := range databases {
+	for name, create := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, open(t))
+			test(t, create(t)(t))
 		})
 	}
 }
@@ -50,98 +51,23 @@ func conform(t *testing.T, test func(*testing.T, backend)) {
 // conformInVirtualTime is conform where time passes at once.
 func conformInVirtualTime(t *testing.T, test func(*testing.T, backend)) {
 	t.Parallel()
-	for name, open := range databases {
+	for name, create := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			open := create(t)
 			synctest.Test(t, func(t *testing.T) { test(t, open(t)) })
 		})
 	}
 }
 
-func sqliteBackend(t *testing.T) backend {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "orders.db")
-	open := func(t *testing.T) *SQLite {
-		t.Helper()
-		s, err := OpenSQLite(t.Context(), path, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { closeStore(t, s) })
-		return s
-	}
-	s := open(t)
-	exec := func(t *testing.T, statement string) {
-		t.Helper()
-		if err := s.db.Write(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec(statement); return err }); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
-	}
-	return backend{
-		Store: s,
-		poison: func(t *testing.T, id string) {
-			t.Helper()
-			exec(t, `CREATE TRIGGER poison BEFORE INSERT ON orders WHEN NEW.id = '`+id+`'
-				BEGIN SELECT RAISE(ABORT, 'poison'); END`)
-		},
-		fill: func(t *testing.T) (free func()) {
-			t.Helper()
-			exec(t, "PRAGMA max_page_count = 1") // SQLite takes the least it can: what there is
-			return func() { exec(t, "PRAGMA max_page_count = 1000000") }
-		},
-		dump: func(t *testing.T) string { t.Helper(); return dump(t, s) },
-		reopen: func(t *testing.T) order.Store {
-			t.Helper()
-			closeStore(t, s)
-			return open(t)
-		},
-	}
-}
+// replica is one of the stores, each in its turn.
+func (b backend) replica(i int) order.Store { return b.replicas[i%len(b.replicas)] }
 
-func closeStore(t *testing.T, s *SQLite) {
+func closeStore(t *testing.T, s order.Store) {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-}
-
-func dump(t *testing.T, s *SQLite) string {
-	t.Helper()
-	var out strings.Builder
-	err := s.db.Read(t.Context(), func(tx *sql.Tx) error {
-		for _, table := range []string{"orders", "intents"} {
-			rows, err := tx.Query("SELECT * FROM " + table)
-			if err != nil {
-				return err
-			}
-			defer rows.Close()
-			columns, err := rows.Columns()
-			if err != nil {
-				return err
-			}
-			for rows.Next() {
-				values := make([]any, len(columns))
-				for i := range values {
-					values[i] = new(any)
-				}
-				if err := rows.Scan(values...); err != nil {
-					return err
-				}
-				for i, v := range values {
-					fmt.Fprintf(&out, "%s.%s=%v ", table, columns[i], *v.(*any))
-				}
-				out.WriteByte('\n')
-			}
-			if err := rows.Err(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out.String()
 }
 
 func place(id string) order.Place {
@@ -333,7 +259,7 @@ func TestWhatNobodyWaitsForIsDropped(t *testing.T) {
 func TestManyAtOnceMakeOneOrder(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		const callers = 50
-		results := atOnce(callers, func(int) order.Result { return b.Do(t.Context(), []order.Command{place("a")})[0] })
+		results := atOnce(callers, func(i int) order.Result { return b.replica(i).Do(t.Context(), []order.Command{place("a")})[0] })
 		created := 0
 		for _, r := range results {
 			if r.Err != nil || r.Seq != 1 || !reflect.DeepEqual(r.Order, results[0].Order) {
@@ -353,7 +279,7 @@ func TestOfManyDifferentOperationsAtOnceOneIsWrittenDown(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		const callers = 50
-		results := atOnce(callers, func(i int) order.Result { return b.Do(t.Context(), []order.Command{amend("a", int64(i+1))})[0] })
+		results := atOnce(callers, func(i int) order.Result { return b.replica(i).Do(t.Context(), []order.Command{amend("a", int64(i+1))})[0] })
 		var won []int64
 		for i, r := range results {
 			switch problem.CodeOf(r.Err) {
@@ -376,7 +302,7 @@ func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 		b.do(t, place("a"))
 		verdicts := []order.ReservationState{order.Held, order.Released, order.Lapsed, order.None}
 		results := atOnce(40, func(i int) order.Result {
-			return b.Do(t.Context(), []order.Command{settle("a", 1, order.PlaceOperation, verdicts[i%len(verdicts)])})[0]
+			return b.replica(i).Do(t.Context(), []order.Command{settle("a", 1, order.PlaceOperation, verdicts[i%len(verdicts)])})[0]
 		})
 		first := b.order(t, "a")
 		if first.Version != 2 || first.Intent != nil {
@@ -499,9 +425,9 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 		b.placed(t, "settled")
 		takeAll := func(before time.Time) (taken []string) {
 			var mu sync.Mutex
-			atOnce(4, func(int) bool {
+			atOnce(4, func(i int) bool {
 				for {
-					batch, err := b.TakeUnsettled(t.Context(), before, lease, 7)
+					batch, err := b.replica(i).TakeUnsettled(t.Context(), before, lease, 7)
 					if err != nil {
 						t.Error(err)
 					}
