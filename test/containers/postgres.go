@@ -195,7 +195,9 @@ func (p *Postgres) NewDatabase(ctx context.Context, schema string, migrate func(
 }
 
 func (p *Postgres) makeTemplate(ctx context.Context, template string, migrate func(address string) error) error {
-	if err := p.execute(ctx, "CREATE DATABASE "+template); err != nil {
+	// Its collation sorts unlike bytes: a list that is in the order of bytes has
+	// to ask for that.
+	if err := p.execute(ctx, "CREATE DATABASE "+template+" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8' ENCODING 'UTF8'"); err != nil {
 		return err
 	}
 	address, err := p.Address(ctx, template)
