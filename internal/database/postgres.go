@@ -99,16 +99,18 @@ func (db *Postgres) CheckDurable(ctx context.Context) error {
 // panics it is rolled back. One that met another transaction (a deadlock, or a
 // row that was just made) is run again from the start.
 func (db *Postgres) Write(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	// The caller's ctx is kept apart: that this bound has passed is the
+	// database's fault, and not told as the caller's own deadline.
+	bounded, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	for try := 1; ; try++ {
-		err := db.once(ctx, pgx.TxOptions{}, f)
+		err := db.once(bounded, pgx.TxOptions{}, f)
 		if try == maxTries || !metAnother(err) {
 			return unavailable(ctx, err)
 		}
 		select {
 		case <-time.After(rand.N(time.Duration(try) * 10 * time.Millisecond)):
-		case <-ctx.Done():
+		case <-bounded.Done():
 			return unavailable(ctx, err)
 		}
 	}
