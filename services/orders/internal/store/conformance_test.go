@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"roundtrip/internal/database"
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 )
@@ -256,6 +257,41 @@ func TestWhatNobodyWaitsForIsDropped(t *testing.T) {
 	})
 }
 
+// watched tells when it is first asked whether it is done: a batch asks that of
+// its members just before it begins.
+type watched struct {
+	context.Context
+	once  sync.Once
+	asked chan struct{}
+}
+
+func (w *watched) Err() error {
+	err := w.Context.Err()
+	w.once.Do(func() { close(w.asked) })
+	return err
+}
+
+func TestAHangUpAfterADecisionBeganChangesNothing(t *testing.T) {
+	conform(t, func(t *testing.T, b backend) {
+		b.placed(t, "a")
+		release := b.block(t)
+		b.order(t, "a") // a read waits for nobody
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &watched{Context: ctx, asked: make(chan struct{})}
+		answered := make(chan error)
+		go func() { answered <- b.Do(w, []order.Command{amend("a", 2)})[0].Err }()
+		<-w.asked
+		cancel()
+		release()
+		if err := <-answered; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if o := b.order(t, "a"); o.Intent == nil || o.Seq != 2 {
+			t.Errorf("it is %+v", o)
+		}
+	})
+}
+
 func TestManyAtOnceMakeOneOrder(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		const callers = 50
@@ -279,7 +315,9 @@ func TestOfManyDifferentOperationsAtOnceOneIsWrittenDown(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		const callers = 50
-		results := atOnce(callers, func(i int) order.Result { return b.replica(i).Do(t.Context(), []order.Command{amend("a", int64(i+1))})[0] })
+		results := atOnce(callers, func(i int) order.Result {
+			return b.replica(i).Do(t.Context(), []order.Command{amend("a", int64(i+1))})[0]
+		})
 		var won []int64
 		for i, r := range results {
 			switch problem.CodeOf(r.Err) {
@@ -411,6 +449,63 @@ func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
 		for _, cursor := range []string{"x", "bm9uZQ", "W10", "WyJhIiwiYiJd"} {
 			_, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: cursor, Limit: 4})
 			wantCode(t, "cursor "+cursor, err, problem.Invalid)
+		}
+	})
+}
+
+func TestOrdersOfOneMomentAreListedInTheOrderOfBytes(t *testing.T) {
+	conformInVirtualTime(t, func(t *testing.T, b backend) {
+		want := []string{"z", "b", "ab", "aB", "a.b", "a-b", "a", "_", "Z", "B", "A", "9", "10", "1", "00", "0"}
+		var places []order.Command
+		for _, id := range want {
+			places = append(places, place(id))
+		}
+		b.Do(t.Context(), places)
+		var got []string
+		for page := (order.Page{Limit: 3}); ; {
+			orders, next, err := b.Orders(t.Context(), "", "", page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, ids(orders)...)
+			if page.Cursor = next; next == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("they are listed as\n%q, want\n%q", got, want)
+		}
+		// Made up, and the right shape: a page, wherever it begins.
+		for at, n := range map[int64]int{-1 << 63: 0, 0: 0, 1<<63 - 1: len(want)} {
+			list, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: database.EncodeCursor(at, "x"), Limit: 50})
+			if err != nil || len(list) != n {
+				t.Errorf("before %d: %d orders (%v), want %d", at, len(list), err, n)
+			}
+		}
+	})
+}
+
+func TestAPlaceThatIsGivenUpEndsRejected(t *testing.T) {
+	conform(t, func(t *testing.T, b backend) {
+		b.do(t, place("a"))
+		for _, r := range atOnce(10, func(i int) order.Result {
+			return b.replica(i).Do(t.Context(), []order.Command{order.GiveUp{ID: "a", Seq: 1}})[0]
+		}) {
+			if r.Err != nil || r.Seq != 2 || r.Order.Intent == nil || r.Order.Intent.Operation != order.GiveUpOperation {
+				t.Errorf("got %+v", r)
+			}
+		}
+		wantCode(t, "another operation", b.Do(t.Context(), []order.Command{order.Confirm{ID: "a"}})[0].Err, problem.OperationPending)
+		b.do(t, settle("a", 1, order.PlaceOperation, order.Held)) // late
+		o := b.do(t, settle("a", 2, order.GiveUpOperation, order.Released)).Order
+		if stored := b.order(t, "a"); !reflect.DeepEqual(stored, o) || o.State != order.Rejected || o.Last.Problem.Code != problem.GivenUp {
+			t.Errorf("it is %+v, and stored as %+v", o, stored)
+		}
+		if s, err := b.Settled(t.Context(), "a", 1); err != nil || s.Outcome != order.Superseded {
+			t.Errorf("its place ended %+v, %v", s, err)
+		}
+		if s, err := b.Settled(t.Context(), "a", 2); err != nil || s.Outcome != order.Refused || s.Problem.Code != problem.GivenUp {
+			t.Errorf("its end is %+v, %v", s, err)
 		}
 	})
 }
