@@ -22,7 +22,7 @@ import (
 const (
 	user, password = "roundtrip", "roundtrip"
 	// patience is how long a server may take to start or to recover.
-	patience = 60 * time.Second
+	patience = 5 * time.Minute
 )
 
 // Postgres is a PostgreSQL server in a container. It keeps its data when it is

@@ -2,15 +2,21 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
 	"roundtrip/test/containers"
 )
@@ -128,4 +134,178 @@ func dumpPostgres(t *testing.T, s *Postgres) string {
 		t.Fatal(err)
 	}
 	return out.String()
+}
+
+// 8 sessions send batches over the same few levels, their lines in any order.
+// Locks are taken in one order, so nobody ever waits in a circle.
+func TestBatchesInAnyOrderNeverDeadlock(t *testing.T) {
+	t.Parallel()
+	address := postgresAddress(t)
+	b := postgresBackend(t, address)
+	const sessions, batches, size = 8, 12, 5
+	skus := []string{"a", "b", "c", "d", "e"}
+	for _, sku := range skus {
+		b.stocked(t, sku, 1000)
+	}
+	sent := atOnce(sessions, func(session int) int {
+		db, err := database.OpenPostgres(database.FromAddress(address), 2)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		s := NewPostgres(db)
+		defer closeStore(t, s)
+		random := rand.New(rand.NewPCG(1, uint64(session)))
+		sent := 0
+		for n := range batches {
+			var commands []stock.Command
+			for i := range size {
+				var lines []stock.Line
+				for _, at := range random.Perm(len(skus))[:3] {
+					lines = append(lines, line(skus[at], 1+random.Int64N(3)))
+				}
+				commands = append(commands, hold(fmt.Sprintf("r%d-%d", session, i), int64(n+1), lines...), stock.ImportRow{
+					ImportID: fmt.Sprintf("i%d", session), Row: int64(n*size + i), SKU: fmt.Sprint("new", random.IntN(30)), Location: "main", OnHand: 1,
+				})
+			}
+			for _, r := range persist(t, s, commands) {
+				if code := problem.CodeOf(r.Err); code != "" && code != problem.InsufficientStock {
+					t.Errorf("session %d: %v", session, r.Err)
+				}
+				sent++
+			}
+		}
+		return sent
+	})
+	for _, n := range sent {
+		if n != 2*batches*size {
+			t.Errorf("%d of %d were answered", n, 2*batches*size)
+		}
+	}
+	b.audit(t)
+	// A session reports what it met when it ends, as those above did.
+	var deadlocks int
+	err := b.Store.(*Postgres).db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		return tx.QueryRow(ctx, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").Scan(&deadlocks)
+	})
+	if err != nil || deadlocks != 0 {
+		t.Errorf("%d deadlocks, %v", deadlocks, err)
+	}
+}
+
+// persist sends commands again where the database took too long, as a caller
+// does: how long it takes is not what is tested.
+func persist(t *testing.T, s stock.Store, commands []stock.Command) []stock.Result {
+	t.Helper()
+	results := s.Do(t.Context(), commands)
+	for i := range results {
+		for tookTooLong(results[i].Err) {
+			results[i] = s.Do(t.Context(), commands[i:i+1])[0]
+		}
+	}
+	return results
+}
+
+func tookTooLong(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && (e.Code == "55P03" || e.Code == "57014")
+}
+
+func TestACommitWithoutAnAnswerIsDoneOnce(t *testing.T) {
+	t.Parallel()
+	address := postgresAddress(t)
+	direct := postgresBackend(t, address)
+	direct.stocked(t, "a", 100)
+	var fates atomic.Pointer[func() containers.Fate]
+	s := openPostgres(t, containers.ProxyCommits(t, address, func() containers.Fate {
+		if fate := fates.Swap(nil); fate != nil { // the first commit only
+			return (*fate)()
+		}
+		return containers.Pass
+	}))
+	reserved := int64(0)
+	for name, fate := range map[string]func() containers.Fate{
+		"unanswered": func() containers.Fate { return containers.Unanswered },
+		"lost":       func() containers.Fate { return containers.Lost },
+		"ended": func() containers.Fate {
+			if err := direct.exec(t.Context(), `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+				WHERE datname = current_database() AND state = 'idle in transaction'`); err != nil {
+				t.Error(err)
+			}
+			return containers.Pass
+		},
+	} {
+		for n := 1; n <= 3; n += 2 { // alone, and in a batch
+			var commands []stock.Command
+			for i := range n {
+				commands = append(commands, hold(fmt.Sprintf("%s-%d-%d", name, n, i), 1, line("a", 1)))
+				reserved++
+			}
+			fates.Store(&fate)
+			for i, r := range s.Do(t.Context(), commands) {
+				// Nobody is told what nobody knows. A batch that is known to have
+				// failed is decided again, each alone.
+				if r.Err == nil && name != "ended" || r.Err != nil && problem.CodeOf(r.Err) != problem.Unavailable {
+					t.Errorf("%s, %d of %d: %+v", name, i, n, r)
+				}
+			}
+			if fates.Load() != nil {
+				t.Errorf("%s: nothing was committed", name)
+			}
+			for i, c := range commands {
+				r := s.Do(t.Context(), []stock.Command{c})[0]
+				for problem.CodeOf(r.Err) == problem.Unavailable { // on a connection that is broken too
+					r = s.Do(t.Context(), []stock.Command{c})[0]
+				}
+				if r.Err != nil || r.Reservation.State != stock.Held {
+					t.Errorf("%s, %d of %d again: %+v", name, i, n, r)
+				}
+				if entries, _, err := direct.Ledger(t.Context(), "", r.Reservation.ID, stock.Page{Limit: 5}); err != nil || len(entries) != 1 {
+					t.Errorf("%s, %d of %d: the ledger has %+v, %v", name, i, n, entries, err)
+				}
+			}
+		}
+	}
+	direct.wantLevel(t, "a", 100, reserved)
+}
+
+func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
+	t.Parallel()
+	open := func(address string, unsafe bool) (stock.Store, func(context.Context) error) {
+		t.Helper()
+		s, wait, err := Open(t.Context(), database.FromAddress(address), Options{Connections: 2, AllowUnsafe: unsafe, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { closeStore(t, s) })
+		return s, wait
+	}
+	empty := containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil })
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, wait := open(empty, true); !errors.Is(wait(short), context.DeadlineExceeded) {
+		t.Error("it does not wait for its schema")
+	}
+	address := postgresAddress(t)
+	s, wait := open(address, false)
+	if err := wait(t.Context()); err != nil {
+		t.Errorf("on a server that is durable: %v", err)
+	}
+	backend{Store: s}.stocked(t, "a", 1)
+	beside := postgresBackend(t, address)
+	if err := beside.exec(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$`); err != nil {
+		t.Fatal(err)
+	}
+	if _, wait := open(address, false); wait(t.Context()) == nil {
+		t.Error("a server that may forget is used")
+	}
+	if _, wait := open(address, true); wait(t.Context()) != nil {
+		t.Error("a server that may forget is refused, although it was allowed")
+	}
+	audit, err := OpenReadOnly(database.FromAddress(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeStore(t, audit) })
+	backend{Store: audit}.wantLevel(t, "a", 1, 0)
 }

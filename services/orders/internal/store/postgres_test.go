@@ -2,15 +2,19 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 	"roundtrip/test/containers"
 )
@@ -116,4 +120,136 @@ func dumpPostgres(t *testing.T, s *Postgres) string {
 		t.Fatal(err)
 	}
 	return out.String()
+}
+
+// What nobody knows to be committed is decided again, on another connection:
+// recorded, it is joined; not recorded, it is recorded then.
+func TestACommitWithoutAnAnswerIsDecidedAgain(t *testing.T) {
+	t.Parallel()
+	address := postgresAddress(t)
+	direct := postgresBackend(t, address)
+	var fates atomic.Pointer[[]containers.Fate] // of the next commits
+	s := openPostgres(t, containers.ProxyCommits(t, address, func() containers.Fate {
+		next := fates.Load()
+		if next == nil || len(*next) == 0 {
+			return containers.Pass
+		}
+		rest := (*next)[1:]
+		fates.Store(&rest)
+		return (*next)[0]
+	}))
+	for name, fate := range map[string]containers.Fate{"unanswered": containers.Unanswered, "lost": containers.Lost} {
+		for n := 1; n <= 3; n += 2 { // alone, and in a batch
+			var commands []order.Command
+			for i := range n {
+				commands = append(commands, place(fmt.Sprintf("%s-%d-%d", name, n, i)))
+			}
+			fates.Store(&[]containers.Fate{fate})
+			for i, r := range s.Do(t.Context(), commands) {
+				if r.Err != nil || r.Seq != 1 || r.Order.Version != 1 {
+					t.Errorf("%s, %d of %d: %+v", name, i, n, r)
+				}
+				if o := direct.order(t, commands[i].OrderID()); o.Version != 1 || o.Seq != 1 || o.Intent == nil {
+					t.Errorf("%s, %d of %d is stored as %+v", name, i, n, o)
+				}
+			}
+			if len(*fates.Load()) != 0 {
+				t.Errorf("%s: nothing was committed", name)
+			}
+		}
+	}
+
+	// An operation that was recorded is not done a second time, nor refused by the
+	// version that it made itself.
+	version := direct.placed(t, "amended").Version
+	fates.Store(&[]containers.Fate{containers.Unanswered})
+	matched := amend("amended", 2)
+	matched.IfMatch = order.Precondition{Given: true, Versions: []int64{version}}
+	if r := s.Do(t.Context(), []order.Command{matched})[0]; r.Err != nil || r.Seq != 2 || r.Order.Version != version+1 {
+		t.Errorf("amended: %+v", r)
+	}
+
+	// Where it can't be read again either, the caller is told what to do.
+	fates.Store(&[]containers.Fate{containers.Unanswered, containers.Lost})
+	r := s.Do(t.Context(), []order.Command{place("twice")})[0]
+	if p := problem.From(r.Err); p.Code != problem.Unavailable || !strings.Contains(p.Detail, "may be recorded; repeat it with the same id") {
+		t.Errorf("unknown twice: %+v", r)
+	}
+	if r := s.Do(t.Context(), []order.Command{place("twice")})[0]; r.Err != nil || r.Seq != 1 || r.Created {
+		t.Errorf("repeated: %+v", r)
+	}
+}
+
+func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
+	t.Parallel()
+	open := func(address string, unsafe bool) (order.Store, func(context.Context) error) {
+		t.Helper()
+		s, wait, err := Open(t.Context(), database.FromAddress(address), Options{Connections: 2, AllowUnsafe: unsafe, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { closeStore(t, s) })
+		return s, wait
+	}
+	empty := containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil })
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, wait := open(empty, true); !errors.Is(wait(short), context.DeadlineExceeded) {
+		t.Error("it does not wait for its schema")
+	}
+	address := postgresAddress(t)
+	s, wait := open(address, false)
+	if err := wait(t.Context()); err != nil {
+		t.Errorf("on a server that is durable: %v", err)
+	}
+	backend{Store: s}.placed(t, "a")
+	beside, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beside.Close(context.WithoutCancel(t.Context()))
+	if _, err := beside.Exec(t.Context(), "ALTER DATABASE "+beside.Config().Database+" SET synchronous_commit = off"); err != nil {
+		t.Fatal(err)
+	}
+	if _, wait := open(address, false); wait(t.Context()) == nil {
+		t.Error("a server that may forget is used")
+	}
+	if _, wait := open(address, true); wait(t.Context()) != nil {
+		t.Error("a server that may forget is refused, although it was allowed")
+	}
+	audit, err := OpenReadOnly(database.FromAddress(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeStore(t, audit) })
+	if o, err := audit.Order(t.Context(), "a"); err != nil || o.State != order.Placed {
+		t.Errorf("an audit reads %+v, %v", o, err)
+	}
+}
+
+func TestEveryPostgresListHasItsIndex(t *testing.T) {
+	t.Parallel()
+	s := openPostgres(t, postgresAddress(t))
+	for filter, index := range map[string]string{
+		"": "orders_newest", " AND o.state = 'placed'": "orders_by_state", " AND o.customer = 'x'": "orders_by_customer",
+	} {
+		var plan []string
+		err := s.db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			// The table is empty: what may be done must be what is cheapest.
+			if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"); err != nil {
+				return err
+			}
+			rows, err := tx.Query(ctx, `EXPLAIN SELECT * FROM orders o LEFT JOIN intents i ON i.order_id = o.id AND i.settled_at IS NULL
+				WHERE (o.created_at, o.id) < (now(), 'x')`+filter+` ORDER BY o.created_at DESC, o.id DESC LIMIT 50`)
+			if err != nil {
+				return err
+			}
+			plan, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			return err
+		})
+		text := strings.Join(plan, "; ")
+		if err != nil || !strings.Contains(text, "Index Scan Backward using "+index) || strings.Contains(text, "Sort") {
+			t.Errorf("%q: %s (%v), want %s and no sorting", filter, text, err, index)
+		}
+	}
 }
