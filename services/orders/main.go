@@ -5,14 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"time"
 
+	"roundtrip/internal/exchange"
 	"roundtrip/internal/service"
 	"roundtrip/services/orders/app"
 	"roundtrip/services/orders/internal/audit"
 	"roundtrip/services/orders/internal/inventory"
+	"roundtrip/services/orders/internal/order"
 	"roundtrip/services/orders/internal/store"
 )
 
@@ -21,7 +24,7 @@ const description = `Orders takes orders. For every operation it writes down wha
 
 type cli struct {
 	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
-	Audit       auditCommand             `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ."`
+	Audit       auditCommand             `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ. --repair mends that."`
 	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
 	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
 	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
@@ -70,10 +73,12 @@ func (s serve) Run(ctx context.Context) error {
 type auditCommand struct {
 	service.DatabaseFlags
 	inventoryFlags
+	Repair bool `help:"Make every order that differs what inventory says it is, one at a time, and say so. For after a database was put back; on SQLite orders must be stopped."`
 }
 
-// Run prints every difference.
+// Run prints every difference, and with --repair what was done about it.
 func (a auditCommand) Run(ctx context.Context) error {
+	// Opened for reading first: what is not there is an error, and is not made.
 	orders, err := store.OpenReadOnly(a.Source())
 	if err != nil {
 		return err
@@ -82,17 +87,35 @@ func (a auditCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	report, err := audit.Run(ctx, orders, wire)
-	if err = errors.Join(err, wire.Close(), orders.Close()); err != nil {
-		return err
+	compare := audit.Audit{Orders: orders, Inventory: wire, Say: func(difference string) { fmt.Println(difference) }}
+	closeWriter := func() error { return nil }
+	if a.Repair {
+		log := service.NewLogger(os.Stderr, slog.LevelInfo)
+		writer, wait, err := store.Open(ctx, a.Source(), store.Options{Connections: 2, AllowUnsafe: a.AllowUnsafeDatabase, Log: log})
+		if err != nil {
+			return err
+		}
+		if err := wait(ctx); err != nil {
+			return err
+		}
+		closeWriter = writer.Close
+		asking := inventory.NewResending(wire, exchange.NewCaller(exchange.Options{MaxInFlight: 1}))
+		compare.Mend = func(ctx context.Context, o order.Order, r order.Reservation) (order.Order, error) {
+			return order.Repair(ctx, writer, asking, o, r)
+		}
 	}
-	for _, difference := range report.Differences {
-		fmt.Println(difference)
+	report, err := compare.Run(ctx)
+	if err = errors.Join(err, wire.Close(), closeWriter(), orders.Close()); err != nil {
+		return err
 	}
 	fmt.Printf("%d orders and %d reservations were compared; %d orders are not settled yet\n",
 		report.Orders, report.Reservations, report.Unsettled)
-	if n := len(report.Differences); n > 0 {
-		return service.Exit(service.ExitDifference, fmt.Errorf("%d differences", n))
+	switch {
+	case report.Remaining > 0:
+		return service.Exit(service.ExitDifference, fmt.Errorf("%d differences, %d of them remain", report.Differences, report.Remaining))
+	case report.Differences > 0:
+		fmt.Printf("%d differences, all mended\n", report.Differences)
+		return nil
 	}
 	fmt.Println("orders and reservations agree")
 	return nil

@@ -1,17 +1,17 @@
-// Package audit compares orders with inventory's reservations and reports every
-// difference.
+// Package audit compares orders with inventory's reservations, reports every
+// difference, and mends it where it is told how.
 //
 // It runs beside services that are at work, so what it reads of one side may be
 // older than what it reads of the other. Whatever looks different is therefore
 // looked at again after a pause, and is reported only if it still is. An order
-// with an unsettled intent is in flight and is no difference; it is counted.
+// with an unsettled intent is in flight; it is counted, and is no difference
+// unless inventory has long decided what it waits for.
 package audit
 
 import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +29,10 @@ const (
 	// workers is how many orders are asked about at the same time.
 	workers = 8
 	page    = 200
+	// overdue is how old an intent is that inventory has decided and that should
+	// have settled by now. Mending it does not have to wait for that: until then
+	// it does what the settler would do.
+	overdue = 30 * time.Second
 )
 
 // Orders is orders' side.
@@ -43,18 +47,33 @@ type Inventory interface {
 	Reservations(ctx context.Context, cursor string) (page []order.Reservation, next string, err error)
 }
 
-// Report is what an audit found.
+// Mend brings an order into line with its reservation, both as they were read,
+// and returns it as it is then: [order.Repair].
+type Mend func(context.Context, order.Order, order.Reservation) (order.Order, error)
+
+// Report counts what an audit found.
 type Report struct {
 	Orders, Reservations int
-	// Unsettled orders have an intent in flight and were not compared.
+	// Unsettled orders have an intent in flight.
 	Unsettled int
-	// Differences are sentences, sorted.
-	Differences []string
+	// Differences were said; Remaining are those that were not mended.
+	Differences, Remaining int
+}
+
+// Audit compares both sides.
+type Audit struct {
+	Orders    Orders
+	Inventory Inventory
+	// Mend is nil where differences are only to be reported.
+	Mend Mend
+	// Say is given one sentence for each difference, in the order of the orders'
+	// ids, with what was done about it once that is done.
+	Say func(string)
 }
 
 // Run compares every order with its reservation, and looks for reservations
-// without an order.
-func Run(ctx context.Context, orders Orders, inventory Inventory) (Report, error) {
+// without an order. Differences are mended one order at a time.
+func (a Audit) Run(ctx context.Context) (Report, error) {
 	var r Report
 	var mu sync.Mutex
 	var suspects []string
@@ -66,18 +85,17 @@ func Run(ctx context.Context, orders Orders, inventory Inventory) (Report, error
 	look := func(ctx context.Context, o order.Order) error {
 		if o.Intent != nil {
 			mu.Lock()
-			defer mu.Unlock()
 			r.Unsettled++
-			return nil
+			mu.Unlock()
 		}
-		differences, err := compare(ctx, o, inventory)
-		if err == nil && len(differences) > 0 {
+		_, differences, err := a.compare(ctx, o)
+		if len(differences) > 0 {
 			suspect(o.ID)
 		}
 		return err
 	}
 	for cursor := ""; ; {
-		batch, next, err := orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: page})
+		batch, next, err := a.Orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: page})
 		if err != nil {
 			return r, fmt.Errorf("list orders: %w", err)
 		}
@@ -95,13 +113,13 @@ func Run(ctx context.Context, orders Orders, inventory Inventory) (Report, error
 		}
 	}
 	for cursor := ""; ; {
-		batch, next, err := list(ctx, inventory, cursor)
+		batch, next, err := a.list(ctx, cursor)
 		if err != nil {
 			return r, fmt.Errorf("list reservations: %w", err)
 		}
 		r.Reservations += len(batch)
 		for _, reservation := range batch {
-			switch _, err := orders.Order(ctx, reservation.ID); problem.CodeOf(err) {
+			switch _, err := a.Orders.Order(ctx, reservation.ID); problem.CodeOf(err) {
 			case "":
 			case problem.NotFound:
 				suspect(reservation.ID)
@@ -113,109 +131,91 @@ func Run(ctx context.Context, orders Orders, inventory Inventory) (Report, error
 			break
 		}
 	}
-	var err error
-	r.Differences, err = again(ctx, suspects, orders, inventory)
-	return r, err
+	return r, a.again(ctx, suspects, &r)
 }
 
-func list(ctx context.Context, inventory Inventory, cursor string) ([]order.Reservation, string, error) {
+func (a Audit) list(ctx context.Context, cursor string) ([]order.Reservation, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 	defer cancel()
-	return inventory.Reservations(ctx, cursor)
+	return a.Inventory.Reservations(ctx, cursor)
 }
 
-// again looks at what looked different, after a pause.
-func again(ctx context.Context, suspects []string, orders Orders, inventory Inventory) (found []string, err error) {
+// again looks at what looked different, after a pause, and mends what still does.
+func (a Audit) again(ctx context.Context, suspects []string, r *Report) error {
 	if len(suspects) == 0 {
-		return nil, nil
+		return nil
 	}
 	select {
 	case <-time.After(pause):
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 	slices.Sort(suspects)
 	for _, id := range slices.Compact(suspects) {
-		o, err := orders.Order(ctx, id)
-		switch {
-		case problem.CodeOf(err) == problem.NotFound:
-			found = append(found, fmt.Sprintf("%s: inventory has a reservation, and there is no such order", id))
-			continue
-		case err != nil:
-			return found, fmt.Errorf("read order %s: %w", id, err)
-		case o.Intent != nil:
-			continue
+		o, err := a.Orders.Order(ctx, id)
+		missing := problem.CodeOf(err) == problem.NotFound
+		if err != nil && !missing {
+			return fmt.Errorf("read order %s: %w", id, err)
 		}
-		differences, err := compare(ctx, o, inventory)
+		if missing {
+			o = order.Order{ID: id}
+		}
+		reservation, differences, err := a.compare(ctx, o)
 		if err != nil {
-			return found, err
+			return err
 		}
-		found = append(found, differences...)
+		if missing {
+			differences = []string{"inventory has a reservation, and there is no such order"}
+		}
+		if len(differences) == 0 {
+			continue
+		}
+		done, mended := "", false
+		if a.Mend != nil {
+			done, mended = a.mend(ctx, o, reservation)
+		}
+		for _, difference := range differences {
+			r.Differences++
+			if !mended {
+				r.Remaining++
+			}
+			a.Say(id + ": " + difference + done)
+		}
 	}
-	return found, nil
+	return nil
 }
 
-// compare says how a settled order and its reservation differ.
-func compare(ctx context.Context, o order.Order, inventory Inventory) ([]string, error) {
+// mend says what was done about an order's differences.
+func (a Audit) mend(ctx context.Context, o order.Order, r order.Reservation) (done string, mended bool) {
 	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 	defer cancel()
-	r, err := inventory.GetReservation(ctx, 1, o.ID)
+	now, err := a.Mend(ctx, o, r)
+	switch {
+	case problem.CodeOf(err) == problem.PreconditionFailed:
+		return "; left alone: the order has changed meanwhile", false
+	case err != nil:
+		return fmt.Sprintf("; NOT mended: %v", err), false
+	case o.Version == 0:
+		return fmt.Sprintf("; made again as %s; its customer, currency and prices are lost", now.State), true
+	case o.State == now.State:
+		return fmt.Sprintf("; mended: it is still %s, for a total of %d", now.State, now.Total), true
+	}
+	return fmt.Sprintf("; mended: it was %s and is %s, for a total of %d", o.State, now.State, now.Total), true
+}
+
+// compare asks inventory for an order's reservation and says how they differ.
+func (a Audit) compare(ctx context.Context, o order.Order) (order.Reservation, []string, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
+	defer cancel()
+	r, err := a.Inventory.GetReservation(ctx, 1, o.ID)
 	if problem.CodeOf(err) == problem.NotFound {
-		return []string{fmt.Sprintf("%s: the order is %s, and inventory has never heard of it", o.ID, o.State)}, nil
+		r, err = order.Reservation{ID: o.ID, State: order.None}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for reservation %s: %w", o.ID, err)
+		return r, nil, fmt.Errorf("ask for reservation %s: %w", o.ID, err)
 	}
-	var differences []string
-	add := func(format string, args ...any) {
-		differences = append(differences, o.ID+": "+fmt.Sprintf(format, args...))
+	if in := o.Intent; in != nil && in.Seq == r.Seq && a.Mend == nil && time.Since(in.Since) < overdue {
+		return r, nil, nil
 	}
-	if o.Seq != r.Seq {
-		add("the order's seq is %d, the reservation's is %d", o.Seq, r.Seq)
-	}
-	if !agree(o, r) {
-		add("the order is %s, the reservation is %s", o.State, r.State)
-		return differences, nil
-	}
-	if r.State == order.Held || r.State == order.Committed {
-		if want, got := merged(o), text(r.Lines); want != got {
-			add("the order's lines are %s, the reservation's are %s", want, got)
-		}
-	}
-	return differences, nil
-}
-
-// agree tells whether an order's state and its reservation's go together.
-func agree(o order.Order, r order.Reservation) bool {
-	switch o.State {
-	case order.Placed:
-		// A hold that has run out is marked by the settler in its time.
-		return r.State == order.Held || r.State == order.Lapsed
-	case order.Confirmed:
-		return r.State == order.Committed
-	}
-	return r.State != order.Held && r.State != order.Committed
-}
-
-// merged is an order's lines as inventory has them: one demand for each SKU and
-// location, sorted.
-func merged(o order.Order) string {
-	sum := map[[2]string]int64{}
-	for _, l := range o.Lines {
-		sum[[2]string{l.Location, l.SKU}] += l.Quantity
-	}
-	var demands []order.Demand
-	for key, quantity := range sum {
-		demands = append(demands, order.Demand{Location: key[0], SKU: key[1], Quantity: quantity})
-	}
-	return text(demands)
-}
-
-func text(demands []order.Demand) string {
-	parts := make([]string, len(demands))
-	for i, d := range demands {
-		parts[i] = fmt.Sprintf("%s/%s:%d", d.Location, d.SKU, d.Quantity)
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, " ")
+	return r, order.Differences(o, r), nil
 }

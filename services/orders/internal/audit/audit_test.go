@@ -96,22 +96,43 @@ func newSides() *sides {
 }
 
 // add adds an order and its reservation, which agree where the states do.
-func (s *sides) add(id string, state order.State, reservation order.ReservationState) {
-	s.orders[id] = order.Order{ID: id, State: state, Seq: 2, Lines: []order.Line{
+func (s *sides) add(id string, state order.State, reservation order.ReservationState) order.Order {
+	s.orders[id] = order.Order{ID: id, State: state, Version: 2, Seq: 2, Lines: []order.Line{
 		{SKU: "b", Location: "main", Quantity: 2, UnitPrice: 5}, {SKU: "a", Location: "north", Quantity: 1}, {SKU: "b", Location: "main", Quantity: 3},
 	}}
 	s.reservations[id] = order.Reservation{ID: id, Seq: 2, State: reservation, Lines: []order.Demand{
 		{SKU: "b", Location: "main", Quantity: 5}, {SKU: "a", Location: "north", Quantity: 1},
 	}}
+	return s.orders[id]
 }
 
-func run(t *testing.T, s *sides) Report {
+// pending adds an order that has been waiting for the outcome of a seq; its
+// reservation is at seq 2.
+func (s *sides) pending(id string, seq int64, age time.Duration) {
+	o := s.add(id, order.Placed, order.Committed)
+	o.Seq, o.Intent = seq, &order.Intent{Operation: order.ConfirmOperation, Seq: seq, Since: time.Now().Add(-age)}
+	s.orders[id] = o
+}
+
+// reported is what an audit counted and said.
+type reported struct {
+	Report
+	said []string
+}
+
+// run audits, and mends where it is told how.
+func run(t *testing.T, s *sides, mend Mend) reported {
 	t.Helper()
-	r, err := Run(t.Context(), s, s)
+	var out reported
+	var err error
+	out.Report, err = Audit{Orders: s, Inventory: s, Mend: mend, Say: func(line string) { out.said = append(out.said, line) }}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r
+	if out.Differences != len(out.said) || mend == nil && out.Remaining != out.Differences {
+		t.Errorf("counted %+v, said %q", out.Report, out.said)
+	}
+	return out
 }
 
 func TestEveryPairOfStates(t *testing.T) {
@@ -131,13 +152,13 @@ func TestEveryPairOfStates(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := newSides()
 					s.add("x", state, reservation)
-					r := run(t, s)
+					r := run(t, s, nil)
 					agree := slices.Contains(agreeing[state], reservation)
-					if agree != (len(r.Differences) == 0) || r.Orders != 1 || r.Reservations != 1 {
+					if agree != (r.Differences == 0) || r.Orders != 1 || r.Reservations != 1 {
 						t.Errorf("reported %+v", r)
 					}
-					if want := fmt.Sprintf("x: the order is %s, the reservation is %s", state, reservation); !agree && r.Differences[0] != want {
-						t.Errorf("reported %q, want %q", r.Differences[0], want)
+					if want := fmt.Sprintf("x: the order is %s, the reservation is %s", state, reservation); !agree && r.said[0] != want {
+						t.Errorf("reported %q, want %q", r.said[0], want)
 					}
 				})
 			})
@@ -164,23 +185,33 @@ func TestEveryKindOfDifference(t *testing.T) {
 		delete(s.reservations, "unheard-of")
 		s.add("unknown", order.Placed, order.Held)
 		delete(s.orders, "unknown")
-		s.add("in-flight", order.Placed, order.Committed)
-		o := s.orders["in-flight"]
-		o.Intent = &order.Intent{Operation: order.ConfirmOperation, Seq: 3}
-		s.orders["in-flight"] = o
+		ahead := s.add("inventory-put-back", order.Placed, order.Held)
+		ahead.Seq, ahead.Last = 3, &order.Settled{Operation: order.AmendOperation, Seq: 3, Outcome: order.Done}
+		s.orders["inventory-put-back"] = ahead
+		ahead.ID, ahead.Seq = "repaired", 4
+		s.add("repaired", order.Placed, order.Held)
+		s.orders["repaired"] = ahead
+		s.pending("in-flight", 3, 0)
+		s.pending("in-flight-for-long", 3, time.Hour)
+		s.pending("just-decided", 2, 0)
+		s.pending("decided-for-long", 2, time.Hour)
+		s.pending("passed-by", 1, 0)
 
-		report := run(t, s)
+		report := run(t, s, nil)
 		want := []string{
+			"decided-for-long: its confirm under seq 2 is not settled, and inventory has decided seq 2",
+			"inventory-put-back: the order's seq is 3, the reservation's is 2",
 			"lines: the order's lines are main/b:5 north/a:1, the reservation's are main/b:6 north/a:1",
+			"passed-by: its confirm under seq 1 is not settled, and inventory has decided seq 2",
 			"seq: the order's seq is 2, the reservation's is 3",
 			"unheard-of: the order is placed, and inventory has never heard of it",
 			"unknown: inventory has a reservation, and there is no such order",
 		}
-		if !slices.Equal(report.Differences, want) {
-			t.Errorf("reported\n%s\nwant\n%s", strings.Join(report.Differences, "\n"), strings.Join(want, "\n"))
+		if !slices.Equal(report.said, want) {
+			t.Errorf("reported\n%s\nwant\n%s", strings.Join(report.said, "\n"), strings.Join(want, "\n"))
 		}
-		if report.Orders != 25 || report.Reservations != 25 || report.Unsettled != 1 {
-			t.Errorf("counted %+v", report)
+		if report.Orders != 31 || report.Reservations != 31 || report.Unsettled != 5 {
+			t.Errorf("counted %+v", report.Report)
 		}
 	})
 }
@@ -206,8 +237,8 @@ func TestWhatMovedMeanwhileIsNoDifference(t *testing.T) {
 						settle(s)
 					}
 				}
-				if r := run(t, s); len(r.Differences) != 0 {
-					t.Errorf("reported %v", r.Differences)
+				if r := run(t, s, nil); r.Differences != 0 {
+					t.Errorf("reported %v", r.said)
 				}
 				if time.Since(began) < 5*time.Second {
 					t.Error("it did not give what is in flight the time to settle")
@@ -223,15 +254,76 @@ func TestAnAuditThatCannotBeCarriedOutIsAnError(t *testing.T) {
 		s := newSides()
 		s.add("x", order.Placed, order.Held)
 		s.err = problem.New(problem.Unavailable, "")
-		if r, err := Run(t.Context(), s, s); problem.CodeOf(err) != problem.Unavailable {
+		a := Audit{Orders: s, Inventory: s, Say: func(line string) { t.Errorf("said %q", line) }}
+		if r, err := a.Run(t.Context()); problem.CodeOf(err) != problem.Unavailable {
 			t.Errorf("got %+v, %v", r, err)
 		}
 		s.err = nil
 		s.add("x", order.Placed, order.Committed)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if r, err := Run(ctx, s, s); !errors.Is(err, context.DeadlineExceeded) {
+		if r, err := a.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("stopped while it waited: %+v, %v", r, err)
+		}
+	})
+}
+
+// What is mended is what was read, one order at a time, and each difference is
+// said with what became of it.
+func TestEveryDifferenceIsSaidWithWhatWasDone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSides()
+		s.add("adopted", order.Placed, order.Committed)
+		s.add("fine", order.Placed, order.Held)
+		s.pending("in-flight", 3, 0)
+		s.pending("decided", 2, 0) // the settler will, or may not: repairing it is the same
+		s.add("moves", order.Placed, order.Committed)
+		s.add("refused", order.Placed, order.Released)
+		s.add("twofold", order.Placed, order.Held)
+		r := s.reservations["twofold"]
+		r.Seq, r.Lines = 3, r.Lines[:1]
+		s.reservations["twofold"] = r
+		s.add("unknown", order.Placed, order.Held)
+		delete(s.orders, "unknown")
+
+		var asked []string
+		report := run(t, s, func(ctx context.Context, o order.Order, r order.Reservation) (order.Order, error) {
+			if _, ok := ctx.Deadline(); !ok {
+				t.Error("an order is mended without a deadline")
+			}
+			if was := s.orders[o.ID]; o.ID != r.ID || was.ID != "" && o.Seq != was.Seq || r.State != s.reservations[o.ID].State {
+				t.Errorf("to be mended is %+v by %+v", o, r)
+			}
+			asked = append(asked, o.ID)
+			switch o.ID {
+			case "moves":
+				return o, problem.New(problem.PreconditionFailed, "The order's version is 9.")
+			case "refused":
+				return o, problem.New(problem.Unavailable, "The database is closed.")
+			case "twofold":
+				o.Total = 25
+				return o, nil
+			}
+			return order.Order{ID: o.ID, State: order.Confirmed, Total: 10}, nil
+		})
+		want := []string{
+			"adopted: the order is placed, the reservation is committed; mended: it was placed and is confirmed, for a total of 10",
+			"decided: its confirm under seq 2 is not settled, and inventory has decided seq 2; mended: it was placed and is confirmed, for a total of 10",
+			"moves: the order is placed, the reservation is committed; left alone: the order has changed meanwhile",
+			"refused: the order is placed, the reservation is released; NOT mended: unavailable: The database is closed.",
+			"twofold: the order's seq is 2, the reservation's is 3; mended: it is still placed, for a total of 25",
+			"twofold: the order's lines are main/b:5 north/a:1, the reservation's are main/b:5; mended: it is still placed, for a total of 25",
+			"unknown: inventory has a reservation, and there is no such order; made again as confirmed; its customer, currency and prices are lost",
+		}
+		if !slices.Equal(report.said, want) {
+			t.Errorf("reported\n%s\nwant\n%s", strings.Join(report.said, "\n"), strings.Join(want, "\n"))
+		}
+		if want := []string{"adopted", "decided", "moves", "refused", "twofold", "unknown"}; !slices.Equal(asked, want) {
+			t.Errorf("mended were %v, want %v", asked, want)
+		}
+		if report.Remaining != 2 {
+			t.Errorf("%d remain, want 2", report.Remaining)
 		}
 	})
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // Command is one decision about one order, made under the lock of its row:
-// [Place], [Amend], [Confirm], [Cancel] and, for what inventory answered or
-// time did, [Settle], [GiveUp] and [Expire].
+// [Place], [Amend], [Confirm], [Cancel]; for what inventory answered or time did,
+// [Settle], [GiveUp] and [Expire]; and [Adopt], after a backup was put back.
 type Command interface {
 	// Validate reports what is wrong with the command itself, as an invalid problem.
 	Validate() error

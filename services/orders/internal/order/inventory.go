@@ -47,6 +47,21 @@ func (s ReservationState) known() bool {
 	return false
 }
 
+// order is the state that an order has where its reservation has this one.
+func (s ReservationState) order() State {
+	switch s {
+	case Held:
+		return Placed
+	case Committed:
+		return Confirmed
+	case Released:
+		return Cancelled
+	case Lapsed:
+		return Expired
+	}
+	return Rejected
+}
+
 // Request is what one intent asks of inventory.
 type Request struct {
 	ID  string

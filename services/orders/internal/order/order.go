@@ -26,8 +26,9 @@
 //
 // The rules are pure: commands decide in memory on a [Book], and a [Store] loads,
 // locks and writes around them. [Protocol] runs the three steps for a caller,
-// [Settler] for what was left over. Both know inventory only by the [Inventory]
-// interface; what carries the exchange is not their business.
+// [Settler] for what was left over, and [Repair] mends what a backup that was put
+// back has set apart. They know inventory only by the [Inventory] interface; what
+// carries the exchange is not their business.
 package order
 
 import (
@@ -113,7 +114,8 @@ type Order struct {
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 
-	// Seq is the last one that an intent took.
+	// Seq is the last one that an intent took, or one past the reservation's where
+	// a repair set it; the next intent takes the one after it.
 	Seq int64
 	// Fingerprint is that of the request that created the order. It is never
 	// updated, so that a late repeat is still recognised.
@@ -197,23 +199,12 @@ func (b *Book) settle(o *Order, v Verdict) {
 	if v.Rejection != nil {
 		s.Outcome = Refused
 	}
-	switch v.Reservation {
-	case Held:
-		o.State = Placed
-	case Committed:
-		o.State = Confirmed
-	case Released:
-		o.State = Cancelled
-		if in.Operation == GiveUpOperation {
-			// To whoever placed the order it is the place that ended so.
-			o.State = Rejected
-			s = Settled{Operation: PlaceOperation, Seq: in.Seq, Outcome: Refused, Problem: problem.New(problem.GivenUp,
-				"Inventory could not be asked in time. Place the order again under a new id.")}
-		}
-	case Lapsed:
-		o.State = Expired
-	case None:
+	o.State = v.Reservation.order()
+	if in.Operation == GiveUpOperation && v.Reservation == Released {
+		// To whoever placed the order it is the place that ended so.
 		o.State = Rejected
+		s = Settled{Operation: PlaceOperation, Seq: in.Seq, Outcome: Refused, Problem: problem.New(problem.GivenUp,
+			"Inventory could not be asked in time. Place the order again under a new id.")}
 	}
 	if s.Outcome == Done && in.Lines != nil {
 		o.Lines = in.Lines

@@ -90,7 +90,8 @@ func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Answer,
 		return Answer{Order: o}, nil
 	}
 	var end Settled
-	if o.Last != nil && o.Last.Seq == seq {
+	// A repair may have given an order the seq, and with it another operation.
+	if o.Last != nil && o.Last.Seq == seq && o.Last.Operation == op {
 		end = *o.Last
 	} else if end, err = p.store.Settled(context.WithoutCancel(ctx), o.ID, seq); err != nil {
 		return Answer{}, err

@@ -105,10 +105,11 @@ func (s *Settler) settle(ctx context.Context, o Order) {
 }
 
 // expire asks inventory about an order whose hold has run out by our clock, and
-// marks it only if inventory says so.
+// marks it only if inventory says so. A seq of inventory's that is above the
+// order's is not explained by the order; one below it is all that a repair leaves.
 func (s *Settler) expire(ctx context.Context, o Order) {
 	r, err := s.protocol.inventory.Reservation(ctx, o.ID)
-	if err != nil || r.ID != o.ID || r.Seq != o.Seq || r.State != Lapsed {
+	if err != nil || r.ID != o.ID || r.Seq > o.Seq || r.State != Lapsed {
 		return
 	}
 	s.protocol.do(ctx, Expire{ID: o.ID, Seq: o.Seq})
