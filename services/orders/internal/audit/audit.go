@@ -211,6 +211,9 @@ func (a Audit) compare(ctx context.Context, o order.Order) (order.Reservation, [
 	if problem.CodeOf(err) == problem.NotFound {
 		r, err = order.Reservation{ID: o.ID, State: order.None}, nil
 	}
+	if err == nil && r.ID != o.ID {
+		err = order.ErrUnexplained
+	}
 	if err != nil {
 		return r, nil, fmt.Errorf("ask for reservation %s: %w", o.ID, err)
 	}

@@ -259,6 +259,10 @@ func TestAnAuditThatCannotBeCarriedOutIsAnError(t *testing.T) {
 			t.Errorf("got %+v, %v", r, err)
 		}
 		s.err = nil
+		s.reservations["x"] = order.Reservation{ID: "y", Seq: 2, State: order.Held}
+		if r, err := a.Run(t.Context()); !errors.Is(err, order.ErrUnexplained) {
+			t.Errorf("answered for another order: %+v, %v", r, err)
+		}
 		s.add("x", order.Placed, order.Committed)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

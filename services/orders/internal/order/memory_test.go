@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -33,9 +34,10 @@ type memory struct {
 	orders  map[string]Order
 	intents map[string][]recorded // of each order; the one with seq n is at n-1
 	leased  map[string]time.Time
-	// history is every version of every order, and broken is every rule that a
-	// write broke.
+	// history is every version of every order, adopted what a repair made of it
+	// last, and broken is every rule that a write broke.
 	history map[string][]Order
+	adopted map[string]Order
 	broken  []error
 }
 
@@ -62,7 +64,7 @@ func (h *hook[F]) get() (f F) {
 func newMemory(now func() time.Time) *memory {
 	return &memory{
 		now: now, orders: map[string]Order{}, intents: map[string][]recorded{},
-		leased: map[string]time.Time{}, history: map[string][]Order{},
+		leased: map[string]time.Time{}, history: map[string][]Order{}, adopted: map[string]Order{},
 	}
 }
 
@@ -103,7 +105,8 @@ func (m *memory) commit(c Command) Result {
 	book := NewBook(now, loaded)
 	result := book.Decide(c)
 	result.Order = copied(result.Order)
-	if err := m.write(now, book.Changes()); err != nil {
+	_, adopts := c.(Adopt)
+	if err := m.write(now, book.Changes(), adopts); err != nil {
 		m.broken = append(m.broken, fmt.Errorf("%T %+v: %w", c, c, err))
 	}
 	return result
@@ -117,7 +120,7 @@ var next = map[State][]State{
 	Rejected:  {Rejected}, Cancelled: {Cancelled}, Expired: {Expired},
 }
 
-func (m *memory) write(now time.Time, c Changes) error {
+func (m *memory) write(now time.Time, c Changes, adopts bool) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
@@ -153,7 +156,8 @@ func (m *memory) write(now time.Time, c Changes) error {
 			fail("version %d of %s follows on %d", o.Version, o.ID, old.Version)
 		}
 		if ok {
-			if !slices.Contains(next[old.State], o.State) {
+			// What a repair adopts may have come a long way since.
+			if !slices.Contains(next[old.State], o.State) && !(adopts && old.State == Pending) {
 				fail("order %s goes from %s to %s", o.ID, old.State, o.State)
 			}
 			if o.Fingerprint != old.Fingerprint || o.Customer != old.Customer || o.Currency != old.Currency ||
@@ -173,6 +177,9 @@ func (m *memory) write(now time.Time, c Changes) error {
 		if o.State == Pending && o.Intent == nil || o.Intent != nil && len(next[o.State]) == 1 {
 			fail("order %s is %s with the intent %+v", o.ID, o.State, o.Intent)
 		}
+		if adopts {
+			m.adopt(o)
+		}
 		m.checkIntents(o, fail)
 		m.orders[o.ID] = copied(o)
 		m.history[o.ID] = append(m.history[o.ID], copied(o))
@@ -180,16 +187,25 @@ func (m *memory) write(now time.Time, c Changes) error {
 	return errors.Join(errs...)
 }
 
+// adopt leaves out the seqs that an order never had for itself.
+func (m *memory) adopt(o Order) {
+	m.adopted[o.ID] = copied(o)
+	for int64(len(m.intents[o.ID])) < o.Seq {
+		m.intents[o.ID] = append(m.intents[o.ID], recorded{end: &Settled{Outcome: Superseded}})
+	}
+}
+
 // checkIntents holds an order's intent and its last operation against the
 // intents that are recorded.
 func (m *memory) checkIntents(o Order, fail func(string, ...any)) {
 	var open *Intent
-	var last *Settled
+	adopted := m.adopted[o.ID]
+	last := adopted.Last
 	for _, in := range m.intents[o.ID] {
 		switch {
 		case in.end == nil:
 			open = &in.Intent
-		case in.end.Outcome != Superseded:
+		case in.end.Outcome != Superseded && in.Seq > adopted.Seq:
 			last = in.end
 		}
 	}
@@ -293,6 +309,22 @@ func (m *memory) Unsettled(context.Context) (int64, time.Time, error) {
 }
 
 func (m *memory) Close() error { return nil }
+
+// backup is a copy of all that is stored.
+func (m *memory) backup() *memory {
+	b := newMemory(m.now)
+	for id, o := range m.orders {
+		b.orders[id] = copied(o)
+	}
+	for id, list := range m.intents {
+		b.intents[id] = slices.Clone(list)
+	}
+	for id, list := range m.history {
+		b.history[id] = slices.Clone(list)
+	}
+	maps.Copy(b.leased, m.leased)
+	return b
+}
 
 // copied is the order as a database would give it back.
 func copied(o Order) Order {

@@ -1051,7 +1051,8 @@ func agree(o Order, b *booking, now time.Time) error {
 	if state == Released && o.Last.Problem != nil && o.Last.Problem.Code == problem.GivenUp {
 		want = []State{Rejected}
 	}
-	if !slices.Contains(want, o.State) || o.Seq != b.seq {
+	repaired := o.Last.Seq < o.Seq && o.Seq > b.seq // past it, under a seq that no operation had
+	if !slices.Contains(want, o.State) || o.Seq != b.seq && !repaired {
 		return fmt.Errorf("order %s is %s at seq %d, its reservation %s at %d", o.ID, o.State, o.Seq, state, b.seq)
 	}
 	if state == None || o.State == Cancelled || o.State == Rejected {

@@ -98,7 +98,10 @@ func text(demands []Demand) string {
 // It may run beside services that are at work: orders starts nothing for an order
 // without its version moving, so what inventory said of it still holds.
 func Repair(ctx context.Context, store Store, inventory Inventory, o Order, r Reservation) (Order, error) {
-	var c Command = Adopt{ID: r.ID, Version: o.Version, Reservation: r}
+	if r.ID != o.ID {
+		return o, ErrUnexplained
+	}
+	var c Command = Adopt{ID: o.ID, Version: o.Version, Reservation: r}
 	if in := o.Intent; in != nil && in.Seq == r.Seq {
 		// Inventory has decided this very request, and tells how; or it has used the
 		// seq for another one, and then this one never settles.
@@ -157,7 +160,7 @@ func (a Adopt) decide(b *Book, o *Order) Result {
 		return Result{Order: *o}
 	}
 	lines := o.Lines
-	if made || r.holds() {
+	if len(r.Lines) > 0 { // else it never held anything
 		known := [][]Line{o.Lines}
 		if o.Intent != nil {
 			known = [][]Line{o.Intent.Lines, o.Lines}
