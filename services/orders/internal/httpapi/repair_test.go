@@ -1,0 +1,47 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"roundtrip/services/orders/internal/order"
+)
+
+// What is made again of a lost order is shown as the contract has it, and its id
+// can't be used for another.
+func TestAnOrderThatIsMadeAgainIsShown(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	lines := []order.Demand{{SKU: "a", Location: "main", Quantity: 2 * order.MaxQuantity}, {SKU: "b", Location: "north", Quantity: 1}}
+	until := time.Now().Add(time.Hour)
+	for i, c := range []struct {
+		reservation order.Reservation
+		state       string
+		lines       int
+	}{
+		{order.Reservation{State: order.Held, Lines: lines, ExpiresAt: until}, "placed", 3},
+		{order.Reservation{State: order.Committed, Lines: lines}, "confirmed", 3},
+		{order.Reservation{State: order.Released, Lines: lines}, "cancelled", 3},
+		{order.Reservation{State: order.Released}, "cancelled", 0}, // a tombstone
+		{order.Reservation{State: order.Lapsed, Lines: lines, ExpiresAt: until}, "expired", 3},
+		{order.Reservation{State: order.None}, "rejected", 0},
+	} {
+		r := c.reservation
+		r.ID, r.Seq = fmt.Sprint("lost-", i), 2
+		if made := s.store.Do(t.Context(), []order.Command{order.Adopt{ID: r.ID, Reservation: r}})[0]; made.Err != nil {
+			t.Fatal(made.Err)
+		}
+		if got := s.call(t, "GET", "/v1/orders/"+r.ID, ""); got.status != http.StatusOK || got.order.State != c.state || len(got.order.Lines) != c.lines {
+			t.Errorf("%+v is shown as %d %s", r, got.status, got.body)
+		}
+		got := s.call(t, "PUT", "/v1/orders/"+r.ID, `{"customer":"c","currency":"GBP","lines":[{"sku":"a","quantity":1,"unit_price":1}]}`)
+		if got.problem.Code != "key-reused" {
+			t.Errorf("%s placed again: %d %s", r.ID, got.status, got.body)
+		}
+	}
+	if got := s.call(t, "GET", "/v1/orders", ""); got.status != http.StatusOK {
+		t.Errorf("the list: %d %s", got.status, got.body)
+	}
+}
