@@ -1,0 +1,469 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite" // makes the backup, as the sqlite3 command would
+
+	"roundtrip/contracts/openapi"
+	"roundtrip/test/containers"
+	"roundtrip/test/pair"
+)
+
+// databases are those of a pair, and how orders' is backed up and put back, as
+// docs/operations.md says.
+type databases struct {
+	inventory, orders string
+	backUp, putBack   func() error
+	// shared is that a repair may run beside orders.
+	shared bool
+}
+
+func sqliteDatabases(t *testing.T) databases {
+	folder := t.TempDir()
+	path, backup := filepath.Join(folder, "orders.db"), filepath.Join(folder, "orders-backup.db")
+	return databases{
+		inventory: "sqlite:" + filepath.Join(folder, "inventory.db"), orders: "sqlite:" + path,
+		backUp: func() error {
+			db, err := sql.Open("sqlite", path)
+			if err != nil {
+				return err
+			}
+			_, err = db.ExecContext(t.Context(), "VACUUM INTO ?", backup)
+			return errors.Join(err, db.Close())
+		},
+		putBack: func() error {
+			for _, suffix := range []string{"", "-wal", "-shm"} {
+				if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return err
+				}
+			}
+			content, err := os.ReadFile(backup)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(path, content, 0o600)
+		},
+	}
+}
+
+// postgresDatabases have a server of their own, in which the tools run.
+func postgresDatabases(t *testing.T) databases {
+	server, err := containers.StartPostgres(t.Context())
+	if errors.Is(err, containers.ErrNoEngine) && os.Getenv("CI") == "" {
+		t.Skipf("LEFT OUT: %s", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	made := func(service string) (name, address string) {
+		name, err := server.NewDatabase(t.Context(), service, func(address string) error {
+			if out, status := run1(t, service, "migrate", "up", "--database="+address); status != 0 {
+				return errors.New(out)
+			}
+			return nil
+		})
+		if err == nil {
+			address, err = server.Address(t.Context(), name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name, address
+	}
+	_, inventory := made("inventory")
+	name, orders := made("orders")
+	inside := func(command string, args ...string) func() error {
+		return func() error {
+			_, err := server.Run(t.Context(), append([]string{command}, args...)...)
+			return err
+		}
+	}
+	return databases{
+		inventory: inventory, orders: orders, shared: true,
+		backUp: inside("pg_dump", "--format=custom", "--file=/tmp/orders.dump", server.AddressInside(name)),
+		putBack: func() error {
+			for _, step := range []func() error{
+				inside("dropdb", "--maintenance-db="+server.AddressInside("postgres"), name),
+				inside("createdb", "--maintenance-db="+server.AddressInside("postgres"), name),
+				inside("pg_restore", "--exit-on-error", "--dbname="+server.AddressInside(name), "/tmp/orders.dump"),
+			} {
+				if err := step(); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// run1 runs one of a service's commands and returns what it wrote and its exit status.
+func run1(t *testing.T, service string, args ...string) (string, int) {
+	command := exec.CommandContext(t.Context(), filepath.Join(product, service), args...)
+	out, err := command.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(out), command.ProcessState.ExitCode()
+}
+
+// shop is a pair and what its callers were told of each order last.
+type shop struct {
+	*testing.T
+	databases
+	inventoryURL, ordersAddr string
+	process                  *pair.Process
+	client                   *http.Client
+
+	mu   sync.Mutex
+	told map[string]string
+}
+
+func openShop(t *testing.T, d databases) *shop {
+	s := &shop{T: t, databases: d, client: client(t, openapi.Orders()), ordersAddr: "127.0.0.1:0", told: map[string]string{}}
+	s.inventoryURL = s.start("inventory", "127.0.0.1:0", "--database="+d.inventory).URL
+	s.startOrders()
+
+	stock := filepath.Join(t.TempDir(), "stock.csv")
+	rows := "sku,name,location,on_hand\nscarce,,main,5\n"
+	for i := range 50 {
+		rows += fmt.Sprintf("sku-%d,,main,1000000\n", i)
+	}
+	if err := os.WriteFile(stock, []byte(rows), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, status := run1(t, "inventory", "import", stock, "--url="+s.inventoryURL); status != 0 {
+		t.Fatal(out)
+	}
+	return s
+}
+
+func (s *shop) start(service, addr string, args ...string) *pair.Process {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
+	defer cancel()
+	p, err := pair.Start(ctx, pair.Options{
+		Binary: filepath.Join(product, service), Args: append([]string{"--http-addr=" + addr, "--admin-addr=127.0.0.1:0"}, args...),
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(p.Kill)
+	return p
+}
+
+// startOrders starts orders; what was in flight at a backup is not given up
+// before the repair.
+func (s *shop) startOrders() {
+	s.Helper()
+	s.process = s.start("orders", s.ordersAddr, "--database="+s.orders, "--inventory-url="+s.inventoryURL, "--give-up-after=24h")
+	s.ordersAddr = s.process.Addr()
+}
+
+func (s *shop) stopOrders() {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), patience)
+	defer cancel()
+	if err := s.process.Stop(ctx); err != nil {
+		s.Errorf("orders: %v\n%s", err, s.process.Log())
+	}
+}
+
+// do carries out one operation. What the caller is told is remembered; where it
+// is told nothing certain, nothing is known of the order from then on.
+func (s *shop) do(id, operation string) int {
+	n := len(id) + int(id[len(id)-1]) // some quantity
+	lines := fmt.Sprintf(`"lines":[{"sku":"sku-%d","quantity":%d,"unit_price":100},{"sku":"sku-7","quantity":2,"unit_price":50}]`, n%50, n)
+	method, path, body := "POST", "/"+operation, ""
+	switch operation {
+	case "place":
+		method, path, body = "PUT", "", `{"customer":"c","currency":"GBP","hold_seconds":86400,`+lines+`}`
+	case "place-scarce":
+		method, path, body = "PUT", "", `{"customer":"c","currency":"GBP","lines":[{"sku":"scarce","quantity":6,"unit_price":1}]}`
+	case "amend":
+		method, path, body = "PUT", "/lines", `{`+strings.Replace(lines, `"quantity":2`, `"quantity":3`, 1)+`}`
+	}
+	status, state := 0, ""
+	request, err := http.NewRequestWithContext(s.Context(), method, "http://"+s.ordersAddr+"/v1/orders/"+id+path, strings.NewReader(body))
+	if err != nil {
+		s.Error(err)
+		return 0
+	}
+	request.Header.Set("Request-Timeout-Ms", "5000")
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if response, err := s.client.Do(request); err == nil {
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		var o struct{ State, Code string }
+		if err == nil && json.Unmarshal(text, &o) == nil {
+			status = response.StatusCode
+			switch {
+			case status == http.StatusOK || status == http.StatusCreated:
+				state = o.State
+			case o.Code == "insufficient-stock":
+				state = "rejected"
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told[id] = state
+	return status
+}
+
+// each lets callers work on n orders.
+func (s *shop) each(name string, n int, do func(i int, id string)) {
+	const callers = 8
+	var working sync.WaitGroup
+	for caller := range callers {
+		working.Go(func() {
+			for i := caller; i < n; i += callers {
+				do(i, fmt.Sprintf("%s-%d", name, i))
+			}
+		})
+	}
+	working.Wait()
+}
+
+// load lets callers work on new orders until stop is called.
+func (s *shop) load(name string) (stop func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.each(name, 1<<20, func(i int, id string) {
+			if ctx.Err() == nil {
+				s.history(i, id)
+			}
+		})
+	}()
+	return func() { cancel(); <-ended }
+}
+
+// history is what is done to the i-th order of a load.
+func (s *shop) history(i int, id string) {
+	for _, operation := range [][]string{
+		{"place"}, {"place", "amend"}, {"place", "confirm"}, {"place", "cancel"}, {"place", "amend", "confirm"}, {"place-scarce"},
+	}[i%6] {
+		s.do(id, operation)
+	}
+}
+
+func (s *shop) placed() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.told)
+}
+
+func (s *shop) wait(what string, condition func() bool) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 4*patience)
+	defer cancel()
+	for !condition() {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			s.Fatalf("it never came to be that %s\n--- orders\n%s", what, s.process.Log())
+		}
+	}
+}
+
+// settled tells whether nothing is in flight.
+func (s *shop) settled() bool {
+	response, err := http.Get(s.process.AdminURL + "/metrics")
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return err == nil && bytes.Contains(text, []byte("\norders_intents_unsettled 0\n"))
+}
+
+// audit runs orders' audit and wants an exit status.
+func (s *shop) audit(want int, args ...string) string {
+	s.Helper()
+	defer func(t time.Time) { s.Log("audit", args, time.Since(t)) }(time.Now())
+	out, status := run1(s.T, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
+	if status != want {
+		s.Errorf("orders audit %v: exit %d, want %d\n%s", args, status, want, tail(out))
+	}
+	return out
+}
+
+func tail(out string) string { return out[max(0, len(out)-4000):] }
+
+// keepsItsWord checks that every order is what its callers were told last.
+func (s *shop) keepsItsWord() {
+	s.Helper()
+	now := map[string]string{}
+	for cursor := ""; ; {
+		response, err := s.client.Get("http://" + s.ordersAddr + "/v1/orders?limit=200" + cursor)
+		if err != nil {
+			s.Fatal(err)
+		}
+		var page struct {
+			Orders []struct{ ID, State string }
+			Next   string `json:"next_cursor"`
+		}
+		err = json.NewDecoder(response.Body).Decode(&page)
+		response.Body.Close()
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, o := range page.Orders {
+			now[o.ID] = o.State
+		}
+		if page.Next == "" {
+			break
+		}
+		cursor = "&cursor=" + page.Next
+	}
+	for id, told := range s.told {
+		if told != "" && now[id] != told {
+			s.Errorf("of %s it was said that it is %s, and it is %q", id, told, now[id])
+		}
+	}
+	if out, status := run1(s.T, "inventory", "audit", "--database="+s.inventory); status != 0 {
+		s.Errorf("inventory audit: exit %d\n%s", status, tail(out))
+	}
+}
+
+// Orders is put back to a backup that thousands of orders have been placed,
+// amended, confirmed and cancelled since: the audit tells, the repair mends it,
+// and what any caller was told is true again.
+func TestOrdersIsPutBackUnderLoad(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(*testing.T) databases{"sqlite": sqliteDatabases, "postgres": postgresDatabases} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openShop(t, open(t))
+			const before, since = 300, 2000
+
+			// Orders from before the backup, and some whose backup is made while they
+			// are being placed.
+			s.each("old", before, func(_ int, id string) { s.do(id, "place") })
+			stop := s.load("at-backup")
+			s.wait("load flows", func() bool { return s.placed() > before+50 })
+			if err := s.backUp(); err != nil {
+				t.Fatal(err)
+			}
+			stop()
+			s.each("old", before, func(i int, id string) {
+				for _, operation := range [][]string{nil, {"amend"}, {"confirm"}, {"cancel"}, {"amend", "confirm"}}[i%5] {
+					s.do(id, operation)
+				}
+			})
+			stop = s.load("lost")
+			s.wait("thousands of orders are placed", func() bool { return s.placed() > before+since })
+			s.stopOrders()
+			stop()
+			if err := s.putBack(); err != nil {
+				t.Fatal(err)
+			}
+			s.startOrders()
+
+			said := s.audit(1)
+			for _, difference := range []string{
+				"old-1: the order's seq is 1, the reservation's is 2", "old-2: the order is placed, the reservation is committed",
+				"old-3: the order is placed, the reservation is released", "lost-0: inventory has a reservation, and there is no such order",
+			} {
+				if !strings.Contains(said, difference) {
+					t.Errorf("the audit does not say %q\n%s", difference, tail(said))
+				}
+			}
+			// An operation under a seq that inventory has used for another can't settle.
+			for i := 2; i < before; i += 50 {
+				id := fmt.Sprint("old-", i)
+				told := s.told[id]
+				if status := s.do(id, "cancel"); status != http.StatusAccepted {
+					t.Errorf("%s is confirmed and orders has forgotten it; a cancel is answered %d", id, status)
+				}
+				s.told[id] = told
+			}
+
+			stop = func() {}
+			if s.shared {
+				stop = s.load("during")
+			} else {
+				if said := s.audit(2, "--repair"); !strings.Contains(said, "another process has this database open") {
+					t.Errorf("beside orders it says %s", said)
+				}
+				s.stopOrders()
+			}
+			repaired := s.audit(0, "--repair")
+			stop()
+			for line := range strings.Lines(said) {
+				id, _, difference := strings.Cut(line, ": ")
+				if difference && !strings.Contains("\n"+repaired, "\n"+id+": ") && id != "orders" {
+					t.Errorf("of %s the repair says nothing", id)
+				}
+			}
+			if !s.shared {
+				s.startOrders()
+			}
+			s.wait("all is settled", s.settled)
+			if said := s.audit(0); !strings.Contains(said, "0 orders are not settled yet\norders and reservations agree\n") {
+				t.Errorf("after the repair: %s", tail(said))
+			}
+			s.keepsItsWord()
+
+			// Twice is harmless, and everything goes on.
+			if !s.shared {
+				s.stopOrders()
+			}
+			if said := s.audit(0, "--repair"); !strings.Contains(said, "orders and reservations agree\n") {
+				t.Errorf("a second repair: %s", tail(said))
+			}
+			if !s.shared {
+				s.startOrders()
+			}
+			s.each("after", 200, s.history)
+			for id, operation := range map[string]string{"lost-0": "confirm", "lost-1": "cancel", "lost-6": "amend", "old-2": "cancel", "old-5": "confirm"} {
+				if status := s.do(id, operation); status != http.StatusOK {
+					t.Errorf("%s of %s: %d", operation, id, status)
+				}
+			}
+			s.wait("all is settled", s.settled)
+			s.audit(0)
+			s.keepsItsWord()
+			if unknown := s.unknown(); len(unknown) > s.placed()/4 {
+				t.Errorf("of %d orders nothing is known: %v", len(unknown), unknown)
+			}
+			s.stopOrders()
+		})
+	}
+}
+
+// unknown are the orders that no caller was told anything certain of.
+func (s *shop) unknown() (ids []string) {
+	for id, told := range s.told {
+		if told == "" {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
