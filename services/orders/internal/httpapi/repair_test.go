@@ -33,15 +33,15 @@ func TestAnOrderThatIsMadeAgainIsShown(t *testing.T) {
 		if made := s.store.Do(t.Context(), []order.Command{order.Adopt{ID: r.ID, Reservation: r}})[0]; made.Err != nil {
 			t.Fatal(made.Err)
 		}
-		if got := s.call(t, "GET", "/v1/orders/"+r.ID, ""); got.status != http.StatusOK || got.order.State != c.state || len(got.order.Lines) != c.lines {
-			t.Errorf("%+v is shown as %d %s", r, got.status, got.body)
+		if got := s.call(t, "GET", "/v1/orders/"+r.ID, ""); got.Status != http.StatusOK || got.order.State != c.state || len(got.order.Lines) != c.lines {
+			t.Errorf("%+v is shown as %d %s", r, got.Status, got.Body)
 		}
 		got := s.call(t, "PUT", "/v1/orders/"+r.ID, `{"customer":"c","currency":"GBP","lines":[{"sku":"a","quantity":1,"unit_price":1}]}`)
-		if got.problem.Code != "key-reused" {
-			t.Errorf("%s placed again: %d %s", r.ID, got.status, got.body)
+		if got.Problem.Code != "key-reused" {
+			t.Errorf("%s placed again: %d %s", r.ID, got.Status, got.Body)
 		}
 	}
-	if got := s.call(t, "GET", "/v1/orders", ""); got.status != http.StatusOK {
-		t.Errorf("the list: %d %s", got.status, got.body)
+	if got := s.call(t, "GET", "/v1/orders", ""); got.Status != http.StatusOK {
+		t.Errorf("the list: %d %s", got.Status, got.Body)
 	}
 }
