@@ -171,7 +171,9 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 
 // Up applies the migrations that are new, in order, and returns how many.
 func (m Migrations) Up(ctx context.Context, db *Postgres) (int, error) {
-	pool := stdlib.OpenDBFromPool(db.pool)
+	config := db.pool.Config().ConnConfig
+	config.RuntimeParams["statement_timeout"] = "0" // how long one takes is up to how large the table is
+	pool := stdlib.OpenDB(*config)
 	defer pool.Close()
 	provider, err := m.provider(pool)
 	if err != nil {
