@@ -56,6 +56,14 @@ func stop(t *testing.T, f *service.Frame) {
 	}
 }
 
+func wantClosed(t *testing.T, l net.Listener) {
+	t.Helper()
+	if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("the private port is left open")
+	}
+}
+
 func nothing() error { return nil }
 
 func TestThePrivatePortTellsTheState(t *testing.T) {
@@ -91,10 +99,7 @@ func TestThePrivatePortTellsTheState(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
-		conn.Close()
-		t.Error("it still listens")
-	}
+	wantClosed(t, l)
 	select {
 	case err := <-f.Failed():
 		t.Errorf("a stop is told as a failure: %v", err)
@@ -125,9 +130,7 @@ func TestAnAppStartsOnce(t *testing.T) {
 	if err := never.Start(again); err == nil {
 		t.Error("it starts after it was stopped unstarted")
 	}
-	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the private port is left open: %v", err)
-	}
+	wantClosed(t, l)
 }
 
 func TestAStartThatFailsIsStopped(t *testing.T) {
@@ -147,9 +150,7 @@ func TestAStartThatFailsIsStopped(t *testing.T) {
 	}
 	stop(t, f)
 	s.want(t, "store")
-	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the private port is left open: %v", err)
-	}
+	wantClosed(t, l)
 }
 
 // server is a service.Server that serves until it is told to end, and a second
