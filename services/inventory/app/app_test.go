@@ -1,0 +1,398 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"roundtrip/internal/database"
+	"roundtrip/test/memory"
+)
+
+// running is an app that was started over pipes, and its callers.
+type running struct {
+	*App
+	client, admin *http.Client
+}
+
+// run starts an app on a database and stops it when the test ends.
+func run(t *testing.T, path string, sweepInterval time.Duration) *running {
+	t.Helper()
+	listener, admin := memory.Listen(), memory.Listen()
+	a, err := New(t.Context(), Options{
+		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + path),
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, SweepInterval: sweepInterval,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{a, listener.Client(), admin.Client()}
+	t.Cleanup(func() { r.end(t) })
+	return r
+}
+
+func (r *running) end(t *testing.T) {
+	t.Helper()
+	r.client.CloseIdleConnections()
+	r.admin.CloseIdleConnections()
+	stop(t, r.App)
+}
+
+func stop(t *testing.T, a *App) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := a.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// answer is what inventory said, of whatever kind.
+type answer struct {
+	status      int
+	State, Code string
+	Levels      []struct {
+		SKU                 string
+		Reserved, Available int64
+	}
+	Reservations []struct{ ID, State string }
+	Entries      []struct{ Ref, Reason string }
+}
+
+func (r *running) call(t *testing.T, method, path, body string) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://inventory"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := r.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	a := answer{status: response.StatusCode}
+	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
+		t.Error(err)
+	}
+	return a
+}
+
+func (r *running) want(t *testing.T, when string, got answer, status int, state string) {
+	t.Helper()
+	if got.status != status || got.State+got.Code != state {
+		t.Errorf("%s: %+v, want %d %s", when, got, status, state)
+	}
+}
+
+func (r *running) stock(t *testing.T, onHand int) {
+	t.Helper()
+	r.want(t, "stock", r.call(t, "PUT", "/v1/adjustments/first", fmt.Sprintf(`{"sku": "s", "on_hand": %d, "reason": "counted"}`, onHand)), 200, "")
+}
+
+func (r *running) hold(t *testing.T, id string, quantity, seconds int) answer {
+	t.Helper()
+	return r.call(t, "PUT", "/v1/reservations/"+id,
+		fmt.Sprintf(`{"seq": 1, "state": "held", "lines": [{"sku": "s", "quantity": %d}], "hold_seconds": %d}`, quantity, seconds))
+}
+
+func (r *running) wantReserved(t *testing.T, when string, want int64) {
+	t.Helper()
+	if got := r.call(t, "GET", "/v1/stock/s", "").Levels; len(got) != 1 || got[0].Reserved != want {
+		t.Errorf("%s: %+v, want %d reserved", when, got, want)
+	}
+}
+
+// private asks the private port.
+func (r *running) private(t *testing.T, path string) (status int, body string) {
+	t.Helper()
+	response, err := r.admin.Get("http://admin" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// bubble runs a test in virtual time. The folder is made outside: removing it is
+// real.
+func bubble(t *testing.T, test func(t *testing.T, path string)) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "inventory.db")
+	synctest.Test(t, func(t *testing.T) { test(t, path) })
+}
+
+func TestTheSweeperFreesWhatHasRunOut(t *testing.T) {
+	bubble(t, func(t *testing.T, path string) {
+		r := run(t, path, 0)
+		const holds = sweepBatch + 5 // more than one transaction frees
+		r.stock(t, holds+1)
+		for i := range holds {
+			r.want(t, "hold", r.hold(t, fmt.Sprint("x", i), 1, 60), 200, "held")
+		}
+		r.want(t, "a longer hold", r.hold(t, "longer", 1, 120), 200, "held")
+		time.Sleep(59 * time.Second)
+		r.wantReserved(t, "a second before", holds+1)
+		time.Sleep(6 * time.Second)
+		r.wantReserved(t, "five seconds after", 1)
+		if got := r.call(t, "GET", "/v1/ledger?limit=1", "").Entries; len(got) != 1 || got[0].Reason != "expired" {
+			t.Errorf("the ledger ends with %+v", got)
+		}
+		r.want(t, "what ran out", r.call(t, "GET", "/v1/reservations/x0", ""), 200, "expired")
+		r.want(t, "commit it", r.call(t, "PUT", "/v1/reservations/x0", `{"seq": 2, "state": "committed"}`), 409, "reservation-expired")
+		r.want(t, "commit the longer one", r.call(t, "PUT", "/v1/reservations/longer", `{"seq": 2, "state": "committed"}`), 200, "committed")
+		time.Sleep(2 * time.Minute)
+		r.wantReserved(t, "in the end", 0)
+		r.want(t, "what was committed", r.call(t, "GET", "/v1/reservations/longer", ""), 200, "committed")
+	})
+}
+
+func TestWhatHasRunOutIsExpiredBeforeAnybodySweeps(t *testing.T) {
+	bubble(t, func(t *testing.T, path string) {
+		r := run(t, path, time.Hour)
+		r.stock(t, 3)
+		r.want(t, "hold", r.hold(t, "x", 2, 60), 200, "held")
+		r.want(t, "hold", r.hold(t, "y", 1, 600), 200, "held")
+		time.Sleep(60 * time.Second)
+		r.want(t, "a read", r.call(t, "GET", "/v1/reservations/x", ""), 200, "expired")
+		if got := r.call(t, "GET", "/v1/reservations?state=expired", "").Reservations; len(got) != 1 || got[0].ID != "x" {
+			t.Errorf("the list of what is expired has %+v", got)
+		}
+		if got := r.call(t, "GET", "/v1/reservations?state=held", "").Reservations; len(got) != 1 || got[0].ID != "y" {
+			t.Errorf("the list of what is held has %+v", got)
+		}
+		r.wantReserved(t, "until somebody needs it", 3)
+		r.want(t, "a repeat of its hold", r.hold(t, "x", 2, 60), 200, "expired")
+		r.want(t, "who needs it", r.hold(t, "z", 2, 600), 200, "held")
+		r.want(t, "who needs more", r.hold(t, "more", 1, 600), 409, "insufficient-stock")
+		r.wantReserved(t, "then", 3)
+	})
+}
+
+func TestWhatWasHeldIsHeldAfterARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, path string) {
+		first := run(t, path, 0)
+		first.stock(t, 3)
+		first.want(t, "hold", first.hold(t, "x", 2, 60), 200, "held")
+		first.want(t, "hold", first.hold(t, "y", 1, 600), 200, "held")
+		first.end(t)
+		time.Sleep(2 * time.Minute)
+		second := run(t, path, 0)
+		time.Sleep(5 * time.Second)
+		second.wantReserved(t, "what ran out meanwhile is free", 1)
+		second.want(t, "what ran out", second.call(t, "GET", "/v1/reservations/x", ""), 200, "expired")
+		second.want(t, "what did not, again", second.hold(t, "y", 1, 600), 200, "held")
+	})
+}
+
+func TestThePrivatePort(t *testing.T) {
+	bubble(t, func(t *testing.T, path string) {
+		r := run(t, path, 0)
+		r.stock(t, 1)
+		r.hold(t, "x", 2, 60)
+		for _, path := range []string{"/livez", "/readyz", "/startupz"} {
+			if status, body := r.private(t, path); status != 200 {
+				t.Errorf("%s is %d %s", path, status, body)
+			}
+		}
+		synctest.Wait() // an exchange is counted when it is answered
+		_, metrics := r.private(t, "/metrics")
+		for _, line := range []string{
+			`roundtrip_exchanges_total{operation="PutAdjustment",outcome="ok",role="responder",wire="http"} 1`,
+			`roundtrip_exchanges_total{operation="PutReservation",outcome="insufficient-stock",role="responder",wire="http"} 1`,
+		} {
+			if !strings.Contains(metrics, "\n"+line+"\n") {
+				t.Errorf("the metrics have no %q, but\n%s", line, metrics)
+			}
+		}
+	})
+}
+
+func TestAStopAnswersWhatIsInFlight(t *testing.T) {
+	bubble(t, func(t *testing.T, path string) {
+		r := run(t, path, 0)
+		read, write := io.Pipe()
+		answered := make(chan string, 1)
+		go func() {
+			response, err := r.client.Post("http://inventory/v1/stock/import", "text/csv", read)
+			if err != nil {
+				answered <- err.Error()
+				return
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			answered <- fmt.Sprint(response.StatusCode, " ", string(body), err)
+		}()
+		if _, err := io.WriteString(write, "sku,on_hand\ns,1\n"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		stopped := make(chan struct{})
+		go func() { stop(t, r.App); close(stopped) }()
+		synctest.Wait()
+		if status, _ := r.private(t, "/readyz"); status != 503 {
+			t.Errorf("while it drains /readyz is %d", status)
+		}
+		select {
+		case <-stopped:
+			t.Error("it stopped before it answered")
+		default:
+		}
+		if _, err := io.WriteString(write, "t,1\n"); err != nil {
+			t.Error(err)
+		}
+		if err := write.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := <-answered; !strings.HasPrefix(got, "200 ") || !strings.Contains(got, `{"rows":2,"done":2,`) {
+			t.Errorf("what was in flight got %s", got)
+		}
+		r.admin.CloseIdleConnections()
+		<-stopped
+	})
+}
+
+func options(t *testing.T) Options {
+	t.Helper()
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	return Options{
+		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")),
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 8,
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	t.Parallel()
+	for name, source := range map[string]database.Source{
+		"no such kind of database":     database.FromAddress("mysql:x"),
+		"no file with its address":     database.FromFile("/nowhere/address"),
+		"a database in a file's place": database.FromAddress("sqlite:/dev/null/inventory.db"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t)
+			o.Database = source
+			if a, err := New(t.Context(), o); err == nil {
+				stop(t, a)
+				t.Fatal("it is accepted")
+			}
+			for _, l := range []net.Listener{o.HTTP, o.Admin} {
+				if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("a listener was left open: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestADatabaseThatIsTaken(t *testing.T) {
+	t.Parallel()
+	first := options(t)
+	a, err := New(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := options(t)
+	second.Database = first.Database
+	if _, err := New(t.Context(), second); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("got %v", err)
+	}
+	stop(t, a)
+	second = options(t)
+	second.Database = first.Database
+	b, err := New(t.Context(), second)
+	if err != nil {
+		t.Fatalf("after the first has stopped: %v", err)
+	}
+	stop(t, b)
+}
+
+func TestStartAndStop(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	a, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Addr().String() != o.HTTP.Addr().String() {
+		t.Errorf("it says that it is at %s", a.Addr())
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err == nil {
+		t.Error("it starts twice")
+	}
+	response, err := http.Get("http://" + a.Addr().String() + "/v1/stock/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusNotFound {
+		t.Errorf("it answers %d", response.StatusCode)
+	}
+	stop(t, a)
+	stop(t, a)
+	if err := a.Start(t.Context()); err == nil {
+		t.Error("it starts after it was stopped")
+	}
+	select {
+	case err := <-a.Failed():
+		t.Errorf("a stop is told as a failure: %v", err)
+	default:
+	}
+	if _, err := net.Dial("tcp", a.Addr().String()); err == nil {
+		t.Error("it still listens")
+	}
+
+	never, err := New(t.Context(), options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop(t, never)
+}
+
+func TestAListenerThatBreaksIsTold(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	a, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.HTTP.Close()
+	select {
+	case err := <-a.Failed():
+		if !strings.Contains(err.Error(), "http") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("nobody is told")
+	}
+	stop(t, a)
+}
