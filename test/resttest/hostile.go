@@ -83,7 +83,7 @@ func Timeouts() []string {
 // Lists are queries that no list takes, and the parameter that is wrong.
 func Lists() map[string]string {
 	return map[string]string{
-		"x=1": "query:x", "Limit=1": "query:Limit", "limit=0": "query:limit", "limit=201": "query:limit", "limit=-1": "query:limit",
+		"x=1": "query:x", "%0Ax=1": "query:\nx", "Limit=1": "query:Limit", "limit=0": "query:limit", "limit=201": "query:limit", "limit=-1": "query:limit",
 		"limit=x": "query:limit", "limit=1.0": "query:limit", "limit=": "query:limit", "limit=99999999999999999999": "query:limit",
 		"limit=1&limit=2": "query:limit", "cursor=a&cursor=a": "query:cursor", "cursor=x": "query:cursor", "cursor=%00": "query:cursor",
 		"cursor=WyJhIl0": "query:cursor", "cursor=bnVsbA": "query:cursor", "cursor=WzEsMl0=": "query:cursor",

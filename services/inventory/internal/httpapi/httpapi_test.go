@@ -650,16 +650,24 @@ func TestWhatFinishesAnOrderIsShedLast(t *testing.T) {
 		return client.Call(t, "PUT", fmt.Sprintf("/v1/reservations/y%d", i), `{"seq": 1, "state": "`+state+`"}`)
 	}
 	var all sync.WaitGroup
+	begin := func(call func() resttest.Response) {
+		t.Helper()
+		answered := make(chan resttest.Response, 1)
+		all.Go(func() { answered <- call() })
+		select {
+		case <-full.entered:
+		case r := <-answered:
+			t.Errorf("was not admitted: %d %s", r.Status, r.Body)
+		}
+	}
 	for i := range 8 {
-		all.Go(func() { hold(i) })
-		<-full.entered
+		begin(func() resttest.Response { return hold(i) })
 	}
 	hold(8).Want(t, "a hold when eight are worked on", 503, problem.Overloaded)
 	client.Call(t, "GET", "/v1/stock", "").Want(t, "a read then", 503, problem.Overloaded)
 	client.Call(t, "PUT", "/v1/adjustments/x", adjustBody).Want(t, "an adjustment then", 503, problem.Overloaded)
 	for i, state := range []string{"released", "committed"} {
-		all.Go(func() { finish(i, state) })
-		<-full.entered
+		begin(func() resttest.Response { return finish(i, state) })
 	}
 	finish(2, "released").Want(t, "a release when ten are worked on", 503, problem.Overloaded)
 	close(full.release)

@@ -203,6 +203,7 @@ func TestHostileRequestsChangeNothing(t *testing.T) {
 	if len(all) < 60 {
 		t.Fatalf("only %d", len(all))
 	}
+	t.Logf("%d hostile requests", len(all))
 	for _, h := range all {
 		s.Refuse(t, h)
 	}
@@ -254,4 +255,17 @@ func FuzzIfMatch(f *testing.F) {
 			t.Errorf("%q: %+v, %v", value, p, err)
 		}
 	})
+}
+
+// FuzzList: whatever the query is, it is a list's, or told what is wrong with it.
+func FuzzList(f *testing.F) {
+	for query := range resttest.Lists() {
+		f.Add(query)
+	}
+	for _, query := range []string{"", "limit=1", "state=placed", "customer=17850&limit=200", "state=lost", "cursor=WzEsImEiXQ"} {
+		f.Add(query)
+	}
+	s := start(f)
+	s.call(f, "PUT", "/v1/orders/placed", body).want(f, "place", 201, "")
+	f.Fuzz(func(t *testing.T, query string) { resttest.FuzzQuery(t, s.Client, "/v1/orders", query) })
 }
