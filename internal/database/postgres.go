@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,18 +19,14 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-const (
-	// writeTimeout bounds a transaction: what it was for is past its deadline
-	// then, and somebody else waits for its locks.
-	writeTimeout = 4 * time.Second
-	// The server's own bounds, below writeTimeout, so that a connection whose
-	// client has gone holds no locks for long.
-	statementTimeout = "2000"
-	lockTimeout      = "1500"
-	idleTimeout      = "5000"
-	// maxTries is how often a transaction that met another one is run.
-	maxTries = 5
-)
+// maxTries is how often a transaction that met another one is run.
+const maxTries = 5
+
+// bounds are the server's own, in milliseconds, so that a connection whose client
+// has gone holds no locks for long. An address may set others.
+var bounds = map[string]string{
+	"statement_timeout": "2000", "lock_timeout": "1500", "idle_in_transaction_session_timeout": "5000",
+}
 
 // ErrCommitUnknown is wrapped by the error of a transaction that may or may not
 // have been committed: the connection was lost while the answer was awaited.
@@ -38,6 +35,9 @@ var ErrCommitUnknown = errors.New("nobody knows whether it was committed")
 // Postgres is a pool of connections to a PostgreSQL database.
 type Postgres struct {
 	pool *pgxpool.Pool
+	// bound is the time for a transaction: what it was for is past its deadline
+	// then, and somebody else waits for its locks.
+	bound time.Duration
 }
 
 // OpenPostgres makes a pool of at most connections. It does not connect yet.
@@ -66,13 +66,20 @@ func OpenPostgres(source Source, connections int) (*Postgres, error) {
 		return nil
 	}
 	parameters := config.ConnConfig.RuntimeParams
-	parameters["statement_timeout"], parameters["lock_timeout"] = statementTimeout, lockTimeout
-	parameters["idle_in_transaction_session_timeout"] = idleTimeout
+	for name, value := range bounds {
+		if parameters[name] == "" {
+			parameters[name] = value
+		}
+	}
+	statement, err := strconv.Atoi(parameters["statement_timeout"])
+	if err != nil || statement <= 0 {
+		return nil, errors.New("statement_timeout in the database's address must be a number of milliseconds")
+	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, fmt.Errorf("make a pool: %w", err)
 	}
-	return &Postgres{pool}, nil
+	return &Postgres{pool, 2 * time.Duration(statement) * time.Millisecond}, nil
 }
 
 // Close closes every connection.
@@ -101,7 +108,7 @@ func (db *Postgres) CheckDurable(ctx context.Context) error {
 func (db *Postgres) Write(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
 	// The caller's ctx is kept apart: that this bound has passed is the
 	// database's fault, and not told as the caller's own deadline.
-	bounded, cancel := context.WithTimeout(ctx, writeTimeout)
+	bounded, cancel := context.WithTimeout(ctx, db.bound)
 	defer cancel()
 	for try := 1; ; try++ {
 		err := db.once(bounded, pgx.TxOptions{}, f)
@@ -169,11 +176,18 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, m.Files, goose.WithSessionLocker(locker))
 }
 
-// Up applies the migrations that are new, in order, and returns how many.
+// Up applies the migrations that are new, in order, and returns how many. Their
+// statements take the time that they take; only a lock has to be had soon, since
+// whoever comes later waits behind it.
 func (m Migrations) Up(ctx context.Context, db *Postgres) (int, error) {
-	config := db.pool.Config().ConnConfig
-	config.RuntimeParams["statement_timeout"] = "0" // how long one takes is up to how large the table is
-	pool := stdlib.OpenDB(*config)
+	config := db.pool.Config()
+	config.ConnConfig.RuntimeParams["statement_timeout"] = "0"
+	patient, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return 0, fmt.Errorf("make a pool: %w", err)
+	}
+	defer patient.Close()
+	pool := stdlib.OpenDBFromPool(patient)
 	defer pool.Close()
 	provider, err := m.provider(pool)
 	if err != nil {

@@ -21,18 +21,23 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }
 
+// patient is an address with wide bounds: a machine may have much else to do.
+func patient(address string) string {
+	return address + "&statement_timeout=60000&lock_timeout=60000&idle_in_transaction_session_timeout=60000"
+}
+
 // postgresAddress is that of an empty database with orders' schema.
 func postgresAddress(t *testing.T) string {
 	t.Helper()
-	return containers.SharedPostgres(t).Database(t, "orders", func(address string) error {
-		db, err := database.OpenPostgres(database.FromAddress(address), 2)
+	return patient(containers.SharedPostgres(t).Database(t, "orders", func(address string) error {
+		db, err := database.OpenPostgres(database.FromAddress(patient(address)), 2)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
 		_, err = PostgresMigrations(slog.New(slog.DiscardHandler)).Up(context.Background(), db)
 		return err
-	})
+	}))
 }
 
 func postgresDatabase(t *testing.T) func(*testing.T) backend {
@@ -191,7 +196,7 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 		t.Cleanup(func() { closeStore(t, s) })
 		return s, wait
 	}
-	empty := containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil })
+	empty := patient(containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil }))
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, wait := open(empty, true); !errors.Is(wait(short), context.DeadlineExceeded) {
