@@ -613,17 +613,14 @@ func TestAHoldThatRanOutIsWrittenDownWhereItsStockIsWanted(t *testing.T) {
 func TestTheSweeperFindsWhatIsDueOldestFirst(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 100)
-		var want []string
 		for i := range 6 {
-			id := fmt.Sprint("r", 9-i)
-			b.do(t, hold(id, 1, line("a", 1)))
-			want = append(want, id)
+			b.do(t, hold(fmt.Sprint("r", 9-i), 1, line("a", 1)))
 			time.Sleep(time.Second)
 		}
 		b.do(t, commit("r7", 2))
 		b.do(t, release("r6", 2))
 		b.do(t, hold("r8", 2, line("a", 1))) // held anew
-		want = []string{"r9", "r5", "r4"}
+		want := []string{"r9", "r5", "r4"}
 		due := func(limit int) []string {
 			t.Helper()
 			ids, err := b.Due(t.Context(), time.Now(), limit)
