@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -294,4 +295,78 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 	}
 	t.Cleanup(func() { closeStore(t, audit) })
 	backend{Store: audit}.wantLevel(t, "a", 1, 0)
+}
+
+// blockTable keeps everybody from locking or writing a row of a table, not from
+// reading, until release is called; waiting returns when n sessions wait for locks.
+func blockTable(t *testing.T, address, table string) (waiting func(n int), release func()) {
+	t.Helper()
+	var connections [2]*pgx.Conn // one is in a transaction, which sees no session that came later
+	for i := range connections {
+		connection, err := pgx.Connect(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { connection.Close(context.WithoutCancel(t.Context())) })
+		connections[i] = connection
+	}
+	if _, err := connections[0].Exec(t.Context(), "BEGIN; LOCK "+table+" IN EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	waiting = func(n int) {
+		t.Helper()
+		for found := 0; found < n; {
+			err := connections[1].QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&found)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return waiting, func() {
+		t.Helper()
+		if _, err := connections[0].Exec(t.Context(), "COMMIT"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// atBoth gives each replica a command at the same moment: both are on their way
+// when the levels can be had.
+func (b backend) atBoth(t *testing.T, address string, one, other stock.Command) []stock.Result {
+	t.Helper()
+	waiting, release := blockTable(t, address, "levels")
+	results := make(chan []stock.Result)
+	go func() {
+		commands := []stock.Command{one, other}
+		results <- atOnce(2, func(i int) stock.Result { return b.replica(i).Do(t.Context(), commands[i:i+1])[0] })
+	}()
+	waiting(2)
+	release()
+	return <-results
+}
+
+func TestReplicasDecideOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	address := postgresAddress(t)
+	b := postgresBackend(t, address)
+	// Both want the last unit: the level is what they meet at.
+	b.stocked(t, "a", 1)
+	results := b.atBoth(t, address, hold("x", 1, line("a", 1)), hold("y", 1, line("a", 1)))
+	codes := []problem.Code{problem.CodeOf(results[0].Err), problem.CodeOf(results[1].Err)}
+	slices.Sort(codes)
+	if !slices.Equal(codes, []problem.Code{"", problem.InsufficientStock}) {
+		t.Errorf("for the last unit they got %q", codes)
+	}
+	b.wantLevel(t, "a", 1, 1)
+	// Both change one reservation: that is where they meet.
+	b.stocked(t, "b", 100)
+	b.do(t, hold("other", 1, line("b", 50)))
+	b.do(t, hold("r", 1, line("b", 10)))
+	results = b.atBoth(t, address, commit("r", 2), release("r", 3))
+	wantCode(t, "the release", results[1].Err, "")
+	if code := problem.CodeOf(results[0].Err); code != "" && code != problem.StaleSeq {
+		t.Errorf("the commit got %v", results[0].Err)
+	}
+	b.wantLevel(t, "b", 100, 50)
 }

@@ -258,3 +258,61 @@ func TestEveryPostgresListHasItsIndex(t *testing.T) {
 		}
 	}
 }
+
+// blockTable keeps everybody from locking or writing a row of a table, not from
+// reading, until release is called; waiting returns when n sessions wait for locks.
+func blockTable(t *testing.T, address, table string) (waiting func(n int), release func()) {
+	t.Helper()
+	var connections [2]*pgx.Conn // one is in a transaction, which sees no session that came later
+	for i := range connections {
+		connection, err := pgx.Connect(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { connection.Close(context.WithoutCancel(t.Context())) })
+		connections[i] = connection
+	}
+	if _, err := connections[0].Exec(t.Context(), "BEGIN; LOCK "+table+" IN EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	waiting = func(n int) {
+		t.Helper()
+		for found := 0; found < n; {
+			err := connections[1].QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&found)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return waiting, func() {
+		t.Helper()
+		if _, err := connections[0].Exec(t.Context(), "COMMIT"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Two replicas learn different outcomes at the same moment: both are on their way
+// when the order can be had.
+func TestReplicasDecideOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	address := postgresAddress(t)
+	b := postgresBackend(t, address)
+	b.do(t, place("a"))
+	waiting, release := blockTable(t, address, "orders")
+	results := make(chan []order.Result)
+	go func() {
+		outcomes := []order.Command{settle("a", 1, order.PlaceOperation, order.Held), settle("a", 1, order.PlaceOperation, order.None)}
+		results <- atOnce(2, func(i int) order.Result { return b.replica(i).Do(t.Context(), outcomes[i:i+1])[0] })
+	}()
+	waiting(2)
+	release()
+	stored := <-results
+	o := b.order(t, "a")
+	for _, r := range stored {
+		if r.Err != nil || r.Order.State != o.State || r.Order.Version != 2 || o.Version != 2 {
+			t.Errorf("one was told %+v; it is %+v", r, o)
+		}
+	}
+}
