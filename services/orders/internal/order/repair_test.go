@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -556,4 +557,21 @@ func (w *world) reunite() {
 	w.apart, w.alarms, w.refusals = false, nil, 0
 	clear(w.rejected)
 	w.invariants()
+}
+
+func TestAnAnswerAboutAnotherOrderRepairsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.place("order-1")
+		was := p.order("order-1")
+		other := says(Committed, 4)
+		other.ID = "order-2"
+		if _, err := Repair(t.Context(), p.store, p.wire, was, other); !errors.Is(err, ErrUnexplained) {
+			t.Errorf("it is answered %v", err)
+		}
+		if o := p.order("order-1"); !reflect.DeepEqual(o, was) {
+			t.Errorf("the order is %+v", o)
+		}
+	})
 }
