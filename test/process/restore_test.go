@@ -78,7 +78,7 @@ func postgresDatabases(t *testing.T) databases {
 	})
 	made := func(service string) (name, address string) {
 		name, err := server.NewDatabase(t.Context(), service, func(address string) error {
-			if out, status := run1(t, service, "migrate", "up", "--database="+address); status != 0 {
+			if out, status := runCommand(t, service, "migrate", "up", "--database="+address); status != 0 {
 				return errors.New(out)
 			}
 			return nil
@@ -117,8 +117,8 @@ func postgresDatabases(t *testing.T) databases {
 	}
 }
 
-// run1 runs one of a service's commands and returns what it wrote and its exit status.
-func run1(t *testing.T, service string, args ...string) (string, int) {
+// runCommand runs one of a service's commands and returns what it wrote and its exit status.
+func runCommand(t *testing.T, service string, args ...string) (string, int) {
 	command := exec.CommandContext(t.Context(), filepath.Join(product, service), args...)
 	out, err := command.CombinedOutput()
 	var exit *exec.ExitError
@@ -153,7 +153,7 @@ func openShop(t *testing.T, d databases) *shop {
 	if err := os.WriteFile(stock, []byte(rows), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, status := run1(t, "inventory", "import", stock, "--url="+s.inventoryURL); status != 0 {
+	if out, status := runCommand(t, "inventory", "import", stock, "--url="+s.inventoryURL); status != 0 {
 		t.Fatal(out)
 	}
 	return s
@@ -305,8 +305,7 @@ func (s *shop) settled() bool {
 // audit runs orders' audit and wants an exit status.
 func (s *shop) audit(want int, args ...string) string {
 	s.Helper()
-	defer func(t time.Time) { s.Log("audit", args, time.Since(t)) }(time.Now())
-	out, status := run1(s.T, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
+	out, status := runCommand(s.T, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
 	if status != want {
 		s.Errorf("orders audit %v: exit %d, want %d\n%s", args, status, want, tail(out))
 	}
@@ -346,7 +345,7 @@ func (s *shop) keepsItsWord() {
 			s.Errorf("of %s it was said that it is %s, and it is %q", id, told, now[id])
 		}
 	}
-	if out, status := run1(s.T, "inventory", "audit", "--database="+s.inventory); status != 0 {
+	if out, status := runCommand(s.T, "inventory", "audit", "--database="+s.inventory); status != 0 {
 		s.Errorf("inventory audit: exit %d\n%s", status, tail(out))
 	}
 }
@@ -454,6 +453,16 @@ func TestOrdersIsPutBackUnderLoad(t *testing.T) {
 			}
 			s.stopOrders()
 		})
+	}
+}
+
+// A wrong path is an error, and not an empty database that lacks every order.
+func TestARepairMakesNoDatabase(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "orders.db")
+	out, status := runCommand(t, "orders", "audit", "--repair", "--database=sqlite:"+path)
+	if _, err := os.Stat(path); status != 2 || !strings.Contains(out, "no such file") || err == nil {
+		t.Errorf("exit %d, %v: %s", status, err, out)
 	}
 }
 
