@@ -82,13 +82,14 @@ var shared struct {
 }
 
 // SharedPostgres is the one server of this test process. It is for tests that
-// use databases of their own and leave the server alone.
+// use databases of their own and leave the server alone. Its data is in memory,
+// so that a test which makes a database makes nobody wait for the disk.
 func SharedPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.postgres == nil && shared.err == nil {
-		shared.postgres, shared.err = StartPostgres(context.Background())
+		shared.postgres, shared.err = startPostgres(context.Background(), inMemory)
 	}
 	if errors.Is(shared.err, ErrNoEngine) && os.Getenv("CI") == "" {
 		t.Skipf("LEFT OUT: %s", shared.err)

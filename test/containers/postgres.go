@@ -39,6 +39,13 @@ type Postgres struct {
 // StartPostgres starts a server and waits until it answers. Its arguments are
 // the server's own.
 func StartPostgres(ctx context.Context, arguments ...string) (*Postgres, error) {
+	return startPostgres(ctx, nil, arguments...)
+}
+
+// inMemory is where a server's data is that goes with its container's end.
+var inMemory = map[string]string{"/var/lib/postgresql/data": ""}
+
+func startPostgres(ctx context.Context, tmpfs map[string]string, arguments ...string) (*Postgres, error) {
 	engine, err := Engine(ctx)
 	if err != nil {
 		return nil, err
@@ -55,8 +62,9 @@ func StartPostgres(ctx context.Context, arguments ...string) (*Postgres, error) 
 			// Nobody else on the network reaches it.
 			host.PortBindings = network.PortMap{network.MustParsePort("5432/tcp"): {{HostIP: netip.MustParseAddr("127.0.0.1")}}}
 			host.ShmSize = 256 << 20
+			host.Tmpfs = tmpfs
 		}),
-		testcontainers.WithCmd(append([]string{"postgres", "-c", "max_connections=400"}, arguments...)...))
+		testcontainers.WithCmd(append([]string{"postgres", "-c", "max_connections=400", "-c", "max_wal_size=256MB"}, arguments...)...))
 	if err == nil {
 		err = p.wait(ctx)
 	}
