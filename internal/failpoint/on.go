@@ -6,13 +6,16 @@ package failpoint
 
 import (
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
-// Hit kills the process as kill -9 does where the environment says
-// FAILPOINT=point:operation.
+// Hit kills the process as kill -9 does where the folder that the environment
+// names in FAILPOINTS holds a file point:operation. It takes the file away: of
+// several replicas that share a folder, the one that comes first dies.
 func Hit(point, operation string) {
-	if os.Getenv("FAILPOINT") == point+":"+operation {
+	folder := os.Getenv("FAILPOINTS")
+	if folder != "" && os.Remove(filepath.Join(folder, point+":"+operation)) == nil {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nobody is left to hear of an error
 		select {}
 	}

@@ -12,14 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // Build compiles both services into a folder, with build tags if there are any.
@@ -37,7 +35,7 @@ func Build(ctx context.Context, folder string, tags ...string) error {
 type Options struct {
 	// Binary is the path of its executable.
 	Binary string
-	// Args go to `serve`; an address left out is chosen by the system.
+	// Args go to `serve`; an address that they leave out is chosen by the system.
 	Args []string
 	// Env is added to the environment.
 	Env []string
@@ -50,21 +48,32 @@ type Process struct {
 	// URL is where it serves; AdminURL is its private port.
 	URL, AdminURL string
 
-	cmd    *exec.Cmd
-	exited chan struct{}
-	err    error
+	options Options
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	err     error
 
 	mu  sync.Mutex
 	log bytes.Buffer
 }
 
-// Start starts a service and waits until it says where it listens. A service
-// that ends before that is an error with all that it wrote.
+// Start starts a service and waits until it says where it listens, which it does
+// once it takes requests. A service that ends before that is an error with all
+// that it wrote.
 func Start(ctx context.Context, o Options) (*Process, error) {
-	p := &Process{
-		cmd:    exec.Command(o.Binary, append([]string{"serve"}, o.Args...)...),
-		exited: make(chan struct{}),
-	}
+	return begin(ctx, o, "127.0.0.1:0")
+}
+
+// Again starts a service that has ended once more, in the same place.
+func (p *Process) Again(ctx context.Context) (*Process, error) {
+	return begin(ctx, p.options, p.Addr())
+}
+
+// begin starts a service that serves at an address, unless the options name
+// another one.
+func begin(ctx context.Context, o Options, address string) (*Process, error) {
+	args := append([]string{"serve", "--admin-addr=127.0.0.1:0", "--http-addr=" + address}, o.Args...)
+	p := &Process{options: o, cmd: exec.Command(o.Binary, args...), exited: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), o.Env...)
 	// A group of its own: Ctrl-C reaches the one who started the pair, who then
 	// stops both in order.
@@ -160,84 +169,28 @@ func (p *Process) Stop(ctx context.Context) error {
 	}
 }
 
-// Ready waits until the service says that it takes requests.
-func (p *Process) Ready(ctx context.Context) error {
-	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.AdminURL+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err == nil {
-			response.Body.Close()
-			if response.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-p.exited:
-			return errors.New("the process ended before it was ready:\n" + p.Log())
-		case <-ctx.Done():
-			return fmt.Errorf("not ready: %w", context.Cause(ctx))
-		}
-	}
-}
-
 // Pair is both services.
-type Pair struct {
-	Inventory, Orders *Process
-	// The options start either again, in the same place.
-	inventory, orders Options
-}
+type Pair struct{ Inventory, Orders *Process }
 
-// StartPair starts both services on SQLite in a folder and waits until they are
-// ready. The options' binaries are needed; addresses that their Args leave out
+// StartPair starts both services on SQLite in a folder and waits until they take
+// requests. The options' binaries are needed; addresses that their Args leave out
 // are chosen by the system.
 func StartPair(ctx context.Context, folder string, inventory, orders Options) (*Pair, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
-	anywhere := []string{"--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"}
-	p := &Pair{inventory: inventory, orders: orders}
-	p.inventory.Args = append(append(anywhere[:2:2], "--database=sqlite:"+filepath.Join(folder, "inventory.db")), inventory.Args...)
-	if err := p.StartInventory(ctx); err != nil {
+	p := &Pair{}
+	var err error
+	inventory.Args = append([]string{"--database=sqlite:" + filepath.Join(folder, "inventory.db")}, inventory.Args...)
+	if p.Inventory, err = Start(ctx, inventory); err != nil {
 		return nil, err
 	}
-	p.orders.Args = append(append(anywhere[:2:2], "--database=sqlite:"+filepath.Join(folder, "orders.db"),
-		"--inventory-url="+p.Inventory.URL), orders.Args...)
-	if err := p.StartOrders(ctx); err != nil {
+	orders.Args = append([]string{"--database=sqlite:" + filepath.Join(folder, "orders.db"), "--inventory-url=" + p.Inventory.URL}, orders.Args...)
+	if p.Orders, err = Start(ctx, orders); err != nil {
 		p.Inventory.Kill()
 		return nil, err
 	}
 	return p, nil
-}
-
-// StartInventory starts inventory, or starts it again in the same place.
-func (p *Pair) StartInventory(ctx context.Context, env ...string) error {
-	return start(ctx, &p.Inventory, p.inventory, env)
-}
-
-// StartOrders starts orders, or starts it again in the same place.
-func (p *Pair) StartOrders(ctx context.Context, env ...string) error {
-	return start(ctx, &p.Orders, p.orders, env)
-}
-
-func start(ctx context.Context, into **Process, o Options, env []string) error {
-	o.Env = append(o.Env[:len(o.Env):len(o.Env)], env...)
-	if before := *into; before != nil {
-		o.Args = append(o.Args[:len(o.Args):len(o.Args)], "--http-addr="+before.Addr())
-	}
-	p, err := Start(ctx, o)
-	if err != nil {
-		return err
-	}
-	if err := p.Ready(ctx); err != nil {
-		p.Kill()
-		return err
-	}
-	*into = p
-	return nil
 }
 
 // Stop stops orders, then inventory, and reports what either wrote if it did

@@ -3,10 +3,14 @@ package process
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
+
+	"roundtrip/test/pair"
 )
 
 // crash is one place where a process is killed with -9.
@@ -47,83 +51,104 @@ var operations = []struct {
 }
 
 func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
-	t.Parallel()
-	for _, operation := range operations {
-		for _, crash := range crashes {
-			t.Run(fmt.Sprintf("%s/%s/%s", operation.name, crash.service, crash.point), func(t *testing.T) {
-				t.Parallel()
-				h := startPair(t, crashing)
-				h.stock("A", 10)
-				if operation.before != "" {
-					if r := h.place("one", "A", 3); r.State != operation.before {
-						t.Fatalf("place: %d %s", r.status, r.text)
+	onBothStores(t, func(t *testing.T, on store) {
+		for _, operation := range operations {
+			for _, crash := range crashes {
+				t.Run(fmt.Sprintf("%s/%s/%s", operation.name, crash.service, crash.point), func(t *testing.T) {
+					t.Parallel()
+					h := startPair(t, on, crashing)
+					h.stock("A", 10)
+					if operation.before != "" {
+						h.place("one", "A", 3)
+						if r := h.settled("one"); r.State != operation.before {
+							t.Fatalf("place: %d %s", r.status, r.text)
+						}
 					}
-				}
-				// Orders knows the operation; inventory, and the answer from it, only
-				// what was asked.
-				name := operation.name
-				if crash.service == "inventory" || crash.point == "exchange-answered" {
-					name = operation.asks
-				}
-				victim, start := &h.Orders, h.StartOrders
-				if crash.service == "inventory" {
-					victim, start = &h.Inventory, h.StartInventory
-				}
-				(*victim).Kill()
-				h.restart(start, "FAILPOINT="+crash.point+":"+name)
+					// Orders knows the operation; inventory, and the answer from it, only
+					// what was asked.
+					name, victim := operation.name, h.orders
+					if crash.service == "inventory" || crash.point == "exchange-answered" {
+						name = operation.asks
+					}
+					if crash.service == "inventory" {
+						victim = h.inventory
+					}
+					h.arm(crash.point + ":" + name)
 
-				first := operation.do(h)
-				if crash.service == "orders" && first.err == nil {
-					t.Errorf("orders answered: %d %s", first.status, first.text)
-				}
-				if crash.service == "inventory" && first.status != http.StatusAccepted {
-					t.Errorf("orders answered %d %s %v, want 202", first.status, first.text, first.err)
-				}
-				died(t, *victim)
-				h.restart(start)
+					first := operation.do(h)
+					if crash.service == "orders" && first.err == nil {
+						t.Errorf("orders answered: %d %s", first.status, first.text)
+					}
+					// Orders' own retry reaches the other inventory where there is one.
+					if crash.service == "inventory" && first.status != http.StatusAccepted && (on.replicas == 1 || !done(first)) {
+						t.Errorf("orders answered %d %s %v", first.status, first.text, first.err)
+					}
+					h.crashed(victim)
+					if on.replicas == 1 {
+						h.restart(victim)
+					}
 
-				r := h.settled("one")
-				onHand, reserved := h.level("A")
-				took := r.State == operation.after && onHand == operation.onHand && reserved == operation.reserved
-				wasBefore := int64(0)
-				if operation.before != "" {
-					wasBefore = 3
-				}
-				nothing := r.State == operation.before && onHand == 10 && reserved == wasBefore
-				if crash.recorded && !took || !crash.recorded && !nothing {
-					t.Errorf("%s; %d on hand, %d reserved", r.text, onHand, reserved)
-				}
-				// The caller repeats what it got no answer to, and it takes effect, once.
-				again := operation.do(h)
-				if !slices.Contains([]int{http.StatusOK, http.StatusCreated}, again.status) || again.State != operation.after {
-					t.Errorf("repeated: %d %s %v", again.status, again.text, again.err)
-				}
-				onHand, reserved = h.level("A")
-				if onHand != operation.onHand || reserved != operation.reserved {
-					t.Errorf("after a repeat: %d on hand, %d reserved", onHand, reserved)
-				}
-				h.audit()
-			})
+					r := h.settled("one")
+					onHand, reserved := h.level("A")
+					took := r.State == operation.after && onHand == operation.onHand && reserved == operation.reserved
+					wasBefore := int64(0)
+					if operation.before != "" {
+						wasBefore = 3
+					}
+					nothing := r.State == operation.before && onHand == 10 && reserved == wasBefore
+					if crash.recorded && !took || !crash.recorded && !nothing {
+						t.Errorf("%s; %d on hand, %d reserved", r.text, onHand, reserved)
+					}
+					// The caller repeats what it got no answer to, and it takes effect, once.
+					again := operation.do(h)
+					if !done(again) || again.State != operation.after {
+						t.Errorf("repeated: %d %s %v", again.status, again.text, again.err)
+					}
+					onHand, reserved = h.level("A")
+					if onHand != operation.onHand || reserved != operation.reserved {
+						t.Errorf("after a repeat: %d on hand, %d reserved", onHand, reserved)
+					}
+					h.restart(victim)
+					h.audit()
+				})
+			}
 		}
+	})
+}
+
+func done(r reply) bool { return r.status == http.StatusOK || r.status == http.StatusCreated }
+
+// arm sets a failpoint: the first replica to reach it dies there.
+func (h *harness) arm(failpoint string) {
+	h.Helper()
+	if err := os.WriteFile(filepath.Join(h.folder, failpoint), nil, 0o600); err != nil {
+		h.Fatal(err)
 	}
 }
 
-// died waits until a process was killed by its failpoint.
-func died(t *testing.T, process interface{ ExitError() error }) {
-	t.Helper()
-	exit, ok := process.ExitError().(*exec.ExitError)
+// crashed waits until a replica was killed by the failpoint.
+func (h *harness) crashed(s *service) {
+	h.Helper()
+	var victim *pair.Process
+	h.wait("a replica reaches the failpoint", func() bool {
+		i := slices.IndexFunc(s.replicas, ended)
+		if i >= 0 {
+			victim = s.replicas[i]
+		}
+		return i >= 0
+	})
+	exit, ok := victim.ExitError().(*exec.ExitError)
 	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Errorf("the failpoint was not reached: %v", exit)
+		h.Errorf("it ended by itself: %v\n%s", victim.ExitError(), victim.Log())
 	}
 }
 
 // The product has no failpoints.
 func TestTheProductIgnoresFailpoints(t *testing.T) {
 	t.Parallel()
-	h := startPair(t, product)
+	h := startPair(t, sqlite, product)
 	h.stock("A", 10)
-	h.Orders.Kill()
-	h.restart(h.StartOrders, "FAILPOINT=intent-committed:place")
+	h.arm("intent-committed:place")
 	if r := h.place("one", "A", 1); r.status != http.StatusCreated {
 		t.Errorf("place: %d %s %v", r.status, r.text, r.err)
 	}
