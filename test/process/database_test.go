@@ -1,0 +1,317 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"roundtrip/internal/database"
+	"roundtrip/test/containers"
+	"roundtrip/test/pair"
+)
+
+// statements runs SQL on a database as the server's owner, and returns what it
+// printed.
+func statements(t *testing.T, server *containers.Postgres, database, sql string) string {
+	t.Helper()
+	out, err := server.Run(t.Context(), "psql", "-v", "ON_ERROR_STOP=1", "-Atc", sql, server.AddressInside(database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(out)
+}
+
+// name is that of the database in an address.
+func name(t *testing.T, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimPrefix(u.Path, "/")
+}
+
+// addRole makes a role that may work with a database and do nothing else to it,
+// and returns the address by which it does.
+func addRole(t *testing.T, server *containers.Postgres, address, suffix string) string {
+	t.Helper()
+	role := name(t, address) + suffix
+	statements(t, server, name(t, address), fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'secret';
+		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO %[1]s`, role))
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(role, "secret")
+	return u.String()
+}
+
+// asRoles is a store that each service uses as a role of its own.
+var asRoles = store{"postgres", 2, func(t *testing.T, bin, folder, service string) string {
+	server := containers.SharedPostgres(t)
+	address := server.Database(t, service, migrate(t, bin, service))
+	return addressFile(t, folder, service, addRole(t, server, address, "_first"))
+}}
+
+// database is the name of a service's.
+func (h *harness) database(s *service) string {
+	h.Helper()
+	address, err := os.ReadFile(addressPath(h.folder, s.name))
+	if err != nil {
+		h.Fatal(err)
+	}
+	return name(h.T, string(address))
+}
+
+func TestTheDatabasesCredentialsMayChangeUnderLoad(t *testing.T) {
+	t.Parallel()
+	server := containers.SharedPostgres(t)
+	h := startPair(t, asRoles, product)
+	l := newLoad(h, *seed)
+	stop := l.run()
+	defer stop()
+	l.flows(20)
+	for _, s := range []*service{h.orders, h.inventory} {
+		name := h.database(s)
+		address, err := server.Address(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addressFile(t, h.folder, s.name, addRole(t, server, address, "_second"))
+		statements(t, server, name, fmt.Sprintf(`ALTER ROLE %s_first NOLOGIN;
+			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%[1]s_first'`, name))
+	}
+	l.flows(50)
+	stop()
+	l.check()
+	for _, s := range []*service{h.orders, h.inventory} {
+		if n := statements(t, server, h.database(s), fmt.Sprintf(`SELECT count(*) FROM pg_stat_activity
+			WHERE usename = '%s_first'`, h.database(s))); n != "0" {
+			t.Errorf("%s: %s connections have the old credentials", s.name, n)
+		}
+	}
+}
+
+func TestADatabaseThatTakesNoMoreLosesNothingAndIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	for _, shortage := range []struct {
+		name string
+		// start starts a pair, and tells how a service's database comes to take no
+		// more, and to take it again.
+		start func(t *testing.T, victim string) (h *harness, take, give func())
+	}{
+		{"full disk", onASmallDisk},
+		{"no connections", withLimitedRoles},
+	} {
+		for _, victim := range []string{"orders", "inventory"} {
+			t.Run(shortage.name+"/"+victim, func(t *testing.T) {
+				t.Parallel()
+				h, take, give := shortage.start(t, victim)
+				l := newLoad(h, *seed)
+				stop := l.run()
+				defer stop()
+				l.flows(20)
+				take()
+				before := l.unavailable.Load()
+				if victim == "inventory" {
+					before = l.unknown.Load()
+				}
+				h.wait("nothing can be stored", func() bool {
+					if victim == "inventory" {
+						return l.unknown.Load() >= before+5
+					}
+					return l.unavailable.Load() >= before+20
+				})
+				give()
+				l.flows(20)
+				stop()
+				l.check()
+			})
+		}
+	}
+}
+
+// onASmallDisk keeps the victim's SQLite database on a disk of its own, and fills
+// that up.
+func onASmallDisk(t *testing.T, victim string) (h *harness, take, give func()) {
+	disk := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk).CombinedOutput(); err != nil {
+		if os.Getenv("CI") == "" {
+			t.Skipf("LEFT OUT: a small disk can't be mounted (it takes Linux and root): %v: %s", err, out)
+		}
+		t.Fatalf("mount a small disk: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "umount", disk).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	h = startPair(t, store{"sqlite", 1, func(t *testing.T, bin, folder, service string) string {
+		if service == victim {
+			folder = disk
+		}
+		return sqlite.database(t, bin, folder, service)
+	}}, product)
+	ballast := filepath.Join(disk, "ballast")
+	take = func() {
+		file, err := os.Create(ballast)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		for err == nil {
+			_, err = file.Write(make([]byte, 1024))
+		}
+	}
+	return h, take, func() {
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// withLimitedRoles takes the victim's connections away, and grants it no other.
+func withLimitedRoles(t *testing.T, victim string) (h *harness, take, give func()) {
+	server := containers.SharedPostgres(t)
+	h = startPair(t, asRoles, product)
+	s := h.orders
+	if victim == "inventory" {
+		s = h.inventory
+	}
+	role := h.database(s) + "_first"
+	take = func() {
+		statements(t, server, "postgres", fmt.Sprintf(`ALTER ROLE %s CONNECTION LIMIT 0;
+			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%[1]s'`, role))
+	}
+	return h, take, func() { statements(t, server, "postgres", "ALTER ROLE "+role+" CONNECTION LIMIT -1") }
+}
+
+func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
+	t.Parallel()
+	for _, service := range []string{"inventory", "orders"} {
+		t.Run(service, func(t *testing.T) {
+			t.Parallel()
+			address := containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil })
+			admin := freeAddress(t)
+			asks := func(path string) int {
+				response, err := http.Get("http://" + admin + path)
+				if err != nil {
+					return 0
+				}
+				response.Body.Close()
+				return response.StatusCode
+			}
+			started := make(chan error, 1)
+			var p *pair.Process
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			go func() {
+				var err error
+				p, err = pair.Start(ctx, pair.Options{Binary: filepath.Join(product, service), Args: []string{"--database=" + address, "--admin-addr=" + admin}})
+				started <- err
+			}()
+			h := &harness{T: t}
+			h.wait("it lives", func() bool { return asks("/livez") == http.StatusOK })
+			if out, err := command(t, product, service, "migrate", "status", "--database="+address); exitCode(err) != 1 || !strings.Contains(out, "pending: 00001_") {
+				t.Errorf("migrate status: %v\n%s", err, out)
+			}
+			for _, path := range []string{"/startupz", "/readyz"} {
+				if status := asks(path); status != http.StatusServiceUnavailable {
+					t.Errorf("%s says %d without a schema", path, status)
+				}
+			}
+			// Several replicas' init containers do this at the same time.
+			migrations := make(chan error, 2)
+			for range cap(migrations) {
+				go func() { migrations <- migrate(t, product, service)(address) }()
+			}
+			if err := errors.Join(<-migrations, <-migrations, <-started); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range []string{"/startupz", "/readyz"} {
+				if status := asks(path); status != http.StatusOK {
+					t.Errorf("%s says %d with the schema", path, status)
+				}
+			}
+			if out, err := command(t, product, service, "migrate", "status", "--database="+address); err != nil {
+				t.Errorf("migrate status: %v\n%s", err, out)
+			}
+			if err := p.Stop(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAMigrationMayTakeLongerThanAStatementOfTheServices(t *testing.T) {
+	t.Parallel()
+	address := containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil })
+	db, err := database.OpenPostgres(database.FromAddress(address), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	migrations := database.Migrations{
+		Files: fstest.MapFS{"00001_slow.sql": {Data: []byte("-- +goose Up\nSELECT pg_sleep(3);\n")}},
+		Log:   slog.New(slog.DiscardHandler),
+	}
+	if applied, err := migrations.Up(t.Context(), db); err != nil || applied != 1 {
+		t.Errorf("%d applied, %v", applied, err)
+	}
+}
+
+func TestServeRefusesAServerThatMayLoseWhatItConfirms(t *testing.T) {
+	t.Parallel()
+	server := containers.SharedPostgres(t)
+	for _, service := range []string{"inventory", "orders"} {
+		t.Run(service, func(t *testing.T) {
+			t.Parallel()
+			address := server.Database(t, service, migrate(t, product, service))
+			statements(t, server, "postgres", "ALTER DATABASE "+name(t, address)+" SET synchronous_commit = off")
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			o := pair.Options{Binary: filepath.Join(product, service), Args: []string{"--database=" + address}}
+			_, err := pair.Start(ctx, o)
+			if exitCode(err) != 2 || !strings.Contains(err.Error(), "has synchronous_commit off") {
+				t.Errorf("it was not refused: %v", err)
+			}
+			o.Args = append(o.Args, "--allow-unsafe-database")
+			p, err := pair.Start(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Stop(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// exitCode is that of the process whose end is an error; -1 where it is none.
+func exitCode(err error) int {
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+// freeAddress is one that nobody listens at.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
