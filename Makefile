@@ -24,6 +24,9 @@ PROCESS_TESTS := ./test/process/...
 
 DATA ?=
 CALLERS ?= 16
+WORKLOAD ?= uniform
+RATE ?= 0
+DURATION ?= 30s
 FUZZTIME ?= 10s
 
 .PHONY: help
@@ -88,11 +91,16 @@ ifeq ($(RACE),)
 	@[[ -z "$${CI:-}" ]] || { echo "!! In CI nothing is left out."; exit 1; }
 endif
 
+.PHONY: load
+load: build ## Put load on a new pair: make load WORKLOAD=uniform|hot|mixed [CALLERS=16] [RATE=n] [DURATION=30s]
+	@$(GO_BUILD) -o $(BUILD)/load ./test/load
+	@exec $(BUILD)/load run $(WORKLOAD) --bin $(BUILD) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
+
 .PHONY: replay
 replay: build ## Put real invoices through the pair: make replay DATA=file.csv.gz [CALLERS=16]
 	@[[ -n "$(DATA)" ]] || { echo "which file? make replay DATA=online-retail.csv.gz"; exit 2; }
 	@$(GO_BUILD) -o $(BUILD)/load ./test/load
-	@exec $(BUILD)/load replay --bin $(BUILD) --callers $(CALLERS) "$(DATA)"
+	@exec $(BUILD)/load run invoices --bin $(BUILD) --callers $(CALLERS) --data "$(DATA)"
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder for FUZZTIME (10s) each

@@ -1,5 +1,5 @@
 // Command load puts load on the pair, run as real processes, and reports what
-// came of it.
+// came of it: throughput, latency, and whether everything is still right.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 )
 
 type cli struct {
-	Replay replay `cmd:"" help:"Put a retailer's real invoices through the pair, one order each."`
+	Run runCommand `cmd:"" help:"Put one workload on a new pair. Prints a table, writes an HTML page with plots, audits both services, and exits 1 on a violation."`
 }
 
 func main() { os.Exit(run()) }

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"roundtrip/test/pair"
+)
+
+// settleWithin is how soon after the last request every intent must be settled
+// (shared rule of the protocol, docs/protocol.md).
+const settleWithin = 30 * time.Second
+
+// target says which pair gets the load.
+type target struct {
+	Bin string `help:"Folder with the two binaries." default:".build" type:"existingdir"`
+	// The databases are new ones under a temporary folder where these are left out.
+	InventoryDatabase string `help:"Where inventory's data is, such as an empty PostgreSQL database; a new SQLite file where it is left out." placeholder:"ADDRESS"`
+	OrdersDatabase    string `help:"Where orders' data is." placeholder:"ADDRESS"`
+}
+
+// store names the database that the pair is on.
+func (t target) store() string {
+	if t.InventoryDatabase == "" && t.OrdersDatabase == "" {
+		return "SQLite"
+	}
+	return "given databases"
+}
+
+// subject is a pair under load.
+type subject struct {
+	*pair.Pair
+	inventory, orders pair.Options
+}
+
+// start starts the pair; args go to `serve` of both services.
+func (t target) start(ctx context.Context, folder string, args ...string) (*subject, error) {
+	s := &subject{}
+	var err error
+	if s.inventory, err = t.service(ctx, "inventory", t.InventoryDatabase, folder); err != nil {
+		return nil, err
+	}
+	if s.orders, err = t.service(ctx, "orders", t.OrdersDatabase, folder); err != nil {
+		return nil, err
+	}
+	s.inventory.Args, s.orders.Args = append(s.inventory.Args, args...), append(s.orders.Args, args...)
+	s.Pair, err = pair.StartPair(ctx, folder, s.inventory, s.orders)
+	return s, err
+}
+
+// service says how to start one service on a database, which is migrated first
+// where the service does not do that itself.
+func (t target) service(ctx context.Context, name, database, folder string) (pair.Options, error) {
+	binary := filepath.Join(t.Bin, name)
+	if database == "" {
+		return pair.Options{Binary: binary, Args: []string{"--database=sqlite:" + filepath.Join(folder, name+".db")}}, nil
+	}
+	if out, err := exec.CommandContext(ctx, binary, "migrate", "up", "--database="+database).CombinedOutput(); err != nil {
+		return pair.Options{}, fmt.Errorf("%s migrate up: %w\n%s", name, err, out)
+	}
+	return pair.Options{Binary: binary, Args: []string{"--database=" + database}}, nil
+}
+
+// stop stops the pair, also when ctx is done.
+func (s *subject) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	return s.Stop(ctx)
+}
+
+// importStock imports every SKU with as many units as are given.
+func (s *subject) importStock(ctx context.Context, units map[string]int64) error {
+	var stock bytes.Buffer
+	rows := csv.NewWriter(&stock)
+	_ = rows.Write([]string{"sku", "name", "location", "on_hand"}) // a bytes.Buffer takes everything
+	for _, sku := range slices.Sorted(maps.Keys(units)) {
+		_ = rows.Write([]string{sku, "", "main", strconv.FormatInt(units[sku], 10)})
+	}
+	rows.Flush()
+
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Inventory.URL+"/v1/stock/import", &stock)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "text/csv")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("import stock: %w", err)
+	}
+	defer response.Body.Close()
+	report := json.NewDecoder(response.Body)
+	var last struct{ Rows, Done, Unchanged int }
+	for last.Rows == 0 {
+		last.Done, last.Unchanged = 0, 0
+		if err := report.Decode(&last); errors.Is(err, io.EOF) {
+			return errors.New("import stock: the report has no last line")
+		} else if err != nil {
+			return fmt.Errorf("import stock: %w", err)
+		}
+	}
+	if imported := last.Done + last.Unchanged; imported != len(units) {
+		return fmt.Errorf("import stock: %d of %d SKUs were imported", imported, len(units))
+	}
+	fmt.Printf("%d SKUs imported.\n", len(units))
+	return nil
+}
+
+// audit waits until all is settled, runs both services' own audits and shows
+// what they say. It returns an error for every violation.
+func (s *subject) audit(ctx context.Context) error {
+	return errors.Join(waitSettled(ctx, s.Orders.AdminURL),
+		runAudit(ctx, s.inventory.Binary, s.inventory.Args[0]),
+		runAudit(ctx, s.orders.Binary, s.orders.Args[0], "--inventory-url="+s.Inventory.URL))
+}
+
+// waitSettled waits until orders says, on its private port, that no intent is
+// unsettled.
+func waitSettled(ctx context.Context, admin string) error {
+	ctx, cancel := context.WithTimeout(ctx, settleWithin)
+	defer cancel()
+	for {
+		left, err := unsettled(ctx, admin)
+		if err != nil {
+			return fmt.Errorf("wait until all is settled: %w", err)
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%d intents are not settled after %s", left, settleWithin)
+		}
+	}
+}
+
+func unsettled(ctx context.Context, admin string) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	found := unsettledMetric.FindSubmatch(metrics)
+	if found == nil {
+		return 0, errors.New("orders does not say how many intents are unsettled")
+	}
+	return strconv.Atoi(string(found[1]))
+}
+
+var unsettledMetric = regexp.MustCompile(`(?m)^orders_intents_unsettled (\d+)$`)
+
+func runAudit(ctx context.Context, binary string, arguments ...string) error {
+	audit := exec.CommandContext(ctx, binary, append([]string{"audit"}, arguments...)...)
+	audit.Stdout, audit.Stderr = os.Stdout, os.Stderr
+	fmt.Printf("%s audit: ", filepath.Base(binary))
+	if err := audit.Run(); err != nil {
+		return fmt.Errorf("%s audit: %w", filepath.Base(binary), err)
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+type runCommand struct {
+	target
+	Workload string        `arg:"" enum:"uniform,hot,mixed,invoices" help:"uniform: orders of one unit, each of any of 10,000 SKUs. hot: all of the same SKU. mixed: place, amend, confirm, cancel and get, over 10,000 SKUs. invoices: a retailer's real ones, one order each."`
+	Data     string        `help:"The invoices: CSV, gzipped if it ends in .gz." type:"existingfile" placeholder:"FILE"`
+	Callers  int           `help:"How many callers there are. Each sends its next request when the one before is answered; with --rate they are the most that wait for an answer at the same time." default:"16"`
+	Rate     float64       `help:"Send this many requests a second, however slow the answers are. Latency then counts from when a request should have been sent." placeholder:"N"`
+	Duration time.Duration `help:"For how long to send." default:"30s"`
+	Count    int           `help:"Send this many requests, instead of a duration." placeholder:"N"`
+	Reports  string        `help:"The folder to write the HTML page into." default:".reports" type:"path"`
+}
+
+// Run returns an error for every violation.
+func (r runCommand) Run(ctx context.Context) (err error) {
+	w, p, err := r.plan()
+	if err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "roundtrip-load-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	s, err := r.target.start(ctx, folder)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop(ctx)) }()
+	if err := s.importStock(ctx, w.stock()); err != nil {
+		return err
+	}
+
+	bar := progressbar.NewOptions(p.requests(), progressbar.OptionSetDescription(r.Workload), progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(), progressbar.OptionSetItsString("requests"), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionClearOnFinish())
+	began := time.Now()
+	samples, err := measure(ctx, s.Orders.URL, w, p, func() { _ = bar.Add(1) }) // it only shows
+	if err = errors.Join(err, bar.Finish()); err != nil {
+		return err
+	}
+	result := tally(samples)
+	result.print(os.Stdout)
+	page := report{Workload: r.Workload, Store: r.store(), Load: p.String(), Began: began, result: result}
+	written, err := page.write(filepath.Join(r.Reports, "load-"+r.Workload+".html"))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("Plots: %s\n", written)
+	return errors.Join(result.violation(), s.audit(ctx))
+}
+
+// plan says what to send, and when.
+func (r runCommand) plan() (workload, pace, error) {
+	p := pace{callers: r.Callers, rate: r.Rate, duration: r.Duration, count: r.Count}
+	if r.Callers < 1 || r.Rate < 0 || r.Count < 0 || r.Duration <= 0 {
+		return nil, p, errors.New("callers and duration must be positive, rate and count not negative")
+	}
+	if (r.Workload == "invoices") != (r.Data != "") {
+		return nil, p, errors.New("the invoices, and nothing else, come from a file: invoices --data=FILE")
+	}
+	switch r.Workload {
+	case "hot":
+		return newPlacing(1), p, nil
+	case "mixed":
+		return newMixed(), p, nil
+	case "invoices":
+		invoices, counts, err := readInvoices(r.Data)
+		if err != nil {
+			return nil, p, err
+		}
+		counts.print(os.Stdout)
+		if p.count == 0 || p.count > len(invoices) {
+			p.count = len(invoices)
+		}
+		return invoicing(invoices), p, nil
+	default:
+		return newPlacing(allSKUs), p, nil
+	}
+}
