@@ -35,7 +35,8 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Max is the most requests that one batch holds, unless a single call brings more.
+// Max is the most requests that one batch holds, unless a single call brings
+// more or the options say otherwise.
 const Max = 256
 
 // Run does a batch of requests and gives each its result, in order. Its context
@@ -49,6 +50,8 @@ type Options struct {
 	// InFlight is how many batches may run at the same time: 1 where the database
 	// has one writer, 2 where the next may be decided while the last one commits.
 	InFlight int
+	// Max is the most requests that one batch holds; [Max] where it is 0.
+	Max int
 }
 
 // Batcher merges calls. It is safe for concurrent use.
@@ -71,6 +74,9 @@ type call[Request, Result any] struct {
 
 // New makes a Batcher around run.
 func New[Request, Result any](run Run[Request, Result], o Options) *Batcher[Request, Result] {
+	if o.Max == 0 {
+		o.Max = Max
+	}
 	return &Batcher[Request, Result]{run: run, options: o}
 }
 
@@ -137,7 +143,7 @@ func (b *Batcher[Request, Result]) lead(calls []*call[Request, Result]) {
 func (b *Batcher[Request, Result]) take() []*call[Request, Result] {
 	n, requests := 0, 0
 	for n < len(b.queue) {
-		if requests += len(b.queue[n].requests); requests > Max && n > 0 {
+		if requests += len(b.queue[n].requests); requests > b.options.Max && n > 0 {
 			break
 		}
 		n++

@@ -89,6 +89,26 @@ func TestABatchHoldsNoMoreThanMax(t *testing.T) {
 	})
 }
 
+func TestBatchesOfOneMergeNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		b := New(g.run, Options{Queue: 1000, InFlight: 1, Max: 1})
+		var callers sync.WaitGroup
+		for n := range 5 {
+			callers.Go(func() { _, _ = b.Do(t.Context(), n) })
+			synctest.Wait()
+		}
+		for n := range 5 {
+			if got := <-g.began; !slices.Equal(got, []int{n}) {
+				t.Errorf("batch %d is %v", n, got)
+			}
+			g.open <- struct{}{}
+		}
+		callers.Wait()
+	})
+}
+
 func TestBatchesInFlightAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

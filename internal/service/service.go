@@ -97,6 +97,7 @@ type ServeFlags struct {
 	LogLevel     slog.Level    `help:"The least level that is logged: debug, info, warn or error." default:"info"`
 	DrainTimeout time.Duration `help:"How long a stop may take to answer what is in flight." default:"10s"`
 	MaxInFlight  int           `help:"How many requests are worked on at the same time; more are refused as overloaded." default:"512"`
+	BatchMax     int           `hidden:"" help:"How many requests one transaction decides at most. For measuring: 1 shows what merging them gains." default:"256"`
 }
 
 // Validate refuses a number that nothing works with.

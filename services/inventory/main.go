@@ -49,7 +49,7 @@ func (s serve) Run(ctx context.Context) error {
 	}
 	a, err := app.New(ctx, app.Options{
 		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
-		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight,
+		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight, BatchMax: s.BatchMax,
 	})
 	if err != nil {
 		return err

@@ -62,7 +62,7 @@ func want(t *testing.T, what string, exit int, out string, wantExit int, says ..
 func stocked(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "inventory.db")
-	s, err := store.OpenSQLite(t.Context(), path, slog.New(slog.DiscardHandler))
+	s, err := store.OpenSQLite(t.Context(), path, store.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

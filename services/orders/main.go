@@ -61,7 +61,7 @@ func (s serve) Run(ctx context.Context) error {
 	}
 	a, err := app.New(ctx, app.Options{
 		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
-		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight,
+		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight, BatchMax: s.BatchMax,
 		InventoryURL: s.InventoryURL, SettleInterval: s.SettleInterval, GiveUpAfter: s.GiveUpAfter,
 	})
 	if err != nil {

@@ -30,7 +30,9 @@ type Options struct {
 	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
 	DatabaseConnections int
 	AllowUnsafeDatabase bool
-	Logger              *slog.Logger
+	// BatchMax is the most requests that one transaction decides; 0 is the usual.
+	BatchMax int
+	Logger   *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time.
 	MaxInFlight int
 	// SweepInterval is how often expired holds are looked for; 1 s where it is 0.
@@ -55,7 +57,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	frame := service.NewFrame(o.Admin, o.Logger)
 	frame.OnStop("listener", service.CloseListener(o.HTTP))
 	s, wait, err := store.Open(ctx, o.Database, store.Options{
-		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, Log: o.Logger,
+		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, BatchMax: o.BatchMax, Log: o.Logger,
 	})
 	if err != nil {
 		return nil, errors.Join(err, frame.Stop(ctx))

@@ -34,7 +34,9 @@ type Options struct {
 	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
 	DatabaseConnections int
 	AllowUnsafeDatabase bool
-	Logger              *slog.Logger
+	// BatchMax is the most requests that one transaction decides; 0 is the usual.
+	BatchMax int
+	Logger   *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time, and
 	// with them the exchanges.
 	MaxInFlight int
@@ -69,7 +71,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 
 func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error) {
 	s, wait, err := store.Open(ctx, o.Database, store.Options{
-		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, Log: o.Logger,
+		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, BatchMax: o.BatchMax, Log: o.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func start(t testing.TB) *service {
 	t.Helper()
 	s := &service{path: filepath.Join(t.TempDir(), "inventory.db")}
 	var err error
-	if s.store, err = store.OpenSQLite(t.Context(), s.path, slog.New(slog.DiscardHandler)); err != nil {
+	if s.store, err = store.OpenSQLite(t.Context(), s.path, store.Options{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

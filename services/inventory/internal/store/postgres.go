@@ -37,9 +37,13 @@ type Postgres struct {
 }
 
 // NewPostgres makes a store on a database whose schema is there.
-func NewPostgres(db *database.Postgres) *Postgres {
+func NewPostgres(db *database.Postgres, o Options) *Postgres {
 	// The next batch may be decided while the last one commits.
-	return &Postgres{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 2}, func(ctx context.Context, f func(session) error) error {
+	inFlight := 2
+	if o.BatchMax == 1 {
+		inFlight = o.Connections // nothing is merged, so there is nothing to wait for
+	}
+	return &Postgres{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: inFlight, Max: o.BatchMax}, func(ctx context.Context, f func(session) error) error {
 		return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { return f(postgresSession{ctx, tx}) })
 	})}
 }

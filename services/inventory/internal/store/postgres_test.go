@@ -54,7 +54,7 @@ func openPostgres(t *testing.T, address string) *Postgres {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewPostgres(db)
+	s := NewPostgres(db, Options{})
 	t.Cleanup(func() { closeStore(t, s) })
 	return s
 }
@@ -158,7 +158,7 @@ func TestBatchesInAnyOrderNeverDeadlock(t *testing.T) {
 			t.Error(err)
 			return 0
 		}
-		s := NewPostgres(db)
+		s := NewPostgres(db, Options{})
 		defer closeStore(t, s)
 		random := rand.New(rand.NewPCG(1, uint64(session)))
 		sent := 0

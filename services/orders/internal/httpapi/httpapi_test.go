@@ -89,7 +89,7 @@ func start(t testing.TB) *service {
 	s := &service{inventory: &fakeInventory{}, gate: &fakeGate{}, path: filepath.Join(t.TempDir(), "orders.db")}
 	log := slog.New(slog.DiscardHandler)
 	var err error
-	if s.store, err = store.OpenSQLite(t.Context(), s.path, log); err != nil {
+	if s.store, err = store.OpenSQLite(t.Context(), s.path, store.Options{Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

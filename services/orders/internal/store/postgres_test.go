@@ -52,7 +52,7 @@ func openPostgres(t *testing.T, address string) *Postgres {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewPostgres(db)
+	s := NewPostgres(db, Options{})
 	t.Cleanup(func() { closeStore(t, s) })
 	return s
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"math"
 	"time"
 
@@ -27,16 +26,16 @@ type SQLite struct {
 }
 
 // OpenSQLite opens, and where needed makes and migrates, the database at path.
-func OpenSQLite(ctx context.Context, path string, log *slog.Logger) (*SQLite, error) {
+func OpenSQLite(ctx context.Context, path string, o Options) (*SQLite, error) {
 	files, err := fs.Sub(migrations, "migrations/sqlite")
 	if err != nil {
 		return nil, err
 	}
-	db, err := database.OpenSQLite(ctx, path, files, log)
+	db, err := database.OpenSQLite(ctx, path, files, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	return newSQLite(db), nil
+	return newSQLite(db, o.BatchMax), nil
 }
 
 // OpenSQLiteReadOnly opens the database at path for reading, beside a service
@@ -46,12 +45,12 @@ func OpenSQLiteReadOnly(path string) (*SQLite, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSQLite(db), nil
+	return newSQLite(db, 0), nil
 }
 
-func newSQLite(db *database.SQLite) *SQLite {
+func newSQLite(db *database.SQLite, batchMax int) *SQLite {
 	// One batch at a time: there is one writer.
-	return &SQLite{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 1}, func(ctx context.Context, f func(session) error) error {
+	return &SQLite{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 1, Max: batchMax}, func(ctx context.Context, f func(session) error) error {
 		return db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
 	})}
 }

@@ -20,7 +20,7 @@ func sqliteDatabase(t *testing.T) func(*testing.T) backend {
 
 func openSQLite(t *testing.T, path string) *SQLite {
 	t.Helper()
-	s, err := OpenSQLite(t.Context(), path, slog.New(slog.DiscardHandler))
+	s, err := OpenSQLite(t.Context(), path, Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

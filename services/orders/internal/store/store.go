@@ -28,7 +28,9 @@ type Options struct {
 	Connections int
 	// AllowUnsafe works with a PostgreSQL server that may lose what it confirmed.
 	AllowUnsafe bool
-	Log         *slog.Logger
+	// BatchMax is the most commands that one transaction decides; 0 is the usual.
+	BatchMax int
+	Log      *slog.Logger
 }
 
 // Open opens the store that an address names. What is on SQLite is there at
@@ -40,14 +42,14 @@ func Open(ctx context.Context, source database.Source, o Options) (s order.Store
 		return nil, nil, err
 	}
 	if address.SQLite != "" {
-		s, err := OpenSQLite(ctx, address.SQLite, o.Log)
+		s, err := OpenSQLite(ctx, address.SQLite, o)
 		return s, func(context.Context) error { return nil }, err
 	}
 	db, err := database.OpenPostgres(source, o.Connections)
 	if err != nil {
 		return nil, nil, err
 	}
-	return NewPostgres(db), func(ctx context.Context) error {
+	return NewPostgres(db, o), func(ctx context.Context) error {
 		if err := PostgresMigrations(o.Log).WaitForSchema(ctx, db); err != nil || o.AllowUnsafe {
 			return err
 		}
@@ -69,7 +71,7 @@ func OpenReadOnly(source database.Source) (order.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewPostgres(db), nil
+	return NewPostgres(db, Options{}), nil
 }
 
 // session is one transaction.
