@@ -19,11 +19,14 @@ TOOL := go tool -modfile=tools.mod
 RACE := $(if $(shell command -v "$$(go env CC)"),-race,)
 # Runs a command with an engine and the images that its tests need.
 SETUP := go run ./test/containers/setup
+# The load generator; a server in a container wants an engine.
+LOAD = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
 # Packages whose tests start processes have `make test` to themselves.
 PROCESS_TESTS := ./test/process/...
 
 DATA ?=
 CALLERS ?= 16
+STORE ?= sqlite
 WORKLOAD ?= uniform
 RATE ?= 0
 DURATION ?= 30s
@@ -92,15 +95,22 @@ ifeq ($(RACE),)
 endif
 
 .PHONY: load
-load: build ## Put load on a new pair: make load WORKLOAD=uniform|hot|mixed [CALLERS=16] [RATE=n] [DURATION=30s]
-	@$(GO_BUILD) -o $(BUILD)/load ./test/load
-	@exec $(BUILD)/load run $(WORKLOAD) --bin $(BUILD) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
+load: build-load ## Put load on a new pair: make load WORKLOAD=uniform|hot|mixed [STORE=postgres] [CALLERS=16] [RATE=n] [DURATION=30s]
+	@$(LOAD) run $(WORKLOAD) --bin $(BUILD) --store $(STORE) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
 
 .PHONY: replay
-replay: build ## Put real invoices through the pair: make replay DATA=file.csv.gz [CALLERS=16]
+replay: build-load ## Put real invoices through the pair: make replay DATA=file.csv.gz [STORE=postgres] [CALLERS=16]
 	@[[ -n "$(DATA)" ]] || { echo "which file? make replay DATA=online-retail.csv.gz"; exit 2; }
+	@$(LOAD) run invoices --bin $(BUILD) --store $(STORE) --callers $(CALLERS) --data "$(DATA)"
+
+.PHONY: bench
+bench: STORE := postgres
+bench: build-load ## Compare stores, callers and batches, and what limits them, in one table (8 minutes; Linux)
+	@$(LOAD) bench --bin $(BUILD)
+
+.PHONY: build-load
+build-load: build
 	@$(GO_BUILD) -o $(BUILD)/load ./test/load
-	@exec $(BUILD)/load run invoices --bin $(BUILD) --callers $(CALLERS) --data "$(DATA)"
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder for FUZZTIME (10s) each

@@ -2,6 +2,7 @@ package containers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,6 +118,20 @@ func (p *Postgres) Run(ctx context.Context, command ...string) (string, error) {
 		err = fmt.Errorf("%s: exit %d\n%s", command[0], status, text)
 	}
 	return string(text), err
+}
+
+// CPU is the processor time that the container has used since it was started.
+func (p *Postgres) CPU(ctx context.Context) (time.Duration, error) {
+	answer, err := p.engine.ContainerStats(ctx, p.container.GetContainerID(), client.ContainerStatsOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	var stats container.StatsResponse
+	if err := json.NewDecoder(answer.Body).Decode(&stats); err != nil {
+		return 0, err
+	}
+	return time.Duration(stats.CPUStats.CPUUsage.TotalUsage), nil
 }
 
 // Address is that of a database, from outside the container.

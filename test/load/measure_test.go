@@ -61,6 +61,9 @@ func TestEveryAnswerIsCountedOnce(t *testing.T) {
 	if want := []time.Duration{2, 3, 4, 5, 9}; !slices.Equal(r.operations[1].latencies, want) {
 		t.Errorf("latencies of place are %v, want %v", r.operations[1].latencies, want)
 	}
+	if want := []time.Duration{1, 2, 3, 4, 5, 9}; !slices.Equal(r.total.latencies, want) {
+		t.Errorf("all latencies are %v, want %v", r.total.latencies, want)
+	}
 	if err := r.violation(); err == nil || !strings.Contains(err.Error(), "first") {
 		t.Errorf("violation: %v", err)
 	}

@@ -95,16 +95,26 @@ func TestAClosedLoopWaitsForAnswers(t *testing.T) {
 
 func TestALoadThatIsStoppedIsNoResult(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		sent := 0
-		err := pace{callers: 1, rate: 1, duration: time.Hour}.drive(ctx, func(i int, _ time.Time) {
-			if sent++; i == 2 {
-				cancel()
-			}
+	for name, p := range map[string]pace{
+		"closed loop": {callers: 1, duration: time.Hour},
+		"fixed rate":  {callers: 1, rate: 1, duration: time.Hour},
+		"overdue":     {callers: 1, rate: 1000, duration: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				sent := 0
+				err := p.drive(ctx, func(int, time.Time) {
+					if sent++; sent == 3 {
+						cancel()
+					}
+					time.Sleep(10 * time.Second)
+				})
+				if err == nil || sent != 3 {
+					t.Errorf("sent %d, %v", sent, err)
+				}
+			})
 		})
-		if err == nil || sent != 3 {
-			t.Errorf("sent %d, %v", sent, err)
-		}
-	})
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"time"
 
+	"roundtrip/test/containers"
 	"roundtrip/test/pair"
 )
 
@@ -27,18 +28,36 @@ const settleWithin = 30 * time.Second
 
 // target says which pair gets the load.
 type target struct {
-	Bin string `help:"Folder with the two binaries." default:".build" type:"existingdir"`
-	// The databases are new ones under a temporary folder where these are left out.
-	InventoryDatabase string `help:"Where inventory's data is, such as an empty PostgreSQL database; a new SQLite file where it is left out." placeholder:"ADDRESS"`
-	OrdersDatabase    string `help:"Where orders' data is." placeholder:"ADDRESS"`
+	Bin               string `help:"The folder with the two services' binaries." default:".build" type:"existingdir"`
+	Store             string `help:"What a new pair keeps its state in: sqlite, in a temporary folder, or postgres, a server in a container of its own." enum:"sqlite,postgres" default:"sqlite"`
+	InventoryDatabase string `help:"Where inventory's data is instead, such as postgres://… of an empty database. Its schema is brought up to date." placeholder:"ADDRESS"`
+	OrdersDatabase    string `help:"Where orders' data is instead." placeholder:"ADDRESS"`
 }
 
-// store names the database that the pair is on.
-func (t target) store() string {
-	if t.InventoryDatabase == "" && t.OrdersDatabase == "" {
-		return "SQLite"
+// storeName is what the pair's state is in, for a report.
+func (t target) storeName() string {
+	switch {
+	case t.InventoryDatabase != "" || t.OrdersDatabase != "":
+		return "given databases"
+	case t.Store == "postgres":
+		return onPostgres
 	}
-	return "given databases"
+	return onSQLite
+}
+
+// on is the same with new databases on a server; starting the pair gives them
+// their schema.
+func (t target) on(ctx context.Context, server *containers.Postgres) (target, error) {
+	for service, address := range map[string]*string{"inventory": &t.InventoryDatabase, "orders": &t.OrdersDatabase} {
+		name, err := server.NewDatabase(ctx, service, func(string) error { return nil })
+		if err != nil {
+			return t, err
+		}
+		if *address, err = server.Address(ctx, name); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
 }
 
 // subject is a pair under load.
@@ -65,14 +84,16 @@ func (t target) start(ctx context.Context, folder string, args ...string) (*subj
 // service says how to start one service on a database, which is migrated first
 // where the service does not do that itself.
 func (t target) service(ctx context.Context, name, database, folder string) (pair.Options, error) {
-	binary := filepath.Join(t.Bin, name)
+	o := pair.Options{Binary: filepath.Join(t.Bin, name)}
 	if database == "" {
-		return pair.Options{Binary: binary, Args: []string{"--database=sqlite:" + filepath.Join(folder, name+".db")}}, nil
+		o.Args = []string{"--database=sqlite:" + filepath.Join(folder, name+".db")}
+		return o, nil
 	}
-	if out, err := exec.CommandContext(ctx, binary, "migrate", "up", "--database="+database).CombinedOutput(); err != nil {
-		return pair.Options{}, fmt.Errorf("%s migrate up: %w\n%s", name, err, out)
+	if out, err := exec.CommandContext(ctx, o.Binary, "migrate", "up", "--database="+database).CombinedOutput(); err != nil {
+		return o, fmt.Errorf("%s migrate up: %w\n%s", name, err, out)
 	}
-	return pair.Options{Binary: binary, Args: []string{"--database=" + database}}, nil
+	o.Args = []string{"--database=" + database}
+	return o, nil
 }
 
 // stop stops the pair, also when ctx is done.
@@ -115,7 +136,6 @@ func (s *subject) importStock(ctx context.Context, units map[string]int64) error
 	if imported := last.Done + last.Unchanged; imported != len(units) {
 		return fmt.Errorf("import stock: %d of %d SKUs were imported", imported, len(units))
 	}
-	fmt.Printf("%d SKUs imported.\n", len(units))
 	return nil
 }
 

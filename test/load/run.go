@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"roundtrip/test/containers"
 )
 
 type runCommand struct {
@@ -22,6 +24,19 @@ type runCommand struct {
 	Reports  string        `help:"The folder to write the HTML page into." default:".reports" type:"path"`
 }
 
+// Help is shown below the flags' summary.
+func (runCommand) Help() string {
+	return `Without --rate the load is a closed loop: it adapts to the pair and finds how much the pair can do. With --rate it does not wait: it finds how long callers wait at that load. A request that could not be sent when it was due, because the pair stalled, counts as late from then on.
+
+What the columns say: done (200, 201); rejected (409), which is a violation, as there is stock for all; unknown (202: recorded, and settled later); refused (503, 504: nothing was begun); failed (anything else), which is a violation. The audits come when all is settled.
+
+Examples:
+
+    load run uniform --callers=64 --store=postgres
+    load run mixed --rate=300 --callers=256 --duration=1m
+    load run invoices --data=online-retail.csv.gz --callers=64`
+}
+
 // Run returns an error for every violation.
 func (r runCommand) Run(ctx context.Context) (err error) {
 	w, p, err := r.plan()
@@ -33,7 +48,18 @@ func (r runCommand) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	s, err := r.target.start(ctx, folder)
+	target := r.target
+	if r.Store == "postgres" {
+		var server *containers.Postgres
+		if server, err = containers.StartPostgres(ctx); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()
+		if target, err = target.on(ctx, server); err != nil {
+			return err
+		}
+	}
+	s, err := target.start(ctx, folder)
 	if err != nil {
 		return err
 	}
@@ -52,7 +78,7 @@ func (r runCommand) Run(ctx context.Context) (err error) {
 	}
 	result := tally(samples)
 	result.print(os.Stdout)
-	page := report{Workload: r.Workload, Store: r.store(), Load: p.String(), Began: began, result: result}
+	page := report{Workload: r.Workload, Store: r.storeName(), Load: p.String(), Began: began, result: result}
 	written, err := page.write(filepath.Join(r.Reports, "load-"+r.Workload+".html"))
 	if err != nil {
 		return err
@@ -69,6 +95,9 @@ func (r runCommand) plan() (workload, pace, error) {
 	}
 	if (r.Workload == "invoices") != (r.Data != "") {
 		return nil, p, errors.New("the invoices, and nothing else, come from a file: invoices --data=FILE")
+	}
+	if r.Store == "postgres" && r.InventoryDatabase+r.OrdersDatabase != "" {
+		return nil, p, errors.New("the data is in a new server or in the databases that are given, not in both")
 	}
 	switch r.Workload {
 	case "hot":

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"roundtrip/internal/database"
+	"roundtrip/test/containers"
+)
+
+func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }
+
+func TestProcessorTimeIsThatOfUserAndSystem(t *testing.T) {
+	t.Parallel()
+	for stat, want := range map[string]time.Duration{
+		"7 (orders) S 1 7 7 0 -1 4194560 500 0 3 0 250 125 9 9 20 0 8 0 1234": 3750 * time.Millisecond,
+		"7 (a) b) (c) R 1 7 7 0 -1 4194560 500 0 3 0 1 0 9 9 20 0 8 0 1234":   10 * time.Millisecond,
+		"7 (orders) S 1 7 7 0 -1 4194560 500 0 3 0 250":                       -1,
+		"7 (orders) S 1 7 7 0 -1 4194560 500 0 3 0 250 x 9":                   -1,
+		"": -1,
+	} {
+		got, err := parseStat(stat)
+		if (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("%q: got %s, %v", stat, got, err)
+		}
+	}
+	// This process has used some by now, and never less than before.
+	before, err := processCPU(os.Getpid())
+	for after := before; err == nil && after <= before; {
+		after, err = processCPU(os.Getpid())
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMemoryIsThePeak(t *testing.T) {
+	t.Parallel()
+	got, err := parsePeak("Name:\torders\nVmPeak:\t 1240000 kB\nVmHWM:\t   40960 kB\nVmRSS:\t   30000 kB\n")
+	if err != nil || got != 40<<20 {
+		t.Errorf("got %d, %v", got, err)
+	}
+	for _, status := range []string{"", "VmPeak:\t 12 kB\n", "VmHWM:\t much kB\n"} {
+		if _, err := parsePeak(status); err == nil {
+			t.Errorf("%q is no error", status)
+		}
+	}
+	if got, err := peakMemory(os.Getpid()); err != nil || got < 1<<20 || got > 1<<40 {
+		t.Errorf("of this process: %d, %v", got, err)
+	}
+}
+
+func TestEveryCommitOnSQLiteIsASync(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "some.db")
+	if _, err := fileSyncs(path); err == nil {
+		t.Error("what is not there was counted")
+	}
+	schema := fstest.MapFS{"1_some.sql": {Data: []byte("-- +goose Up\nCREATE TABLE some (n INTEGER, filling BLOB);")}}
+	db := openDatabase(t, path, schema)
+	count := func() int {
+		n, err := fileSyncs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	write := func(kib int) {
+		if err := db.Write(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(context.WithoutCancel(t.Context()), "INSERT INTO some (n, filling) VALUES (1, randomblob(1024 * ?))", kib)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(1)
+	before := count()
+	for range 7 {
+		write(1)
+	}
+	if got := count() - before; got != 7 {
+		t.Errorf("7 commits: %d syncs", got)
+	}
+	// A transaction that changes nothing, or is given up, asks for none.
+	before = count()
+	if err := db.Write(t.Context(), func(*sql.Tx) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Write(t.Context(), func(tx *sql.Tx) error {
+		_, _ = tx.ExecContext(t.Context(), "INSERT INTO some (n) VALUES (1)")
+		return fs.ErrInvalid
+	}); err == nil {
+		t.Fatal("it was not given up")
+	}
+	if got := count() - before; got != 0 {
+		t.Errorf("no commit: %d syncs", got)
+	}
+	// 8 MB are more than the log may hold: the next commit begins it anew.
+	write(8 << 10)
+	before = count()
+	write(1)
+	if got := count() - before; got != 1+3 {
+		t.Errorf("a commit that begins the log anew: %d syncs", got)
+	}
+}
+
+func openDatabase(t *testing.T, path string, migrations fs.FS) *database.SQLite {
+	t.Helper()
+	db, err := database.OpenSQLite(t.Context(), path, migrations, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestAServersSyncsAreCountedWhenItsConnectionsHaveEnded(t *testing.T) {
+	t.Parallel()
+	server := containers.SharedPostgres(t)
+	name, err := server.NewDatabase(t.Context(), "syncs", func(string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := serverSyncs(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// psql commits each statement, and ends.
+	if _, err := server.Run(t.Context(), "psql", "-c", "CREATE TABLE entries (n int)", "-c", "INSERT INTO entries VALUES (1)",
+		"-c", "INSERT INTO entries VALUES (2)", server.AddressInside(name)); err != nil {
+		t.Fatal(err)
+	}
+	after, err := serverSyncs(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server syncs now and then by itself.
+	if got := after - before; got < 3 {
+		t.Errorf("3 commits: %d syncs", got)
+	}
+}
