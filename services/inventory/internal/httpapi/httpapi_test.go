@@ -293,16 +293,6 @@ func TestATombstoneStopsADelayedHold(t *testing.T) {
 	s.Call(t, "PUT", "/v1/reservations/y", `{"seq": 1, "state": "committed"}`).Want(t, "commit what was never held", 409, problem.WrongState)
 }
 
-// On a busy machine an answer may come too late; then a caller asks again.
-func (s *service) patient(t *testing.T, path, body string) (r resttest.Response) {
-	for range 20 {
-		if r = s.Call(t, "PUT", path, body); r.Status < 500 {
-			break
-		}
-	}
-	return r
-}
-
 func TestFiftyIdenticalPutsAtOnceTakeEffectOnce(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -322,7 +312,7 @@ func TestFiftyIdenticalPutsAtOnceTakeEffectOnce(t *testing.T) {
 			answers := make([]resttest.Response, 50)
 			var all sync.WaitGroup
 			for i := range answers {
-				all.Go(func() { answers[i] = s.patient(t, c.path, c.body) })
+				all.Go(func() { answers[i] = s.Call(t, "PUT", c.path, c.body) })
 			}
 			all.Wait()
 			for _, r := range answers {
@@ -345,7 +335,7 @@ func TestTheLastUnitsAreHeldOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range statuses {
 		all.Go(func() {
-			statuses[i] = s.patient(t, fmt.Sprintf("/v1/reservations/x%d", i), `{"seq": 1, "state": "held", "lines": [{"sku": "a", "quantity": 1}]}`).Status
+			statuses[i] = s.Call(t, "PUT", fmt.Sprintf("/v1/reservations/x%d", i), `{"seq": 1, "state": "held", "lines": [{"sku": "a", "quantity": 1}]}`).Status
 		})
 	}
 	all.Wait()
