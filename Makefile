@@ -80,7 +80,7 @@ tidy:
 unit: race-detector
 	@echo "== unit and property tests"
 	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) is LEFT OUT where no engine runs; make test brings one."
-	@go test $(RACE) $$(go list ./... | grep -v '/test/process$$')
+	@go test -timeout 20m $(RACE) $$(go list ./... | grep -v '/test/process$$')
 
 .PHONY: process
 process: # most of the time they wait, so more run at once than there are cores
