@@ -306,7 +306,10 @@ func (c contender) place(ctx context.Context, hot bool, p pace) (result, error) 
 		return result{}, err
 	}
 	r := tally(samples)
-	return r, r.violation()
+	if err := r.violation(); err != nil {
+		return r, fmt.Errorf("%s, %s: %w", c.store, p, err)
+	}
+	return r, nil
 }
 
 // used is what has been used so far: each process's milliseconds of processor
