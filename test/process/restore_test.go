@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -61,27 +60,10 @@ func sqliteDatabases(t *testing.T) databases {
 	}
 }
 
-// postgresDatabases have a server of their own, in which the tools run.
 func postgresDatabases(t *testing.T) databases {
-	server, err := containers.StartPostgres(t.Context())
-	if errors.Is(err, containers.ErrNoEngine) && os.Getenv("CI") == "" {
-		t.Skipf("LEFT OUT: %s", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
+	server := containers.SharedPostgres(t)
 	made := func(service string) (name, address string) {
-		name, err := server.NewDatabase(t.Context(), service, func(address string) error {
-			if out, status := runCommand(t, service, "migrate", "up", "--database="+address); status != 0 {
-				return errors.New(out)
-			}
-			return nil
-		})
+		name, err := server.NewDatabase(t.Context(), service, migrate(t, product, service))
 		if err == nil {
 			address, err = server.Address(t.Context(), name)
 		}
@@ -116,17 +98,6 @@ func postgresDatabases(t *testing.T) databases {
 	}
 }
 
-// runCommand runs one of a service's commands and returns what it wrote and its exit status.
-func runCommand(t *testing.T, service string, args ...string) (string, int) {
-	command := exec.CommandContext(t.Context(), filepath.Join(product, service), args...)
-	out, err := command.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return string(out), command.ProcessState.ExitCode()
-}
-
 // shop is a pair and what its callers were told of each order last.
 type shop struct {
 	*testing.T
@@ -152,7 +123,7 @@ func openShop(t *testing.T, d databases) *shop {
 	if err := os.WriteFile(stock, []byte(rows), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, status := runCommand(t, "inventory", "import", stock, "--url="+s.inventoryURL); status != 0 {
+	if out, err := command(t, product, "inventory", "import", stock, "--url="+s.inventoryURL); err != nil {
 		t.Fatal(out)
 	}
 	return s
@@ -360,7 +331,8 @@ func (s *shop) repair() (said string) {
 }
 
 func (s *shop) run(args ...string) (string, int) {
-	return runCommand(s.T, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
+	out, err := command(s.T, product, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
+	return out, exitCode(err)
 }
 
 func tail(out string) string { return out[max(0, len(out)-4000):] }
@@ -396,8 +368,8 @@ func (s *shop) keepsItsWord() {
 			s.Errorf("of %s it was said that it is %s, and it is %q", id, told, now[id])
 		}
 	}
-	if out, status := runCommand(s.T, "inventory", "audit", "--database="+s.inventory); status != 0 {
-		s.Errorf("inventory audit: exit %d\n%s", status, tail(out))
+	if out, err := command(s.T, product, "inventory", "audit", "--database="+s.inventory); err != nil {
+		s.Errorf("inventory audit: %v\n%s", err, tail(out))
 	}
 }
 
@@ -508,8 +480,8 @@ func TestOrdersIsPutBackUnderLoad(t *testing.T) {
 func TestARepairMakesNoDatabase(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "orders.db")
-	out, status := runCommand(t, "orders", "audit", "--repair", "--database=sqlite:"+path)
-	if _, err := os.Stat(path); status != 2 || !strings.Contains(out, "no such file") || err == nil {
-		t.Errorf("exit %d, %v: %s", status, err, out)
+	out, err := command(t, product, "orders", "audit", "--repair", "--database=sqlite:"+path)
+	if _, missing := os.Stat(path); exitCode(err) != 2 || !strings.Contains(out, "no such file") || missing == nil {
+		t.Errorf("exit %v, %v: %s", err, missing, out)
 	}
 }
