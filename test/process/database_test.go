@@ -122,16 +122,18 @@ func TestADatabaseThatTakesNoMoreLosesNothingAndIsUsedAgain(t *testing.T) {
 				defer stop()
 				l.flows(20)
 				take()
-				before := l.unavailable.Load()
-				if victim == "inventory" {
-					before = l.unknown.Load()
+				refused := func() int64 { return l.unavailable.Load() + l.unknown.Load() }
+				before := refused()
+				h.wait("nothing can be stored", func() bool { return refused() >= before+20 })
+				var r reply
+				if victim == "orders" {
+					r = h.place("refused", "A", 1)
+				} else {
+					r = h.call(h.inventory, "PUT", "/v1/adjustments/refused", `{"sku":"A","delta":1,"reason":"counted"}`)
 				}
-				h.wait("nothing can be stored", func() bool {
-					if victim == "inventory" {
-						return l.unknown.Load() >= before+5
-					}
-					return l.unavailable.Load() >= before+20
-				})
+				if r.status != http.StatusServiceUnavailable || r.Code != "unavailable" {
+					t.Errorf("a request that can't be stored: %d %s %v", r.status, r.text, r.err)
+				}
 				give()
 				l.flows(20)
 				stop()

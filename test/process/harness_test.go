@@ -351,10 +351,10 @@ func (h *harness) call(s *service, method, path, body string, headers ...string)
 
 func (h *harness) stock(sku string, onHand int) {
 	h.Helper()
-	r := h.call(h.inventory, "PUT", "/v1/adjustments/first-"+sku, fmt.Sprintf(`{"sku":%q,"on_hand":%d,"reason":"counted"}`, sku, onHand))
-	if r.status != http.StatusOK {
-		h.Fatalf("adjust: %+v", r)
-	}
+	body := fmt.Sprintf(`{"sku":%q,"on_hand":%d,"reason":"counted"}`, sku, onHand)
+	h.wait("there is stock of "+sku, func() bool {
+		return h.call(h.inventory, "PUT", "/v1/adjustments/first-"+sku, body).status == http.StatusOK
+	})
 }
 
 func lines(sku string, quantity int) string {
@@ -364,6 +364,14 @@ func lines(sku string, quantity int) string {
 func (h *harness) place(id, sku string, quantity int, headers ...string) reply {
 	return h.call(h.orders, "PUT", "/v1/orders/"+id, `{"customer":"c","currency":"GBP",`+lines(sku, quantity)+`}`, headers...)
 }
+
+// placed places an order, however often that has to be tried.
+func (h *harness) placed(id, sku string, quantity int) {
+	h.Helper()
+	h.wait(id+" is placed", func() bool { return done(h.place(id, sku, quantity)) })
+}
+
+func done(r reply) bool { return r.status == http.StatusOK || r.status == http.StatusCreated }
 
 func (h *harness) amend(id, sku string, quantity int) reply {
 	return h.call(h.orders, "PUT", "/v1/orders/"+id+"/lines", `{`+lines(sku, quantity)+`}`)
@@ -452,11 +460,19 @@ func (h *harness) metric(p *pair.Process, name string, labels ...string) (sum fl
 // audit runs both services' own audits; every difference fails the test.
 func (h *harness) audit() {
 	h.Helper()
-	if out, err := command(h.T, h.bin, "inventory", "audit", h.inventory.database); err != nil {
-		h.Errorf("inventory audit: %v\n%s", err, out)
-	}
-	if out, err := command(h.T, h.bin, "orders", "audit", h.orders.database, "--inventory-url="+h.inventory.url); err != nil {
-		h.Errorf("orders audit: %v\n%s", err, out)
+	for _, audit := range [][]string{
+		{"inventory", "audit", h.inventory.database},
+		{"orders", "audit", h.orders.database, "--inventory-url=" + h.inventory.url},
+	} {
+		var out string
+		var err error
+		h.wait(audit[0]+" can be audited", func() bool {
+			out, err = command(h.T, h.bin, audit[0], audit[1:]...)
+			return err == nil || exitCode(err) == 1
+		})
+		if err != nil {
+			h.Errorf("%s audit: %v\n%s", audit[0], err, out)
+		}
 	}
 }
 

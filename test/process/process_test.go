@@ -72,7 +72,7 @@ func same(h *harness, call func() reply) {
 
 func TestTwoHundredOrdersForTheLastTwentyUnits(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
-		h := startPair(t, on, product)
+		h := startPair(t, on, product, "--give-up-after=10m")
 		h.stock("A", 20)
 		count := map[string]int{}
 		for _, r := range at(200, func(i int) reply { return h.place(fmt.Sprint("order-", i), "A", 1) }) {
@@ -107,8 +107,8 @@ func TestWithInventoryGoneOrdersAnswersByTheRulesAndSettlesByItself(t *testing.T
 	onBothStores(t, func(t *testing.T, on store) {
 		h := startPair(t, on, product)
 		h.stock("A", 10)
-		h.place("one", "A", 1)
-		h.place("two", "A", 2)
+		h.placed("one", "A", 1)
+		h.placed("two", "A", 2)
 		h.inventory.kill()
 
 		if r := h.post("one", "confirm"); r.status != http.StatusAccepted || r.Intent == nil || r.header.Get("Retry-After") == "" {
@@ -154,7 +154,7 @@ func TestABlockedExchangeHoldsNoTransactionAndNoConnection(t *testing.T) {
 		h.stock("A", 10)
 		ids := []string{"one", "two", "three", "four"}
 		for _, id := range ids {
-			h.place(id, "A", 1)
+			h.placed(id, "A", 1)
 		}
 		h.inventory.signal(syscall.SIGSTOP)
 
