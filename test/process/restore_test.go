@@ -382,7 +382,7 @@ func TestOrdersIsPutBackUnderLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := openShop(t, open(t))
-			const before, since = 300, 2000
+			const before, since = 200, 1500
 
 			// Orders from before the backup, and some whose backup is made while they
 			// are being placed.
@@ -461,7 +461,7 @@ func TestOrdersIsPutBackUnderLoad(t *testing.T) {
 			if !s.shared {
 				s.startOrders()
 			}
-			s.each("after", 200, s.history)
+			s.each("after", 60, s.history)
 			for _, operation := range []string{"amend", "confirm", "cancel"} {
 				s.insist(s.one("lost", "placed"), operation, http.StatusOK)
 			}
