@@ -72,8 +72,12 @@ func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
 					}
 					h.arm(crash.point + ":" + name)
 
-					first := operation.do(h)
-					if crash.service == "orders" && first.err == nil {
+					var first reply
+					h.wait("it is taken", func() bool {
+						first = operation.do(h)
+						return first.err != nil || first.status < 500
+					})
+					if crash.service == "orders" && first.err == nil && first.status != http.StatusAccepted {
 						t.Errorf("orders answered: %d %s", first.status, first.text)
 					}
 					// Orders' own retry reaches the other inventory where there is one.
@@ -97,7 +101,11 @@ func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
 						t.Errorf("%s; %d on hand, %d reserved", r.text, onHand, reserved)
 					}
 					// The caller repeats what it got no answer to, and it takes effect, once.
-					again := operation.do(h)
+					var again reply
+					h.wait("it is answered for good", func() bool {
+						again = operation.do(h)
+						return again.err == nil && again.status < 500 && again.status != http.StatusAccepted
+					})
 					if !done(again) || again.State != operation.after {
 						t.Errorf("repeated: %d %s %v", again.status, again.text, again.err)
 					}

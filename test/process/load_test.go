@@ -169,10 +169,8 @@ func (l *load) check() {
 	l.audit()
 	found := map[string]outcome{}
 	for path := "/v1/orders?limit=200"; path != ""; {
-		r := l.call(l.orders, "GET", path, "")
-		if r.status != http.StatusOK {
-			l.Fatalf("list: %d %s %v", r.status, r.text, r.err)
-		}
+		var r reply
+		l.wait("orders are listed", func() bool { r = l.call(l.orders, "GET", path, ""); return r.status == http.StatusOK && r.err == nil })
 		for _, o := range r.Orders {
 			found[o.ID] = outcome{o.State, o.Lines[0].Quantity}
 		}
