@@ -325,6 +325,9 @@ func (s *shop) repair() (said string) {
 	s.wait("all is mended", func() bool {
 		out, status := s.run("--repair")
 		said += out
+		if status != 0 {
+			s.Logf("orders audit --repair: exit %d\n%s", status, tail(out))
+		}
 		return status == 0
 	})
 	return said
@@ -332,6 +335,9 @@ func (s *shop) repair() (said string) {
 
 func (s *shop) run(args ...string) (string, int) {
 	out, err := command(s.T, product, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
+	if err == nil {
+		return out, 0
+	}
 	return out, exitCode(err)
 }
 
