@@ -216,22 +216,31 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 				response.Body.Close()
 				return response.StatusCode
 			}
+			log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
 			started := make(chan error, 1)
 			var p *pair.Process
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			go func() {
 				var err error
-				p, err = pair.Start(ctx, pair.Options{Binary: filepath.Join(product, service), Args: []string{"--database=" + address, "--admin-addr=" + admin}})
+				p, err = pair.Start(ctx, pair.Options{
+					Binary: filepath.Join(product, service), Args: []string{"--database=" + address, "--admin-addr=" + admin}, Log: log,
+				})
 				started <- err
 			}()
-			h := &harness{T: t}
-			h.wait("it lives", func() bool { return asks("/livez") == http.StatusOK })
+			(&harness{T: t}).wait("it says that it waits", func() bool {
+				written, err := os.ReadFile(log.Name())
+				return err == nil && strings.Contains(string(written), "waiting for the schema")
+			})
 			if out, err := command(t, product, service, "migrate", "status", "--database="+address); exitCode(err) != 1 || !strings.Contains(out, "pending: 00001_") {
 				t.Errorf("migrate status: %v\n%s", err, out)
 			}
-			for _, path := range []string{"/startupz", "/readyz"} {
-				if status := asks(path); status != http.StatusServiceUnavailable {
+			for path, want := range map[string]int{"/livez": 200, "/startupz": 503, "/readyz": 503} {
+				if status := asks(path); status != want {
 					t.Errorf("%s says %d without a schema", path, status)
 				}
 			}

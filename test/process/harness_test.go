@@ -417,6 +417,9 @@ func (h *harness) within(patience time.Duration, what string, condition func() b
 func (h *harness) logs() string {
 	var all strings.Builder
 	for _, s := range []*service{h.orders, h.inventory} {
+		if s == nil { // it was not started
+			continue
+		}
 		for _, p := range s.replicas {
 			fmt.Fprintf(&all, "\n--- %s %d\n%s", s.name, p.PID(), p.Log())
 		}
