@@ -32,6 +32,8 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/legacy"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"roundtrip/internal/problem"
 )
 
 //go:embed inventory.yaml
@@ -171,6 +173,23 @@ func (d *Document) checkBodies() error {
 		}
 	}
 	return nil
+}
+
+// Codes are the codes of the problems that each operation, by its ID, may answer.
+func (d *Document) Codes() map[string][]problem.Code {
+	all := map[string][]problem.Code{}
+	for _, item := range d.spec.Paths.Map() {
+		for _, operation := range item.Operations() {
+			for _, response := range operation.Responses.Map() {
+				if media := response.Value.Content[mediaProblem]; media != nil {
+					for name := range media.Examples { // each has its code's name
+						all[operation.OperationID] = append(all[operation.OperationID], problem.Code(name))
+					}
+				}
+			}
+		}
+	}
+	return all
 }
 
 // Operations lists all operations, ordered by path and method.

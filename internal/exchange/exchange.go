@@ -57,6 +57,24 @@ const (
 	AttemptHeader = "Request-Attempt"
 )
 
+// RetryAfterHeader is how long to wait before a request is sent again, in whole
+// seconds; a response carries it, on HTTP and NATS.
+const RetryAfterHeader = "Retry-After"
+
+// FormatRetryAfter writes a wait as a [RetryAfterHeader]: at least one second.
+func FormatRetryAfter(wait time.Duration) string {
+	return strconv.FormatInt(max(1, int64((wait+time.Second-1)/time.Second)), 10)
+}
+
+// ParseRetryAfter reads a [RetryAfterHeader]; 0 for one that says nothing.
+func ParseRetryAfter(header string) time.Duration {
+	seconds, err := strconv.ParseUint(header, 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
 // The bounds of a deadline.
 const (
 	// DefaultTimeout is that of a request which names none.
@@ -88,6 +106,16 @@ func ParseTimeout(header string) (time.Duration, error) {
 // FormatTimeout writes what is left as a [TimeoutHeader], at least 1.
 func FormatTimeout(left time.Duration) string {
 	return strconv.FormatInt(max(1, left.Milliseconds()), 10)
+}
+
+// WithTimeout gives a request that was received its deadline: what its caller says
+// is left, at most [MaxTimeout]; deadline-exceeded where that is too little.
+func WithTimeout(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc, error) {
+	if left < MinTimeout {
+		return ctx, nil, problem.New(problem.DeadlineExceeded, "Too little time was left to begin.")
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(left, MaxTimeout))
+	return ctx, cancel, nil
 }
 
 // Remaining is the time until the context's deadline; false where it has none.

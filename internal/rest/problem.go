@@ -4,22 +4,16 @@ import (
 	"encoding/json"
 	"mime"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
+	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
 )
 
-// RetryAfter writes a wait as the header has it: whole seconds, at least one.
-func RetryAfter(wait time.Duration) string {
-	return strconv.FormatInt(max(1, int64((wait+time.Second-1)/time.Second)), 10)
-}
-
 func writeProblem(c echo.Context, p *problem.Problem) {
 	if wait, ok := p.Wait(); ok && p.Code.Retry() == problem.After {
-		c.Response().Header().Set(echo.HeaderRetryAfter, RetryAfter(wait))
+		c.Response().Header().Set(echo.HeaderRetryAfter, exchange.FormatRetryAfter(wait))
 	}
 	body, err := json.Marshal(p)
 	if err != nil { // a problem holds strings and numbers only
@@ -37,8 +31,6 @@ func ReadProblem(status int, header http.Header, body []byte) *problem.Problem {
 	if err != nil || media != problem.MediaType || json.Unmarshal(body, p) != nil {
 		p = problem.New(problem.ForStatus(status), "The answer was a %d without a problem.", status)
 	}
-	if seconds, err := strconv.ParseUint(header.Get(echo.HeaderRetryAfter), 10, 31); err == nil {
-		p.RetryAfter = time.Duration(seconds) * time.Second
-	}
+	p.RetryAfter = exchange.ParseRetryAfter(header.Get(echo.HeaderRetryAfter))
 	return p
 }

@@ -11,13 +11,14 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
 )
 
 func TestEveryProblemSurvivesTheWire(t *testing.T) {
 	t.Parallel()
 	var sent *problem.Problem
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/", "Get", func(echo.Context) error { return fmt.Errorf("on the way: %w", sent) })
 	})
 	for _, code := range problem.Codes() {
@@ -87,7 +88,7 @@ func TestRetryAfterIsWholeSecondsRoundedUp(t *testing.T) {
 	for wait, want := range map[time.Duration]string{
 		-time.Second: "1", 0: "1", 1: "1", time.Second: "1", time.Second + 1: "2", 90 * time.Second: "90",
 	} {
-		if got := RetryAfter(wait); got != want {
+		if got := exchange.FormatRetryAfter(wait); got != want {
 			t.Errorf("%s: got %s, want %s", wait, got, want)
 		}
 	}

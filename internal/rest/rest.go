@@ -4,20 +4,13 @@
 //
 // # What every request goes through
 //
-// A [Server] gives each request an id (the caller's, if it is one), a deadline
-// (what the caller says is left, within bounds), a place among those in flight,
-// and one line in the log when it is answered. A handler returns an error and
-// the server turns it into a problem: a deadline that passed is
+// A [Server] gives each request what an [exchange.Responder] gives on every wire
+// (an id, a place among those in flight, one line in the log when it is answered)
+// and a deadline: what the caller says is left, within bounds. A handler returns
+// an error and the server turns it into a problem: a deadline that passed is
 // "deadline-exceeded"; what else has no problem in it, and every panic, becomes
 // "internal", with its cause in the log and not in the answer. Routes that do not
 // exist and methods that are not allowed are problems like any other.
-//
-// # Shedding
-//
-// More requests than a service can work on only make all of them late, so above
-// a bound they are refused before any work is done ("overloaded", with
-// Retry-After). The last fifth of the places is kept for requests with priority:
-// those that finish what was begun and so give something back.
 //
 // # Strict in, tolerant out
 //
@@ -35,9 +28,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -57,28 +48,15 @@ const (
 	maxHeaderBytes    = 16 << 10
 )
 
+// wire is this wire's name.
+const wire = "http"
+
 // Options of a [Server].
 type Options struct {
-	Logger *slog.Logger
-	// MaxInFlight bounds the requests that are worked on at the same time.
-	MaxInFlight int
+	Responder *exchange.Responder
 	// MaxConnectionAge is when a connection is closed after its next response, so
 	// that callers spread over new replicas; it varies by a tenth. Zero is never.
 	MaxConnectionAge time.Duration
-	// Observe is told of every request once it is answered; it may be nil.
-	Observe func(Observation)
-}
-
-// Observation is what is known of a request that was answered.
-type Observation struct {
-	Operation, RequestID string
-	Status               int
-	// Outcome is "ok", "unknown" for a 202, "canceled" where the caller hung up, or
-	// the problem's code ("other" for one that is not in the table).
-	Outcome  string
-	Duration time.Duration
-	// Shed says that it was refused because too many were in flight.
-	Shed bool
 }
 
 // Server serves one service's operations over HTTP.
@@ -87,7 +65,6 @@ type Server struct {
 	echo    *echo.Echo
 	http    *http.Server
 	routes  []Route
-	used    atomic.Int64
 }
 
 // Route is an operation and where it is served.
@@ -97,9 +74,6 @@ type Route struct {
 
 // New makes a Server without operations.
 func New(o Options) *Server {
-	if o.Observe == nil {
-		o.Observe = func(Observation) {}
-	}
 	s := &Server{options: o, echo: echo.New()}
 	s.echo.HideBanner, s.echo.HidePort = true, true
 	s.echo.Use(s.middleware)
@@ -107,7 +81,7 @@ func New(o Options) *Server {
 		Handler:           s.echo,
 		ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog:       slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(o.Responder.Logger().Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			age := o.MaxConnectionAge + time.Duration((rand.Float64()-0.5)/5*float64(o.MaxConnectionAge))
 			return context.WithValue(ctx, closeAfterKey{}, time.Now().Add(age))
@@ -132,12 +106,9 @@ func Stream(c *call) { c.stream = true }
 
 // call is what the server knows of one request.
 type call struct {
-	server     *Server
-	operation  string
+	*exchange.Received
 	admitLater bool
 	stream     bool
-	admitted   bool
-	shed       bool
 }
 
 const callKey = "rest.call"
@@ -151,7 +122,7 @@ func (s *Server) Handle(method, path, operation string, handler echo.HandlerFunc
 			return echo.ErrNotFound
 		}
 		call := c.Get(callKey).(*call)
-		call.operation = operation
+		call.Operation = operation
 		for _, option := range options {
 			option(call)
 		}
@@ -186,24 +157,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // middleware surrounds every request, also those that reach no route.
 func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		began := time.Now()
-		call := &call{server: s, operation: "none"}
+		ctx, received := s.options.Responder.Receive(c.Request().Context(), wire, "none", c.Request().Header.Get(exchange.RequestIDHeader))
+		call := &call{Received: received}
 		c.Set(callKey, call)
-		id := c.Request().Header.Get(exchange.RequestIDHeader)
-		if !exchange.ValidRequestID(id) {
-			id = exchange.NewRequestID()
-		}
 		header := c.Response().Header()
-		header.Set(exchange.RequestIDHeader, id)
+		header.Set(exchange.RequestIDHeader, received.ID())
 		header.Set("Cache-Control", "no-store")
-		ctx := exchange.WithRequestID(c.Request().Context(), id)
 		c.SetRequest(c.Request().WithContext(ctx))
 		closeAfter, ok := ctx.Value(closeAfterKey{}).(time.Time)
 		if ok && s.options.MaxConnectionAge > 0 && time.Now().After(closeAfter) {
 			header.Set("Connection", "close")
 		}
 
-		err := s.recovered(c, call, next)
+		// http.ErrAbortHandler is net/http's own way to drop a connection.
+		err := received.Run(func() error { return handled(c, next) }, http.ErrAbortHandler)
 		committed := c.Response().Committed
 		if committed && err != nil && ctx.Err() != nil {
 			// The rest could not be written: net/http cancels the request's context
@@ -214,10 +181,11 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		if p != nil && !committed {
 			writeProblem(c, p)
 		}
-		s.done(ctx, call, Observation{
-			Operation: call.operation, RequestID: id, Status: c.Response().Status,
-			Outcome: outcome(c.Response().Status, p), Duration: time.Since(began), Shed: call.shed,
-		}, p)
+		outcome := exchange.Outcome(p)
+		if p == nil && c.Response().Status == http.StatusAccepted {
+			outcome = "unknown"
+		}
+		received.Done(ctx, outcome, p, slog.Int("status", c.Response().Status))
 		if p != nil && committed {
 			// What was written so far must not look like the whole.
 			panic(http.ErrAbortHandler)
@@ -226,21 +194,8 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// recovered turns a handler's panic into an error, and gives its place back. The
-// one panic that net/http itself uses to drop a connection goes on.
-func (s *Server) recovered(c echo.Context, call *call, next echo.HandlerFunc) (err error) {
-	defer func() {
-		if call.admitted {
-			s.used.Add(-1)
-		}
-		switch v := recover(); v {
-		case nil:
-		case http.ErrAbortHandler:
-			panic(v)
-		default:
-			err = problem.From(fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
-		}
-	}()
+// handled calls the handler, but for OPTIONS.
+func handled(c echo.Context, next echo.HandlerFunc) error {
 	if allow, ok := c.Get(echo.ContextKeyHeaderAllow).(string); ok && c.Request().Method == http.MethodOptions {
 		// Echo would answer 204. We serve no pages of other origins.
 		c.Response().Header().Set(echo.HeaderAllow, strings.TrimPrefix(allow, "OPTIONS, "))
@@ -257,10 +212,10 @@ func (s *Server) run(c echo.Context, call *call, handler echo.HandlerFunc) error
 		if err != nil {
 			return err
 		}
-		if timeout < exchange.MinTimeout {
-			return problem.New(problem.DeadlineExceeded, "Too little time was left to begin.")
+		ctx, cancel, err := exchange.WithTimeout(c.Request().Context(), timeout)
+		if err != nil {
+			return err
 		}
-		ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
 		defer cancel()
 		c.SetRequest(c.Request().WithContext(ctx))
 	}
@@ -280,87 +235,21 @@ func (s *Server) run(c echo.Context, call *call, handler echo.HandlerFunc) error
 // Admit takes the request's place among those in flight, or answers overloaded.
 // It is for routes with [AdmitLater], and is called once.
 func Admit(c echo.Context, priority bool) error {
-	call := c.Get(callKey).(*call)
-	limit := int64(call.server.options.MaxInFlight)
-	if !priority {
-		limit -= limit / 5
-	}
-	// Never counted above the limit, not even for a moment: a crowd that is being
-	// refused would take places from those with priority.
-	for {
-		used := call.server.used.Load()
-		if used >= limit {
-			call.shed = true
-			return problem.New(problem.Overloaded, "Too many requests are in flight.")
-		}
-		if call.server.used.CompareAndSwap(used, used+1) {
-			call.admitted = true
-			return nil
-		}
-	}
-}
-
-// done logs and reports a request that was answered.
-func (s *Server) done(ctx context.Context, call *call, o Observation, p *problem.Problem) {
-	level := slog.LevelInfo
-	attributes := []slog.Attr{
-		slog.String("request_id", o.RequestID), slog.String("operation", o.Operation), slog.String("outcome", o.Outcome),
-		slog.Int("status", o.Status), slog.Float64("duration_ms", float64(o.Duration.Microseconds())/1000),
-	}
-	if p != nil && p.Unwrap() != nil {
-		attributes = append(attributes, slog.String("error", p.Unwrap().Error()))
-		if p.Code == problem.Internal {
-			level = slog.LevelError
-		}
-	}
-	s.options.Logger.LogAttrs(ctx, level, "exchange", attributes...)
-	s.options.Observe(o)
-}
-
-const (
-	// canceled is the outcome of a request whose caller hung up before the answer.
-	canceled = "canceled"
-	// other stands for every code that is not in the table: a stranger, whose
-	// problem was passed on, does not name our time series.
-	other = "other"
-)
-
-func outcome(status int, p *problem.Problem) string {
-	switch {
-	case p == nil && status == http.StatusAccepted:
-		return "unknown"
-	case p == nil:
-		return "ok"
-	case errors.Is(p, context.Canceled):
-		return canceled
-	case !p.Code.Known():
-		return other
-	}
-	return string(p.Code)
+	return exchange.Admit(c.Request().Context(), priority)
 }
 
 // AsProblem is the problem that a handler's error is answered with; nil for none.
 func AsProblem(err error) *problem.Problem {
 	var fromEcho *echo.HTTPError
 	var p *problem.Problem
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &p):
-		return p
-	case errors.As(err, &fromEcho):
-		switch code := problem.ForStatus(fromEcho.Code); code {
-		case problem.NotFound:
-			return problem.New(code, "Nothing is served here.")
-		default:
-			return problem.New(code, "")
-		}
-	case errors.Is(err, context.DeadlineExceeded):
-		return problem.Wrap(err, problem.DeadlineExceeded, "The deadline passed.")
-	case errors.Is(err, context.Canceled):
-		return problem.Wrap(err, problem.Unavailable, "The caller hung up.")
+	if errors.As(err, &p) || !errors.As(err, &fromEcho) {
+		return exchange.Problem(err)
 	}
-	return problem.From(err)
+	code := problem.ForStatus(fromEcho.Code)
+	if code == problem.NotFound {
+		return problem.New(code, "Nothing is served here.")
+	}
+	return problem.New(code, "")
 }
 
 // JSON writes a response. Empty lists are written as such, never as null.

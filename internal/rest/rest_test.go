@@ -33,13 +33,19 @@ type served struct {
 	url      string
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	client   *http.Client
-	observed chan Observation
+	observed chan exchange.Answer
 	log      *lines
 	ended    chan error
 }
 
+// options are a Server's, and its Responder's bound.
+type options struct {
+	Options
+	maxInFlight int
+}
+
 // serve starts a server on a real port.
-func serve(t *testing.T, o Options, register func(*Server)) *served {
+func serve(t *testing.T, o options, register func(*Server)) *served {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -49,26 +55,28 @@ func serve(t *testing.T, o Options, register func(*Server)) *served {
 }
 
 // serveInMemory starts a server that time inside testing/synctest governs.
-func serveInMemory(t *testing.T, o Options, register func(*Server)) *served {
+func serveInMemory(t *testing.T, o options, register func(*Server)) *served {
 	t.Helper()
 	l := &memory{accepted: make(chan net.Conn), closed: make(chan struct{})}
 	return serveOn(t, l, l.dial, o, register)
 }
 
 func serveOn(
-	t *testing.T, l net.Listener, dial func(context.Context, string, string) (net.Conn, error), o Options, register func(*Server),
+	t *testing.T, l net.Listener, dial func(context.Context, string, string) (net.Conn, error), o options, register func(*Server),
 ) *served {
 	t.Helper()
 	s := &served{
-		url: "http://" + l.Addr().String(), dial: dial, observed: make(chan Observation, 10_000), log: new(lines),
+		url: "http://" + l.Addr().String(), dial: dial, observed: make(chan exchange.Answer, 10_000), log: new(lines),
 		ended: make(chan error, 1),
 	}
-	if o.MaxInFlight == 0 {
-		o.MaxInFlight = 100
+	if o.maxInFlight == 0 {
+		o.maxInFlight = 100
 	}
-	o.Logger = slog.New(slog.NewJSONHandler(s.log, nil))
-	o.Observe = func(o Observation) { s.observed <- o }
-	s.Server = New(o)
+	o.Responder = exchange.NewResponder(exchange.ResponderOptions{
+		Logger: slog.New(slog.NewJSONHandler(s.log, nil)), MaxInFlight: o.maxInFlight,
+		Observe: func(a exchange.Answer) { s.observed <- a },
+	})
+	s.Server = New(o.Options)
 	register(s.Server)
 	transport := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 100}
 	s.client = &http.Client{Transport: transport}
@@ -194,7 +202,7 @@ func decodes(c echo.Context) error {
 
 func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/things/:id", "GetThing", ok)
 		s.Handle(http.MethodPut, "/things/:id", "PutThing", decodes)
 		s.Handle(http.MethodGet, "/leaves/:id", "GetLeaf", ok)
@@ -281,7 +289,7 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		if want == "" {
 			want = string(test.code)
 		}
-		if o.Outcome != want || o.Status != response.StatusCode || o.Shed || o.RequestID != response.Header.Get(exchange.RequestIDHeader) {
+		if o.Outcome != want || o.Wire != "http" || o.Shed || o.RequestID != response.Header.Get(exchange.RequestIDHeader) {
 			t.Errorf("%s: observed %+v, want outcome %s", test.name, o, want)
 		}
 	}
@@ -295,7 +303,7 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 
 func TestMethodsThatAreNotServedAreListed(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/things/:id", "GetThing", ok)
 		s.Handle(http.MethodPut, "/things/:id", "PutThing", ok)
 	})
@@ -314,7 +322,7 @@ func TestMethodsThatAreNotServedAreListed(t *testing.T) {
 
 func TestBodiesAreTakenUpToTheLimit(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodPut, "/", "Put", decodes)
 		s.Handle(http.MethodPost, "/", "Post", func(c echo.Context) error { return errors.Join(NoBody(c), ok(c)) })
 	})
@@ -333,7 +341,7 @@ func TestBodiesAreTakenUpToTheLimit(t *testing.T) {
 func TestABodyTooLargeClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := serveInMemory(t, Options{}, func(s *Server) { s.Handle(http.MethodPut, "/", "Put", decodes) })
+		s := serveInMemory(t, options{}, func(s *Server) { s.Handle(http.MethodPut, "/", "Put", decodes) })
 		began := time.Now()
 		answer := s.raw(t, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"+
 			fmt.Sprintf("%x\r\n", 2*MaxBody)+strings.Repeat(" ", MaxBody+1))
@@ -348,7 +356,7 @@ func TestABodyTooLargeClosesTheConnection(t *testing.T) {
 
 func TestChunksThatAreNoneAreInvalid(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) { s.Handle(http.MethodPut, "/", "Put", decodes) })
+	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodPut, "/", "Put", decodes) })
 	answer := s.raw(t, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"+
 		"Connection: close\r\n\r\nzz\r\n{}\r\n")
 	if !strings.HasPrefix(answer, "HTTP/1.1 400 ") || !strings.Contains(answer, `"code":"invalid"`) {
@@ -363,7 +371,7 @@ func TestEveryRequestHasADeadline(t *testing.T) {
 		"9223372036854775807": exchange.MaxTimeout,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := serveInMemory(t, Options{}, func(s *Server) {
+			s := serveInMemory(t, options{}, func(s *Server) {
 				s.Handle(http.MethodGet, "/", "Get", func(c echo.Context) error {
 					<-c.Request().Context().Done()
 					return c.Request().Context().Err()
@@ -399,7 +407,7 @@ func TestABodyThatStallsIsGivenUpAtTheDeadline(t *testing.T) {
 		t.Run(test.path+" "+test.length, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				refuses := func(echo.Context) error { return problem.New(problem.WrongState, "No.") }
-				s := serveInMemory(t, Options{}, func(s *Server) {
+				s := serveInMemory(t, options{}, func(s *Server) {
 					s.Handle(http.MethodPost, put, "Put", decodes)
 					s.Handle(http.MethodPost, noBody, "NoBody", NoBody)
 					s.Handle(http.MethodPost, neverRead, "NeverRead", refuses)
@@ -425,7 +433,7 @@ func TestTheConnectionOutlivesADeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var connection context.Context
-		s := serveInMemory(t, Options{}, func(s *Server) {
+		s := serveInMemory(t, options{}, func(s *Server) {
 			s.Handle(http.MethodPut, "/", "Put", func(c echo.Context) error {
 				if err := Decode(c, new(request)); err != nil {
 					return err
@@ -464,7 +472,7 @@ func TestTheConnectionOutlivesADeadline(t *testing.T) {
 func TestAStreamHasNoDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := serveInMemory(t, Options{}, func(s *Server) {
+		s := serveInMemory(t, options{}, func(s *Server) {
 			s.Handle(http.MethodPost, "/", "Post", func(c echo.Context) error {
 				if _, has := c.Request().Context().Deadline(); has {
 					return errors.New("it has a deadline")
@@ -493,7 +501,7 @@ func TestACallerWhoHangsUpIsNoError(t *testing.T) {
 	t.Parallel()
 	entered := make(chan struct{}, 1)
 	large := strings.Repeat("x", 64<<20)
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodPut, "/body", "Body", func(c echo.Context) error {
 			entered <- struct{}{}
 			return decodes(c)
@@ -539,7 +547,7 @@ func TestACallerWhoHangsUpIsNoError(t *testing.T) {
 // What breaks off half way must not look like the whole.
 func TestAnAnswerThatBreaksOffIsNotEnded(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		for path, end := range map[string]func() error{
 			"/error": func() error { return errors.New("the disk is gone") },
 			"/panic": func() error { panic("the disk is gone") },
@@ -567,7 +575,7 @@ func TestAnAnswerThatBreaksOffIsNotEnded(t *testing.T) {
 		if !errors.Is(err, io.ErrUnexpectedEOF) || string(body) != `{"row":1}` {
 			t.Errorf("%s: got %s, %v", path, body, err)
 		}
-		if o := <-s.observed; o.Outcome != string(problem.Internal) || o.Status != http.StatusOK {
+		if o := <-s.observed; o.Outcome != string(problem.Internal) {
 			t.Errorf("%s: observed %+v", path, o)
 		}
 	}
@@ -579,7 +587,7 @@ func TestAnAnswerThatBreaksOffIsNotEnded(t *testing.T) {
 func TestTheLastFifthOfThePlacesIsForPriority(t *testing.T) {
 	t.Parallel()
 	entered, leave := make(chan struct{}), make(chan struct{})
-	s := serve(t, Options{MaxInFlight: 5}, func(s *Server) {
+	s := serve(t, options{maxInFlight: 5}, func(s *Server) {
 		waits := func(echo.Context) error {
 			entered <- struct{}{}
 			<-leave
@@ -645,7 +653,7 @@ func TestEveryEndGivesThePlaceBack(t *testing.T) {
 		func() error { panic(http.ErrAbortHandler) },
 	}
 	var n atomic.Int64
-	s := serve(t, Options{MaxInFlight: 1}, func(s *Server) {
+	s := serve(t, options{maxInFlight: 1}, func(s *Server) {
 		s.Handle(http.MethodPost, "/", "Post", func(echo.Context) error { return ends[int(n.Add(1)-1)%len(ends)]() })
 	})
 	for range 3 * len(ends) {
@@ -668,7 +676,7 @@ func TestAConnectionIsClosedAtItsAge(t *testing.T) {
 	ages := map[time.Duration]bool{}
 	for range 5 {
 		synctest.Test(t, func(t *testing.T) {
-			s := serveInMemory(t, Options{MaxConnectionAge: age}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
+			s := serveInMemory(t, options{Options: Options{MaxConnectionAge: age}}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
 			began := time.Now()
 			for {
 				response, _ := s.do(t, "GET", "/", "")
@@ -692,7 +700,7 @@ func TestAConnectionIsClosedAtItsAge(t *testing.T) {
 func TestAConnectionWithoutALimitStaysOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := serveInMemory(t, Options{}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
+		s := serveInMemory(t, options{}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
 		for range 1_000 {
 			if response, _ := s.do(t, "GET", "/", ""); response.Close {
 				t.Fatal("closed")
@@ -704,7 +712,7 @@ func TestAConnectionWithoutALimitStaysOpen(t *testing.T) {
 
 func TestEveryResponseHasARequestID(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/", "Get", func(c echo.Context) error {
 			return c.String(http.StatusOK, exchange.RequestID(c.Request().Context()))
 		})
@@ -731,7 +739,7 @@ func TestEveryResponseHasARequestID(t *testing.T) {
 
 func TestOneLineIsLoggedForEachExchange(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodPut, "/ok", "Good", decodes)
 		s.Handle(http.MethodPut, "/unknown", "Unknown", func(c echo.Context) error { return c.NoContent(http.StatusAccepted) })
 		s.Handle(http.MethodPut, "/bad", "Bad", func(echo.Context) error { return errors.New("the disk is gone") })
@@ -746,10 +754,10 @@ func TestOneLineIsLoggedForEachExchange(t *testing.T) {
 		t.Error("the log has what a request said:", log)
 	}
 	wants := []string{
-		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"Good","outcome":"ok","status":200,"duration_ms":`,
-		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"Unknown","outcome":"unknown","status":202,"duration_ms":`,
-		`"level":"ERROR","msg":"exchange","request_id":"r1","operation":"Bad","outcome":"internal","status":500,"duration_ms":`,
-		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"none","outcome":"not-found","status":404,"duration_ms":`,
+		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"Good","wire":"http","outcome":"ok","status":200,"duration_ms":`,
+		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"Unknown","wire":"http","outcome":"unknown","status":202,"duration_ms":`,
+		`"level":"ERROR","msg":"exchange","request_id":"r1","operation":"Bad","wire":"http","outcome":"internal","status":500,"duration_ms":`,
+		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"none","wire":"http","outcome":"not-found","status":404,"duration_ms":`,
 	}
 	got := slices.Collect(strings.Lines(log))
 	if len(got) != len(wants) {
@@ -769,7 +777,7 @@ func TestOneLineIsLoggedForEachExchange(t *testing.T) {
 func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
 	t.Parallel()
 	var begun, answered atomic.Int64
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodPost, "/", "Post", func(c echo.Context) error {
 			begun.Add(1)
 			return decodes(c)
@@ -812,7 +820,7 @@ func TestShutdownWaitsForWhatIsInFlightButNotForEver(t *testing.T) {
 	t.Parallel()
 	for _, patience := range []time.Duration{time.Second, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
-			s := serveInMemory(t, Options{}, func(s *Server) {
+			s := serveInMemory(t, options{}, func(s *Server) {
 				s.Handle(http.MethodGet, "/", "Get", func(c echo.Context) error {
 					select {
 					case <-time.After(3 * time.Second):
@@ -851,7 +859,7 @@ func TestShutdownWaitsForWhatIsInFlightButNotForEver(t *testing.T) {
 
 func TestIDsAreDecodedOnce(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) {
+	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/things/:id", "GetThing", func(c echo.Context) error { return c.String(http.StatusOK, ID(c, "id")) })
 	})
 	for path, want := range map[string]string{
@@ -865,7 +873,7 @@ func TestIDsAreDecodedOnce(t *testing.T) {
 
 func TestRequestsThatAreNoHTTPAreRefused(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Options{}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
+	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
 	for name, request := range map[string]string{
 		"rubbish":           "\x16\x03\x01\r\n\r\n",
 		"no host":           "GET / HTTP/1.1\r\n\r\n",
@@ -885,7 +893,7 @@ func TestRequestsThatAreNoHTTPAreRefused(t *testing.T) {
 
 func TestEmptyListsAreWrittenAsSuch(t *testing.T) {
 	t.Parallel()
-	s := New(Options{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1})
+	s := New(Options{Responder: exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1})})
 	s.Handle(http.MethodGet, "/", "Get", func(c echo.Context) error {
 		return JSON(c, http.StatusOK, struct {
 			Lines []int `json:"lines"`

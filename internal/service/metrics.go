@@ -5,8 +5,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"roundtrip/internal/exchange"
-	"roundtrip/internal/problem"
-	"roundtrip/internal/rest"
 )
 
 // Metrics are those that both services have. Exchanges are labelled with role:
@@ -54,17 +52,17 @@ func NewMetrics() *Metrics {
 }
 
 // Answered counts an exchange that the service answered.
-func (m *Metrics) Answered(wire string, o rest.Observation) {
-	m.exchanges.WithLabelValues("responder", o.Operation, wire, o.Outcome).Inc()
-	m.duration.WithLabelValues("responder", o.Operation, wire).Observe(o.Duration.Seconds())
-	if o.Shed {
-		m.sheds.WithLabelValues(o.Operation, wire).Inc()
+func (m *Metrics) Answered(a exchange.Answer) {
+	m.exchanges.WithLabelValues("responder", a.Operation, a.Wire, a.Outcome).Inc()
+	m.duration.WithLabelValues("responder", a.Operation, a.Wire).Observe(a.Duration.Seconds())
+	if a.Shed {
+		m.sheds.WithLabelValues(a.Operation, a.Wire).Inc()
 	}
 }
 
 // Called counts an exchange that the service made.
 func (m *Metrics) Called(wire string, o exchange.Observation) {
-	m.exchanges.WithLabelValues("caller", o.Operation, wire, Outcome(o.Err)).Inc()
+	m.exchanges.WithLabelValues("caller", o.Operation, wire, exchange.Outcome(exchange.Problem(o.Err))).Inc()
 	m.duration.WithLabelValues("caller", o.Operation, wire).Observe(o.Duration.Seconds())
 	resend := "no"
 	if o.Resend {
@@ -75,15 +73,3 @@ func (m *Metrics) Called(wire string, o exchange.Observation) {
 
 // Alarm counts an answer that somebody should look at.
 func (m *Metrics) Alarm(reason string) { m.alarms.WithLabelValues(reason).Inc() }
-
-// Outcome is "ok" or the problem's code. A code from outside that is not in our
-// table is "other": a stranger does not name our time series.
-func Outcome(err error) string {
-	if err == nil {
-		return "ok"
-	}
-	if code := problem.CodeOf(err); code.Known() {
-		return string(code)
-	}
-	return "other"
-}

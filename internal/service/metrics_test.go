@@ -11,7 +11,6 @@ import (
 
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
-	"roundtrip/internal/rest"
 	"roundtrip/internal/service"
 )
 
@@ -51,11 +50,11 @@ func TestWhatWasAnsweredIsCounted(t *testing.T) {
 	t.Parallel()
 	m := service.NewMetrics()
 	for _, outcome := range []string{"ok", "ok", "unknown", "insufficient-stock"} {
-		m.Answered("http", rest.Observation{Operation: "PlaceOrder", Outcome: outcome, Duration: time.Millisecond})
+		m.Answered(exchange.Answer{Wire: "http", Operation: "PlaceOrder", Outcome: outcome, Duration: time.Millisecond})
 	}
-	m.Answered("http", rest.Observation{Operation: "PlaceOrder", Outcome: "overloaded", Shed: true})
+	m.Answered(exchange.Answer{Wire: "http", Operation: "PlaceOrder", Outcome: "overloaded", Shed: true})
 	// Overloaded, but not by us: nothing was shed here.
-	m.Answered("nats", rest.Observation{Operation: "PlaceOrder", Outcome: "overloaded"})
+	m.Answered(exchange.Answer{Wire: "nats", Operation: "PlaceOrder", Outcome: "overloaded"})
 	wantCounted(t, m,
 		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="http"} 5`,
 		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="nats"} 1`,
@@ -118,18 +117,6 @@ func TestAStrangerDoesNotNameTimeSeries(t *testing.T) {
 	)
 }
 
-func TestEveryCodeIsAnOutcome(t *testing.T) {
-	t.Parallel()
-	for _, code := range problem.Codes() {
-		if got := service.Outcome(problem.New(code, "")); got != string(code) {
-			t.Errorf("%s is %q", code, got)
-		}
-	}
-	if got := service.Outcome(nil); got != "ok" {
-		t.Errorf("no error is %q", got)
-	}
-}
-
 // sample is a line of Prometheus' text format that is no comment.
 var sample = regexp.MustCompile(`^[a-z_]+(\{([a-z]+="([^"\\\n]|\\["\\n])*",?)*\})? (NaN|[+-]?Inf|[-+.e0-9]+)$`)
 
@@ -140,7 +127,7 @@ func TestMetricsAreServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop(t, f)
-	f.Metrics.Answered("http", rest.Observation{Operation: "PlaceOrder", Outcome: "ok", Duration: 3 * time.Millisecond})
+	f.Metrics.Answered(exchange.Answer{Wire: "http", Operation: "PlaceOrder", Outcome: "ok", Duration: 3 * time.Millisecond})
 	f.Metrics.Alarm("a \"quoted\"\nreason")
 	status, page := get("/metrics")
 	if status != 200 {

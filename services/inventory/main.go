@@ -34,6 +34,10 @@ func main() {
 
 type serve struct {
 	service.ServeFlags
+	GRPCAddr        string `name:"grpc-addr" help:"Where to serve gRPC; it is not served where this is empty."`
+	GRPCReflection  bool   `name:"grpc-reflection" help:"Let anybody ask over gRPC what is served (for grpcurl and the like)."`
+	NATSURL         string `name:"nats-url" help:"The NATS server whose requests to answer, such as nats://HOST:4222; none where this is empty."`
+	NATSCredentials string `name:"nats-credentials" help:"A file with the credentials for NATS (.creds). It is read again at every connect." placeholder:"PATH"`
 }
 
 // Run serves until ctx is done.
@@ -47,8 +51,15 @@ func (s serve) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var grpc net.Listener
+	if s.GRPCAddr != "" {
+		if grpc, err = net.Listen("tcp", s.GRPCAddr); err != nil {
+			return err
+		}
+	}
 	a, err := app.New(ctx, app.Options{
-		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
+		HTTP: http, GRPC: grpc, GRPCReflection: s.GRPCReflection, NATSURL: s.NATSURL, NATSCredentials: s.NATSCredentials,
+		Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
 		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight, BatchMax: s.BatchMax,
 	})
 	if err != nil {

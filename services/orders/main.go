@@ -43,9 +43,10 @@ type inventoryFlags struct {
 type serve struct {
 	service.ServeFlags
 	inventoryFlags
-	InventoryWire  string        `help:"What carries the exchanges with inventory: http." enum:"http" default:"http"`
-	SettleInterval time.Duration `help:"How often to look for operations whose outcome is not known yet." default:"1s"`
-	GiveUpAfter    time.Duration `help:"How old a place may become, without inventory having been asked, before it is given up." default:"30s"`
+	InventoryWire   string        `help:"What carries the exchanges with inventory: http, grpc or nats. Each has its own kind of --inventory-url: http://HOST:PORT, dns:///HOST:PORT, nats://HOST:PORT." enum:"http,grpc,nats" default:"http"`
+	NATSCredentials string        `name:"nats-credentials" help:"A file with the credentials for NATS (.creds). It is read again at every connect." placeholder:"PATH"`
+	SettleInterval  time.Duration `help:"How often to look for operations whose outcome is not known yet." default:"1s"`
+	GiveUpAfter     time.Duration `help:"How old a place may become, without inventory having been asked, before it is given up." default:"30s"`
 }
 
 // Run serves until ctx is done.
@@ -62,7 +63,8 @@ func (s serve) Run(ctx context.Context) error {
 	a, err := app.New(ctx, app.Options{
 		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
 		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight, BatchMax: s.BatchMax,
-		InventoryURL: s.InventoryURL, SettleInterval: s.SettleInterval, GiveUpAfter: s.GiveUpAfter,
+		InventoryWire: s.InventoryWire, InventoryURL: s.InventoryURL, NATSCredentials: s.NATSCredentials,
+		SettleInterval: s.SettleInterval, GiveUpAfter: s.GiveUpAfter,
 	})
 	if err != nil {
 		return err

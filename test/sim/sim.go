@@ -143,7 +143,7 @@ func (p *Pair) StartOrders() {
 	a, err := orders.New(p.t.Context(), orders.Options{
 		HTTP: p.Network.Listen("orders:80"), Admin: p.Network.Listen("orders:90"), Database: p.database("orders"),
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 512,
-		InventoryURL: "http://inventory:80", Dial: p.Network.Dial, SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
+		InventoryWire: "http", InventoryURL: "http://inventory:80", Dial: p.Network.Dial, SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
 	})
 	p.Orders = a
 	p.started(a, err)

@@ -10,9 +10,14 @@ import (
 	"time"
 
 	"roundtrip/internal/database"
+	"roundtrip/internal/exchange"
+	"roundtrip/internal/messaging"
 	"roundtrip/internal/rest"
+	"roundtrip/internal/rpc"
 	"roundtrip/internal/service"
+	"roundtrip/services/inventory/internal/grpcapi"
 	"roundtrip/services/inventory/internal/httpapi"
+	"roundtrip/services/inventory/internal/natsapi"
 	"roundtrip/services/inventory/internal/stock"
 	"roundtrip/services/inventory/internal/store"
 )
@@ -24,9 +29,14 @@ const maxConnectionAge = 5 * time.Minute
 // Options say what an App is made of. All of it comes from outside, so that the
 // same app runs in a process, in a test and in virtual time.
 type Options struct {
-	// HTTP and Admin are where it listens; the app owns them from New on.
-	HTTP, Admin net.Listener
-	Database    database.Source
+	// HTTP, GRPC and Admin are where it listens; the app owns them from New on. A nil
+	// GRPC is not served.
+	HTTP, GRPC, Admin net.Listener
+	GRPCReflection    bool
+	// NATSURL is the NATS server whose requests it answers; "" for none.
+	// NATSCredentials is a file with the credentials, "" for none.
+	NATSURL, NATSCredentials string
+	Database                 database.Source
 	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
 	DatabaseConnections int
 	AllowUnsafeDatabase bool
@@ -35,6 +45,8 @@ type Options struct {
 	Logger   *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time.
 	MaxInFlight int
+	// Around, where it is not nil, surrounds every handler on every wire, for tests.
+	Around func(operation string, handle func() error) error
 	// SweepInterval is how often expired holds are looked for; 1 s where it is 0.
 	SweepInterval time.Duration
 }
@@ -43,7 +55,9 @@ type Options struct {
 type App struct {
 	*service.Frame
 	options Options
-	server  *rest.Server
+	http    *rest.Server
+	grpc    *rpc.Server
+	nats    *messaging.Server
 	store   stock.Store
 	// ready waits until the store can be used.
 	ready func(context.Context) error
@@ -63,12 +77,26 @@ func New(ctx context.Context, o Options) (*App, error) {
 		return nil, errors.Join(err, frame.Stop(ctx))
 	}
 	frame.OnStop("store", func(context.Context) error { return s.Close() })
-	server := rest.New(rest.Options{
-		Logger: o.Logger, MaxInFlight: o.MaxInFlight, MaxConnectionAge: maxConnectionAge,
-		Observe: func(e rest.Observation) { frame.Metrics.Answered("http", e) },
+	responder := exchange.NewResponder(exchange.ResponderOptions{
+		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: frame.Metrics.Answered, Around: o.Around,
 	})
-	httpapi.Register(server, s)
-	return &App{frame, o, server, s, wait}, nil
+	a := &App{Frame: frame, options: o, store: s, ready: wait, http: rest.New(rest.Options{Responder: responder, MaxConnectionAge: maxConnectionAge})}
+	httpapi.Register(a.http, s)
+	if o.GRPC != nil {
+		frame.OnStop("gRPC's listener", service.CloseListener(o.GRPC))
+		a.grpc = rpc.New(rpc.Options{Responder: responder, MaxConnectionAge: maxConnectionAge, Reflection: o.GRPCReflection})
+		grpcapi.Register(a.grpc, s)
+	}
+	if o.NATSURL != "" {
+		connection, err := messaging.Connect(o.NATSURL, "inventory", o.NATSCredentials, o.Logger)
+		if err != nil {
+			return nil, errors.Join(err, frame.Stop(ctx))
+		}
+		a.nats = messaging.NewServer(connection, natsapi.Prefix, natsapi.Queue, o.MaxInFlight, responder)
+		frame.OnStop("NATS", a.nats.Shutdown)
+		natsapi.Register(a.nats, s)
+	}
+	return a, nil
 }
 
 // Start begins to serve, once the store can be used. ctx bounds that wait.
@@ -78,11 +106,21 @@ func (a *App) Start(ctx context.Context) error {
 			return err
 		}
 		a.Go("sweeper", a.sweep)
-		a.Serve("http", a.options.HTTP, a.server)
+		a.Serve("http", a.options.HTTP, a.http)
+		if a.grpc != nil {
+			a.Serve("grpc", a.options.GRPC, a.grpc)
+		}
+		if a.nats != nil {
+			return a.nats.Start()
+		}
 		return nil
 	})
 	if err == nil {
-		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version())
+		listening := []any{"http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version()}
+		if a.grpc != nil {
+			listening = append(listening, "grpc", a.options.GRPC.Addr().String())
+		}
+		a.options.Logger.Info("listening", listening...)
 	}
 	return err
 }

@@ -40,9 +40,12 @@ type Options struct {
 	// MaxInFlight bounds the requests that are worked on at the same time, and
 	// with them the exchanges.
 	MaxInFlight int
-	// InventoryURL is where inventory is; Dial, where it is not nil, connects to it.
-	InventoryURL string
-	Dial         inventory.Dial
+	// InventoryWire is what carries the exchanges with inventory, http, grpc or nats,
+	// and InventoryURL is where it is. NATSCredentials is a file with the credentials
+	// for NATS, "" for none. Dial, where it is not nil, connects (not on NATS).
+	InventoryWire, InventoryURL string
+	NATSCredentials             string
+	Dial                        inventory.Dial
 	// SettleInterval is how often the settler looks for work; GiveUpAfter is how
 	// old a place may become before it is given up.
 	SettleInterval, GiveUpAfter time.Duration
@@ -77,16 +80,15 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 		return nil, err
 	}
 	frame.OnStop("store", func(context.Context) error { return s.Close() })
-	wire, err := inventory.NewHTTP(o.InventoryURL, o.MaxInFlight, o.Dial)
+	wire, err := NewWire(o)
 	if err != nil {
 		return nil, err
 	}
 	frame.OnStop("wire to inventory", func(context.Context) error { return wire.Close() })
-	const wireName = "http"
 
 	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, Observe: func(e exchange.Observation) {
-		frame.Metrics.Called(wireName, e)
-		logExchange(o.Logger, wireName, e)
+		frame.Metrics.Called(o.InventoryWire, e)
+		logExchange(o.Logger, o.InventoryWire, e)
 	}})
 	alarm := func(reason string) {
 		frame.Metrics.Alarm(reason)
@@ -94,10 +96,9 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 	}
 	protocol := order.NewProtocol(s, inventory.New(wire, caller), caller, alarm)
 	resending := order.NewProtocol(s, inventory.NewResending(wire, caller), caller, alarm)
-	server := rest.New(rest.Options{
-		Logger: o.Logger, MaxInFlight: o.MaxInFlight, MaxConnectionAge: maxConnectionAge,
-		Observe: func(e rest.Observation) { frame.Metrics.Answered(wireName, e) },
-	})
+	server := rest.New(rest.Options{MaxConnectionAge: maxConnectionAge, Responder: exchange.NewResponder(exchange.ResponderOptions{
+		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: frame.Metrics.Answered,
+	})})
 	httpapi.Register(server, protocol)
 	frame.Metrics.Registry.MustRegister(backlog{s, o.Logger})
 	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger), wait}, nil
@@ -106,7 +107,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 // logExchange writes one line per exchange with inventory, without its content.
 func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
 	attributes := []any{
-		"request_id", e.RequestID, "operation", e.Operation, "wire", wire, "outcome", service.Outcome(e.Err),
+		"request_id", e.RequestID, "operation", e.Operation, "wire", wire, "outcome", exchange.Outcome(exchange.Problem(e.Err)),
 		"attempts", e.Attempts, "resend", e.Resend, "duration_ms", float64(e.Duration.Microseconds()) / 1000,
 	}
 	if cause := errors.Unwrap(e.Err); cause != nil {

@@ -95,7 +95,7 @@ func startPair(t *testing.T) *pair {
 	listener, admin := memory.Listen(), memory.Listen()
 	a, err := New(t.Context(), Options{
 		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
-		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, InventoryURL: "http://inventory", Dial: in.dial,
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, InventoryWire: "http", InventoryURL: "http://inventory", Dial: in.dial,
 		SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
 	})
 	if err != nil {
@@ -336,7 +336,7 @@ func options(t *testing.T) Options {
 	}
 	return Options{
 		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
-		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 8, InventoryURL: "http://127.0.0.1:1",
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 8, InventoryWire: "http", InventoryURL: "http://127.0.0.1:1",
 		SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"roundtrip/internal/problem"
+	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 	"roundtrip/test/resttest"
 )
@@ -272,7 +273,7 @@ func FuzzPutReservation(f *testing.F) {
 		path := fmt.Sprintf("/v1/reservations/f%d", n)
 		r := s.fuzzed(t, path, b, problem.InsufficientStock, problem.WrongState)
 		if r.Status == 200 {
-			seq := resttest.Decode[reservation](t, r).Seq
+			seq := resttest.Decode[payload.Reservation](t, r).Seq
 			s.ok(t, "PUT", path, fmt.Sprintf(`{"seq": %d, "state": "released"}`, seq+1)) // so that there is stock for the next
 		}
 	})

@@ -7,18 +7,15 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"roundtrip/internal/failpoint"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
+	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
-
-// maxSKUs is how many SKUs one GetStock may name.
-const maxSKUs = 100
 
 // Register serves every operation.
 func Register(s *rest.Server, store stock.Store) {
@@ -36,75 +33,15 @@ func Register(s *rest.Server, store stock.Store) {
 
 type api struct{ store stock.Store }
 
-type line struct {
-	SKU      string `json:"sku"`
-	Location string `json:"location"`
-	Quantity int64  `json:"quantity"`
-}
-
-type reservation struct {
-	ID        string `json:"id"`
-	Seq       int64  `json:"seq"`
-	State     string `json:"state"`
-	Lines     []line `json:"lines"`
-	ExpiresAt string `json:"expires_at,omitempty"`
-}
-
-func encodeReservation(r stock.Reservation) reservation {
-	r = r.At(time.Now())
-	out := reservation{ID: r.ID, Seq: r.Seq, State: string(r.State), ExpiresAt: rest.OptionalTime(r.ExpiresAt)}
-	for _, l := range r.Lines {
-		out.Lines = append(out.Lines, line{l.SKU, l.Location, l.Quantity})
-	}
-	return out
-}
-
-// putRequest is the body of PutReservation. What may be left out is a pointer:
-// left out is not the same as zero.
-type putRequest struct {
-	Seq         int64         `json:"seq"`
-	State       string        `json:"state"`
-	Lines       []requestLine `json:"lines"`
-	HoldSeconds *int64        `json:"hold_seconds"`
-}
-
-type requestLine struct {
-	SKU      string  `json:"sku"`
-	Location *string `json:"location"`
-	Quantity int64   `json:"quantity"`
-}
-
-// command is what the body asks for. Here, and not in the domain, one can tell
-// what was given in vain: an empty list of lines from none, a hold of 0 from none.
-func (r putRequest) command(id string) (stock.Put, error) {
-	put := stock.Put{ID: id, Seq: r.Seq, State: stock.State(r.State)}
-	for _, l := range r.Lines {
-		put.Lines = append(put.Lines, stock.Line{SKU: l.SKU, Location: or(l.Location, stock.MainLocation), Quantity: l.Quantity})
-	}
-	var f problem.Fields
-	switch put.State {
-	case stock.Held:
-		put.HoldSeconds = or(r.HoldSeconds, stock.DefaultHold)
-	case stock.Committed, stock.Released:
-		if r.Lines != nil {
-			f.Add("/lines", "may only be given with state %q", stock.Held)
-		}
-		if r.HoldSeconds != nil {
-			f.Add("/hold_seconds", "may only be given with state %q", stock.Held)
-		}
-	}
-	return put, f.Err()
-}
-
 func (a api) putReservation(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	var body putRequest
-	if err := rest.Decode(c, &body); err != nil {
+	var request payload.PutReservation
+	if err := rest.Decode(c, &request); err != nil {
 		return err
 	}
-	put, err := body.command(rest.ID(c, "id"))
+	put, err := request.Command(rest.ID(c, "id"))
 	if err != nil {
 		return err
 	}
@@ -112,12 +49,12 @@ func (a api) putReservation(c echo.Context) error {
 	if err := rest.Admit(c, put.State != stock.Held); err != nil {
 		return err
 	}
-	failpoint.Hit("reservation-received", body.State)
+	failpoint.Hit("reservation-received", request.State)
 	result := a.do(c, put)
 	if result.Err != nil {
 		return result.Err
 	}
-	return rest.JSON(c, http.StatusOK, encodeReservation(result.Reservation))
+	return rest.JSON(c, http.StatusOK, payload.OfReservation(result.Reservation))
 }
 
 func (a api) do(c echo.Context, command stock.Command) stock.Result {
@@ -136,7 +73,7 @@ func (a api) getReservation(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return rest.JSON(c, http.StatusOK, encodeReservation(r))
+	return rest.JSON(c, http.StatusOK, payload.OfReservation(r))
 }
 
 func (a api) listReservations(c echo.Context) error {
@@ -155,40 +92,13 @@ func (a api) listReservations(c echo.Context) error {
 		return err
 	}
 	out := struct {
-		Reservations []reservation `json:"reservations"`
-		NextCursor   string        `json:"next_cursor,omitempty"`
+		Reservations []payload.Reservation `json:"reservations"`
+		NextCursor   string                `json:"next_cursor,omitempty"`
 	}{NextCursor: next}
 	for _, r := range reservations {
-		out.Reservations = append(out.Reservations, encodeReservation(r))
+		out.Reservations = append(out.Reservations, payload.OfReservation(r))
 	}
 	return rest.JSON(c, http.StatusOK, out)
-}
-
-type level struct {
-	SKU       string `json:"sku"`
-	Name      string `json:"name"`
-	Location  string `json:"location"`
-	OnHand    int64  `json:"on_hand"`
-	Reserved  int64  `json:"reserved"`
-	Available int64  `json:"available"`
-	Version   int64  `json:"version"`
-}
-
-func encodeLevel(l stock.Level) level {
-	return level{l.SKU, l.Name, l.Location, l.OnHand, l.Reserved, l.Available(), l.Version}
-}
-
-type levels struct {
-	Levels     []level `json:"levels"`
-	NextCursor string  `json:"next_cursor,omitempty"`
-}
-
-func encodeLevels(from []stock.Level, next string) levels {
-	out := levels{NextCursor: next}
-	for _, l := range from {
-		out.Levels = append(out.Levels, encodeLevel(l))
-	}
-	return out
 }
 
 // getStock gives the levels of the SKUs that the query names, or, where it
@@ -207,7 +117,7 @@ func (a api) getStock(c echo.Context) error {
 		if err != nil {
 			return err
 		}
-		return rest.JSON(c, http.StatusOK, encodeLevels(all, next))
+		return rest.JSON(c, http.StatusOK, payload.OfLevels(all, next))
 	}
 	var f problem.Fields
 	for _, parameter := range []string{"cursor", "limit"} {
@@ -216,8 +126,8 @@ func (a api) getStock(c echo.Context) error {
 		}
 	}
 	skus := query["sku"]
-	if len(skus) > maxSKUs {
-		f.Add("query:sku", "may be given %d times at most", maxSKUs)
+	if len(skus) > payload.MaxSKUs {
+		f.Add("query:sku", "may be given %d times at most", payload.MaxSKUs)
 	}
 	for _, sku := range skus {
 		f.Name("query:sku", sku)
@@ -229,7 +139,7 @@ func (a api) getStock(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return rest.JSON(c, http.StatusOK, encodeLevels(found, ""))
+	return rest.JSON(c, http.StatusOK, payload.OfLevels(found, ""))
 }
 
 func (a api) getLevels(c echo.Context) error {
@@ -247,7 +157,7 @@ func (a api) getLevels(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return rest.JSON(c, http.StatusOK, encodeLevels(found, ""))
+	return rest.JSON(c, http.StatusOK, payload.OfLevels(found, ""))
 }
 
 // adjustRequest is the body of PutAdjustment.
@@ -272,14 +182,14 @@ type adjustment struct {
 	Note           string           `json:"note,omitempty"`
 	Outcome        string           `json:"outcome"`
 	Problem        *problem.Problem `json:"problem,omitzero"`
-	Level          level            `json:"level"`
+	Level          payload.Level    `json:"level"`
 	CreatedAt      string           `json:"created_at"`
 }
 
 func encodeAdjustment(a stock.Adjustment) adjustment {
 	out := adjustment{
 		ID: a.ID, SKU: a.SKU, Location: a.Location, Delta: a.Delta, OnHand: a.OnHand, ExpectedOnHand: a.ExpectedOnHand,
-		Reason: string(a.Reason), Note: a.Note, Outcome: "done", Problem: a.Problem, Level: encodeLevel(a.Level),
+		Reason: string(a.Reason), Note: a.Note, Outcome: "done", Problem: a.Problem, Level: payload.OfLevel(a.Level),
 		CreatedAt: rest.FormatTime(a.CreatedAt),
 	}
 	if a.Problem != nil {
@@ -292,13 +202,13 @@ func (a api) putAdjustment(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	var body adjustRequest
-	if err := rest.Decode(c, &body); err != nil {
+	var request adjustRequest
+	if err := rest.Decode(c, &request); err != nil {
 		return err
 	}
 	result := a.do(c, stock.Adjust{
-		ID: rest.ID(c, "id"), SKU: body.SKU, Location: or(body.Location, stock.MainLocation), Delta: body.Delta, OnHand: body.OnHand,
-		ExpectedOnHand: body.ExpectedOnHand, Reason: stock.Reason(body.Reason), Note: body.Note,
+		ID: rest.ID(c, "id"), SKU: request.SKU, Location: payload.Or(request.Location, stock.MainLocation), Delta: request.Delta, OnHand: request.OnHand,
+		ExpectedOnHand: request.ExpectedOnHand, Reason: stock.Reason(request.Reason), Note: request.Note,
 	})
 	if result.Err != nil {
 		return result.Err
@@ -385,11 +295,4 @@ func pageOf(c echo.Context, filters ...string) (url.Values, stock.Page, error) {
 func page(query url.Values) (stock.Page, error) {
 	cursor, limit, err := rest.PageOf(query)
 	return stock.Page{Cursor: cursor, Limit: limit}, err
-}
-
-func or[T any](value *T, otherwise T) T {
-	if value != nil {
-		return *value
-	}
-	return otherwise
 }

@@ -18,8 +18,10 @@ import (
 
 	"roundtrip/contracts/openapi"
 	"roundtrip/internal/database"
+	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
+	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 	"roundtrip/services/inventory/internal/store"
 	"roundtrip/test/resttest"
@@ -50,7 +52,7 @@ func start(t testing.TB) *service {
 
 func serve(t testing.TB, s stock.Store, maxInFlight int) resttest.Client {
 	t.Helper()
-	server := rest.New(rest.Options{Logger: slog.New(slog.DiscardHandler), MaxInFlight: maxInFlight})
+	server := rest.New(rest.Options{Responder: exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: maxInFlight})})
 	Register(server, s)
 	listening := httptest.NewUnstartedServer(server)
 	listening.Config.ErrorLog = log.New(complaints{t}, "", 0)
@@ -84,7 +86,7 @@ func (s *service) stock(t testing.TB, sku string, onHand int) {
 // level is the quantities of a SKU at its one location.
 func (s *service) level(t testing.TB, sku string) (onHand, reserved int64) {
 	t.Helper()
-	got := resttest.Decode[levels](t, s.ok(t, "GET", "/v1/stock/"+sku, "")).Levels
+	got := resttest.Decode[payload.Levels](t, s.ok(t, "GET", "/v1/stock/"+sku, "")).Levels
 	if len(got) != 1 {
 		t.Fatalf("levels of %s: %+v", sku, got)
 	}
@@ -169,8 +171,8 @@ func TestAReservationGoesItsWay(t *testing.T) {
 	s := stocked(t)
 	began := time.Now()
 	held := s.ok(t, "PUT", "/v1/reservations/x", holdBody)
-	r := resttest.Decode[reservation](t, held)
-	if r.ID != "x" || r.Seq != 1 || r.State != "held" || !slices.Equal(r.Lines, []line{{"a", "main", 6}, {"b", "main", 1}}) {
+	r := resttest.Decode[payload.Reservation](t, held)
+	if r.ID != "x" || r.Seq != 1 || r.State != "held" || !slices.Equal(r.Lines, []payload.Line{{SKU: "a", Location: "main", Quantity: 6}, {SKU: "b", Location: "main", Quantity: 1}}) {
 		t.Errorf("held is %s", held.Body)
 	}
 	expires, err := time.Parse("2006-01-02T15:04:05.000Z", r.ExpiresAt)
@@ -185,7 +187,7 @@ func TestAReservationGoesItsWay(t *testing.T) {
 	s.wantLevel(t, "held", "a", 10, 6)
 
 	amended := s.ok(t, "PUT", "/v1/reservations/x", `{"seq": 2, "state": "held", "lines": [{"sku": "a", "quantity": 4}]}`)
-	if r := resttest.Decode[reservation](t, amended); r.Seq != 2 || !slices.Equal(r.Lines, []line{{"a", "main", 4}}) {
+	if r := resttest.Decode[payload.Reservation](t, amended); r.Seq != 2 || !slices.Equal(r.Lines, []payload.Line{{SKU: "a", Location: "main", Quantity: 4}}) {
 		t.Errorf("amended is %s", amended.Body)
 	}
 	s.wantLevel(t, "amended", "a", 10, 4)
@@ -210,7 +212,7 @@ func TestAHoldThatNamesNoTimeIsForFifteenMinutes(t *testing.T) {
 	t.Parallel()
 	s := stocked(t)
 	began := time.Now()
-	r := resttest.Decode[reservation](t, s.ok(t, "PUT", "/v1/reservations/x", `{"seq": 1, "state": "held", "lines": [{"sku": "a", "quantity": 1}]}`))
+	r := resttest.Decode[payload.Reservation](t, s.ok(t, "PUT", "/v1/reservations/x", `{"seq": 1, "state": "held", "lines": [{"sku": "a", "quantity": 1}]}`))
 	expires, err := time.Parse(time.RFC3339, r.ExpiresAt)
 	if hold := expires.Sub(began).Round(time.Minute); err != nil || hold != 15*time.Minute {
 		t.Errorf("it is held for %s: %v", hold, err)
@@ -222,7 +224,7 @@ func TestLinesForTheSameLevelAreOneDemand(t *testing.T) {
 	s := stocked(t)
 	got := s.ok(t, "PUT", "/v1/reservations/x", `{"seq": 1, "state": "held", "lines": [
 		{"sku": "b", "quantity": 2}, {"sku": "a", "quantity": 1}, {"sku": "b", "location": "main", "quantity": 3}]}`)
-	if r := resttest.Decode[reservation](t, got); !slices.Equal(r.Lines, []line{{"a", "main", 1}, {"b", "main", 5}}) {
+	if r := resttest.Decode[payload.Reservation](t, got); !slices.Equal(r.Lines, []payload.Line{{SKU: "a", Location: "main", Quantity: 1}, {SKU: "b", Location: "main", Quantity: 5}}) {
 		t.Errorf("held is %s", got.Body)
 	}
 	s.wantLevel(t, "then", "b", 10, 5)
@@ -490,15 +492,15 @@ func TestListsArePaged(t *testing.T) {
 	}
 	s.ok(t, "PUT", "/v1/reservations/r3", `{"seq": 2, "state": "committed"}`)
 
-	ofLevel := func(l level) string { return l.Location + "/" + l.SKU }
-	ofReservation := func(r reservation) string { return r.ID }
+	ofLevel := func(l payload.Level) string { return l.Location + "/" + l.SKU }
+	ofReservation := func(r payload.Reservation) string { return r.ID }
 	ofEntry := func(e entry) string { return fmt.Sprintf("%03d", e.ID) }
 	for _, limit := range []int{1, 7, 60, 200} {
 		if got := pages(t, s, "/v1/stock", limit, ofLevel); !slices.Equal(got, want) {
 			t.Errorf("%d a page, the levels are %v", limit, got)
 		}
 	}
-	if got := resttest.Decode[levels](t, s.ok(t, "GET", "/v1/stock", "")); len(got.Levels) != 50 || got.NextCursor == "" {
+	if got := resttest.Decode[payload.Levels](t, s.ok(t, "GET", "/v1/stock", "")); len(got.Levels) != 50 || got.NextCursor == "" {
 		t.Errorf("without a limit there are %d on a page", len(got.Levels))
 	}
 	// Some may have been made in one millisecond; then the order is that of ids.

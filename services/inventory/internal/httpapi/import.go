@@ -19,6 +19,7 @@ import (
 
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
+	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
 
@@ -250,7 +251,7 @@ func ndjsonRows(body io.Reader) rowReader {
 				err = invalidRow("/on_hand", "is missing")
 			}
 			return importRow{stock.ImportRow{
-				SKU: row.SKU, Name: row.Name, Location: or(row.Location, stock.MainLocation), OnHand: or(row.OnHand, 0),
+				SKU: row.SKU, Name: row.Name, Location: payload.Or(row.Location, stock.MainLocation), OnHand: payload.Or(row.OnHand, 0),
 			}, err}, nil
 		}
 		if err := lines.Err(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"roundtrip/internal/problem"
+	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/test/resttest"
 )
 
@@ -79,9 +80,13 @@ func TestAnImportSetsLevelsAndMayBeRepeated(t *testing.T) {
 			if after := s.dump(t); after != before {
 				t.Errorf("again changed\n%s into\n%s", before, after)
 			}
-			got := resttest.Decode[levels](t, s.ok(t, "GET", "/v1/stock", "")).Levels
-			want := []level{{"a", "A thing", "main", 5, 0, 5, 1}, {"a", "A thing", "shop", 7, 0, 7, 1}, {"b", `B, "quoted"`, "shop", 0, 0, 0, 1}}
-			if !slices.Equal(got, slices.DeleteFunc(want, func(l level) bool { return !slices.Contains(got, l) })) || int64(len(got)) != n {
+			got := resttest.Decode[payload.Levels](t, s.ok(t, "GET", "/v1/stock", "")).Levels
+			want := []payload.Level{
+				{SKU: "a", Name: "A thing", Location: "main", OnHand: 5, Available: 5, Version: 1},
+				{SKU: "a", Name: "A thing", Location: "shop", OnHand: 7, Available: 7, Version: 1},
+				{SKU: "b", Name: `B, "quoted"`, Location: "shop", Version: 1},
+			}
+			if !slices.Equal(got, slices.DeleteFunc(want, func(l payload.Level) bool { return !slices.Contains(got, l) })) || int64(len(got)) != n {
 				t.Errorf("the levels are %+v", got)
 			}
 			ref := resttest.Decode[struct{ Entries []entry }](t, s.ok(t, "GET", "/v1/ledger?sku=a", "")).Entries[0].Ref

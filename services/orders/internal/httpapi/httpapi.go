@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
 	"roundtrip/services/orders/internal/order"
@@ -380,7 +381,7 @@ func respond(c echo.Context, a order.Answer) error {
 	switch {
 	case !a.Settled:
 		status = http.StatusAccepted
-		c.Response().Header().Set(echo.HeaderRetryAfter, rest.RetryAfter(askAgain))
+		c.Response().Header().Set(echo.HeaderRetryAfter, exchange.FormatRetryAfter(askAgain))
 	case a.Created:
 		status = http.StatusCreated
 	}

@@ -21,6 +21,7 @@ import (
 
 	"roundtrip/contracts/openapi"
 	"roundtrip/internal/database"
+	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
 	"roundtrip/services/orders/internal/order"
@@ -97,7 +98,7 @@ func start(t testing.TB) *service {
 			t.Error(err)
 		}
 	})
-	server := rest.New(rest.Options{Logger: log, MaxInFlight: 512})
+	server := rest.New(rest.Options{Responder: exchange.NewResponder(exchange.ResponderOptions{Logger: log, MaxInFlight: 512})})
 	Register(server, order.NewProtocol(s.store, s.inventory, s.gate, func(string) {}))
 	listening := httptest.NewServer(server)
 	t.Cleanup(listening.Close)

@@ -73,53 +73,10 @@ func (h *HTTP) Close() error {
 	return nil
 }
 
-type line struct {
-	SKU      string `json:"sku"`
-	Location string `json:"location"`
-	Quantity int64  `json:"quantity"`
-}
-
-type putRequest struct {
-	Seq         int64  `json:"seq"`
-	State       string `json:"state"`
-	Lines       []line `json:"lines,omitempty"`
-	HoldSeconds int64  `json:"hold_seconds,omitzero"`
-}
-
-// reservation is what orders relies on in an answer. What it must have is a
-// pointer, so that it is noticed when it is missing.
-type reservation struct {
-	ID        *string    `json:"id"`
-	Seq       *int64     `json:"seq"`
-	State     *string    `json:"state"`
-	Lines     []line     `json:"lines"`
-	ExpiresAt *time.Time `json:"expires_at"`
-}
-
-func (r reservation) decode() (order.Reservation, error) {
-	if r.ID == nil || r.Seq == nil || r.State == nil {
-		return order.Reservation{}, unexplained(errors.New("a reservation without id, seq or state"))
-	}
-	out := order.Reservation{ID: *r.ID, Seq: *r.Seq, State: order.ReservationState(*r.State)}
-	for _, l := range r.Lines {
-		out.Lines = append(out.Lines, order.Demand(l))
-	}
-	if r.ExpiresAt != nil {
-		out.ExpiresAt = *r.ExpiresAt
-	} else if out.State == order.Held {
-		return order.Reservation{}, unexplained(errors.New("a hold without expires_at"))
-	}
-	return out, nil
-}
-
 // PutReservation makes one attempt of the exchange.
 func (h *HTTP) PutReservation(ctx context.Context, attempt int, r order.Request) (order.Reservation, error) {
-	body := putRequest{Seq: r.Seq, State: string(r.State), HoldSeconds: r.HoldSeconds}
-	for _, l := range r.Lines {
-		body.Lines = append(body.Lines, line(l))
-	}
 	var answer reservation
-	if err := h.exchange(ctx, attempt, http.MethodPut, "/v1/reservations/"+url.PathEscape(r.ID), body, &answer); err != nil {
+	if err := h.exchange(ctx, attempt, http.MethodPut, "/v1/reservations/"+url.PathEscape(r.ID), encode(r), &answer); err != nil {
 		return order.Reservation{}, err
 	}
 	return answer.decode()
@@ -136,24 +93,11 @@ func (h *HTTP) GetReservation(ctx context.Context, attempt int, id string) (orde
 
 // GetStock makes one attempt of the exchange.
 func (h *HTTP) GetStock(ctx context.Context, attempt int, skus []string) ([]order.Level, error) {
-	var answer struct {
-		Levels []struct {
-			SKU       *string `json:"sku"`
-			Location  *string `json:"location"`
-			Available *int64  `json:"available"`
-		} `json:"levels"`
-	}
+	var answer levels
 	if err := h.exchange(ctx, attempt, http.MethodGet, "/v1/stock?"+url.Values{"sku": skus}.Encode(), nil, &answer); err != nil {
 		return nil, err
 	}
-	levels := make([]order.Level, len(answer.Levels))
-	for i, l := range answer.Levels {
-		if l.SKU == nil || l.Location == nil || l.Available == nil {
-			return nil, unexplained(errors.New("a level without sku, location or available"))
-		}
-		levels[i] = order.Level{SKU: *l.SKU, Location: *l.Location, Available: *l.Available}
-	}
-	return levels, nil
+	return answer.decode()
 }
 
 // Reservations lists what inventory has, page by page: for the audit, which
@@ -239,9 +183,4 @@ func fault(ctx context.Context, err error) error {
 		return exchange.Unreachable(err)
 	}
 	return problem.Wrap(err, problem.Unavailable, "The connection to inventory failed.")
-}
-
-// unexplained makes a problem of an answer that no rule explains.
-func unexplained(err error) error {
-	return problem.Wrap(errors.Join(order.ErrUnexplained, err), problem.Internal, "Inventory's answer can't be explained.")
 }

@@ -1,0 +1,191 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"roundtrip/internal/problem"
+)
+
+// Responder is what answering has in common on every wire: places in flight,
+// which all wires of a service share, one line in the log for each request, and
+// panics that become problems. It is safe for concurrent use.
+//
+// More requests than a service can work on only make all of them late, so above
+// a bound they are refused before any work is done. The last fifth of the places
+// is kept for requests with priority: those that finish what was begun and so
+// give something back.
+type Responder struct {
+	options ResponderOptions
+	used    atomic.Int64
+}
+
+// ResponderOptions are those of a [Responder].
+type ResponderOptions struct {
+	Logger *slog.Logger
+	// MaxInFlight bounds the requests that are worked on at the same time.
+	MaxInFlight int
+	// Observe is told of every request once it is answered; it may be nil.
+	Observe func(Answer)
+	// Around, where it is not nil, surrounds every handler: for tests, which bring
+	// about what does not happen by itself.
+	Around func(operation string, handle func() error) error
+}
+
+// Answer is what is known of a request that was answered.
+type Answer struct {
+	Wire, Operation, RequestID string
+	// Outcome is that of [Outcome], or "unknown" where the answer says so.
+	Outcome  string
+	Duration time.Duration
+	// Shed says that it was refused because too many were in flight.
+	Shed bool
+}
+
+// NewResponder makes a Responder.
+func NewResponder(o ResponderOptions) *Responder {
+	if o.Observe == nil {
+		o.Observe = func(Answer) {}
+	}
+	return &Responder{options: o}
+}
+
+// Logger is where its requests are logged.
+func (r *Responder) Logger() *slog.Logger { return r.options.Logger }
+
+// Received is one request from its arrival to its answer.
+type Received struct {
+	// Operation is what it asks for, as the contract names it.
+	Operation string
+
+	responder      *Responder
+	wire           string
+	id             string
+	began          time.Time
+	admitted, shed bool
+}
+
+type receivedKey struct{}
+
+// Receive begins a request. The id is the caller's, or, where that can't be used,
+// a new one. Both it and the request are in the context that it returns.
+func (r *Responder) Receive(ctx context.Context, wire, operation, id string) (context.Context, *Received) {
+	if !ValidRequestID(id) {
+		id = NewRequestID()
+	}
+	q := &Received{Operation: operation, responder: r, wire: wire, id: id, began: time.Now()}
+	return context.WithValue(WithRequestID(ctx, id), receivedKey{}, q), q
+}
+
+// ID is the request's id.
+func (q *Received) ID() string { return q.id }
+
+// Admit takes the place among those in flight of the request that the context
+// belongs to, or answers overloaded. It is called once, by what [Received.Run] runs.
+func Admit(ctx context.Context, priority bool) error {
+	q := ctx.Value(receivedKey{}).(*Received)
+	limit := int64(q.responder.options.MaxInFlight)
+	if !priority {
+		limit -= limit / 5
+	}
+	// Never counted above the limit, not even for a moment: a crowd that is being
+	// refused would take places from those with priority.
+	for used := &q.responder.used; ; {
+		n := used.Load()
+		if n >= limit {
+			return q.Shed()
+		}
+		if used.CompareAndSwap(n, n+1) {
+			q.admitted = true
+			return nil
+		}
+	}
+}
+
+// Shed refuses the request as overloaded: for a wire that has too much to even
+// look at it.
+func (q *Received) Shed() error {
+	q.shed = true
+	return problem.New(problem.Overloaded, "Too many requests are in flight.")
+}
+
+// Run runs the handler, turns its panic into an error, and gives its place back.
+// A panic with one of these values goes on: they are the transport's own.
+func (q *Received) Run(handle func() error, through ...any) (err error) {
+	defer func() {
+		if q.admitted {
+			q.responder.used.Add(-1)
+		}
+		v := recover()
+		if v == nil {
+			return
+		}
+		for _, own := range through {
+			if v == own {
+				panic(v)
+			}
+		}
+		err = problem.From(fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+	}()
+	if around := q.responder.options.Around; around != nil {
+		return around(q.Operation, handle)
+	}
+	return handle()
+}
+
+// Problem reads a handler's error; nil for none.
+func Problem(err error) *problem.Problem {
+	var p *problem.Problem
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem.Wrap(err, problem.DeadlineExceeded, "The deadline passed.")
+	case errors.Is(err, context.Canceled):
+		return problem.Wrap(err, problem.Unavailable, "The caller hung up.")
+	}
+	return problem.From(err)
+}
+
+// Done logs and reports a request that was answered: with what outcome, and with
+// a problem or with none.
+func (q *Received) Done(ctx context.Context, outcome string, p *problem.Problem, more ...slog.Attr) {
+	duration := time.Since(q.began)
+	level := slog.LevelInfo
+	attributes := append([]slog.Attr{
+		slog.String("request_id", q.id), slog.String("operation", q.Operation), slog.String("wire", q.wire),
+		slog.String("outcome", outcome),
+	}, more...)
+	attributes = append(attributes, slog.Float64("duration_ms", float64(duration.Microseconds())/1000))
+	if p != nil && p.Unwrap() != nil {
+		attributes = append(attributes, slog.String("error", p.Unwrap().Error()))
+		if p.Code == problem.Internal {
+			level = slog.LevelError
+		}
+	}
+	q.responder.options.Logger.LogAttrs(ctx, level, "exchange", attributes...)
+	q.responder.options.Observe(Answer{
+		Wire: q.wire, Operation: q.Operation, RequestID: q.id, Outcome: outcome, Duration: duration, Shed: q.shed,
+	})
+}
+
+// Outcome is "ok", "canceled" where a caller hung up, or the problem's code. A
+// code that is not in the table is "other": a stranger does not name our time series.
+func Outcome(p *problem.Problem) string {
+	switch {
+	case p == nil:
+		return "ok"
+	case errors.Is(p, context.Canceled):
+		return "canceled"
+	case !p.Code.Known():
+		return "other"
+	}
+	return string(p.Code)
+}

@@ -1,0 +1,30 @@
+package app
+
+import (
+	"fmt"
+
+	"roundtrip/services/orders/internal/inventory"
+	"roundtrip/services/orders/internal/order"
+)
+
+// Wire is how orders asks inventory, one attempt at a time, on any wire. It and
+// its types have names here for tests that hold both services against each other.
+type (
+	Wire             = inventory.Wire
+	Request          = order.Request
+	Demand           = order.Demand
+	ReservationState = order.ReservationState
+)
+
+// NewWire makes the wire that the options name.
+func NewWire(o Options) (Wire, error) {
+	switch o.InventoryWire {
+	case "http":
+		return inventory.NewHTTP(o.InventoryURL, o.MaxInFlight, o.Dial)
+	case "grpc":
+		return inventory.NewGRPC(o.InventoryURL, o.Dial)
+	case "nats":
+		return inventory.NewNATS(o.InventoryURL, o.NATSCredentials, o.Logger)
+	}
+	return nil, fmt.Errorf("no wire is called %q", o.InventoryWire)
+}
