@@ -24,6 +24,7 @@ LOAD = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
 # Packages whose tests start processes have `make test` to themselves.
 PROCESS_TESTS := ./test/process/...
 
+WIRE ?= http
 DATA ?=
 CALLERS ?= 16
 STORE ?= sqlite
@@ -37,9 +38,9 @@ help: ## List what make can do
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: build ## Run the pair here, on SQLite under .data/; Ctrl-C stops it
+run: build ## Run the pair here, on SQLite under .data/; Ctrl-C stops it: make run [WIRE=http|grpc|nats]
 	@$(GO_BUILD) -o $(BUILD)/run ./run
-	@exec $(BUILD)/run --bin $(BUILD) --data .data
+	@exec $(BUILD)/run --bin $(BUILD) --data .data --wire $(WIRE)
 
 .PHONY: build
 build: ## Build both services into .build/
@@ -111,6 +112,11 @@ bench: build-load ## Compare stores, callers and batches, and what limits them, 
 .PHONY: build-load
 build-load: build
 	@$(GO_BUILD) -o $(BUILD)/load ./test/load
+
+.PHONY: generate
+generate: ## Generate the code of the proto contract, and lint it
+	@$(TOOL) buf lint
+	@$(TOOL) buf generate
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder for FUZZTIME (10s) each

@@ -16,14 +16,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/nats-io/nats-server/v2/server"
 
 	"roundtrip/test/pair"
 )
@@ -36,6 +39,9 @@ type flags struct {
 	Data          string `help:"Folder for the databases and the logs; made if it is missing." default:".data"`
 	OrdersAddr    string `help:"Where orders serves." default:"127.0.0.1:8080" env:"ORDERS_HTTP_ADDR"`
 	InventoryAddr string `help:"Where inventory serves." default:"127.0.0.1:8081" env:"INVENTORY_HTTP_ADDR"`
+	Wire          string `help:"What carries the exchanges between them: http, grpc or nats (with a NATS server beside them)." enum:"http,grpc,nats" default:"http"`
+	GRPCAddr      string `name:"grpc-addr" help:"Where inventory serves gRPC, with that wire." default:"127.0.0.1:8082" env:"INVENTORY_GRPC_ADDR"`
+	NATSAddr      string `name:"nats-addr" help:"Where the NATS server serves, with that wire." default:"127.0.0.1:4222"`
 }
 
 func main() { os.Exit(run()) }
@@ -63,11 +69,25 @@ func (f flags) serve(ctx context.Context) (err error) {
 	}
 	defer logs.Close()
 
+	inventory, orders := []string{"--http-addr=" + f.InventoryAddr}, []string{"--http-addr=" + f.OrdersAddr}
+	switch f.Wire {
+	case "grpc":
+		inventory = append(inventory, "--grpc-addr="+f.GRPCAddr)
+		orders = append(orders, "--inventory-wire=grpc", "--inventory-url=dns:///"+f.GRPCAddr)
+	case "nats":
+		stop, err := startNATS(f.NATSAddr)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		inventory = append(inventory, "--nats-url=nats://"+f.NATSAddr)
+		orders = append(orders, "--inventory-wire=nats", "--inventory-url=nats://"+f.NATSAddr)
+	}
 	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	p, err := pair.StartPair(starting, f.Data,
-		pair.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: []string{"--http-addr=" + f.InventoryAddr}, Log: logs},
-		pair.Options{Binary: filepath.Join(f.Bin, "orders"), Args: []string{"--http-addr=" + f.OrdersAddr}, Log: logs})
+		pair.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: inventory, Log: logs},
+		pair.Options{Binary: filepath.Join(f.Bin, "orders"), Args: orders, Log: logs})
 	if err != nil {
 		return err
 	}
@@ -108,6 +128,27 @@ Place an order, and look at it:
 
 The data stays in %s. Ctrl-C stops both.
 `
+
+// startNATS starts a NATS server in this process.
+func startNATS(address string) (stop func(), err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, err
+	}
+	s, err := server.NewServer(&server.Options{Host: host, Port: port, NoSigs: true, NoLog: true})
+	if err != nil {
+		return nil, err
+	}
+	s.Start()
+	if !s.ReadyForConnections(10 * time.Second) {
+		return nil, fmt.Errorf("the NATS server can't serve on %s", address)
+	}
+	return func() { s.Shutdown(); s.WaitForShutdown() }, nil
+}
 
 // loadSample imports the sample where inventory has no stock at all yet.
 func loadSample(ctx context.Context, inventory string) error {
