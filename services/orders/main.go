@@ -36,13 +36,9 @@ func main() {
 	}))
 }
 
-type inventoryFlags struct {
-	InventoryURL string `help:"Where inventory is." default:"http://127.0.0.1:8081"`
-}
-
 type serve struct {
 	service.ServeFlags
-	inventoryFlags
+	InventoryURL    string        `help:"Where inventory is." default:"http://127.0.0.1:8081"`
 	InventoryWire   string        `help:"What carries the exchanges with inventory: http, grpc or nats. Each has its own kind of --inventory-url: http://HOST:PORT, dns:///HOST:PORT, nats://HOST:PORT." enum:"http,grpc,nats" default:"http"`
 	NATSCredentials string        `name:"nats-credentials" help:"A file with the credentials for NATS (.creds). It is read again at every connect." placeholder:"PATH"`
 	SettleInterval  time.Duration `help:"How often to look for operations whose outcome is not known yet." default:"1s"`
@@ -74,8 +70,8 @@ func (s serve) Run(ctx context.Context) error {
 
 type auditCommand struct {
 	service.DatabaseFlags
-	inventoryFlags
-	Repair bool `help:"Make every order that differs what inventory says it is, one at a time, and say so. For after a database was put back; on SQLite orders must be stopped."`
+	InventoryURL string `help:"Where inventory's REST API is; only REST lists every reservation." default:"http://127.0.0.1:8081" env:"ORDERS_AUDIT_INVENTORY_URL,ORDERS_INVENTORY_URL"`
+	Repair       bool   `help:"Make every order that differs what inventory says it is, one at a time, and say so. For after a database was put back; on SQLite orders must be stopped."`
 }
 
 // Run prints every difference, and with --repair what was done about it.
