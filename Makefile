@@ -86,7 +86,7 @@ unit: race-detector
 .PHONY: process
 process: # most of the time they wait, so more run at once than there are cores
 	@echo "== process tests"
-	@go test -count=1 -timeout 15m -parallel 12 $(PROCESS_TESTS)
+	@go test -count=1 -timeout 30m -parallel 8 $(PROCESS_TESTS)
 
 .PHONY: race-detector
 race-detector:

@@ -39,6 +39,9 @@ type load struct {
 
 var plenty = []string{"A", "B", "C"}
 
+// pace is how long a caller waits after an order.
+const pace = 100 * time.Millisecond
+
 // newLoad makes stock of four SKUs, of one of them too little.
 func newLoad(h *harness, seed uint64) *load {
 	h.stock("scarce", 30)
@@ -57,6 +60,11 @@ func (l *load) run() (stop func()) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				l.order(ctx)
+				// All that was ever ordered is compared after each fault: not too much of it.
+				select {
+				case <-ctx.Done():
+				case <-time.After(pace):
+				}
 			}
 		})
 	}
