@@ -95,9 +95,18 @@ func (p *Postgres) Restart(ctx context.Context) error {
 	return p.wait(ctx)
 }
 
-// Pause stops every process of the server where it is, until Resume.
-func (p *Postgres) Pause(ctx context.Context) error {
-	_, err := p.engine.ContainerPause(ctx, p.container.GetContainerID(), client.ContainerPauseOptions{})
+// pauseTries is how often the engine is asked to pause.
+const pauseTries = 20
+
+// Pause stops every process of the server where it is, until Resume. An engine on
+// cgroup v1 may fail to freeze a server that is just making processes ("unable to
+// freeze"); it lets them go on then, and is asked again.
+func (p *Postgres) Pause(ctx context.Context) (err error) {
+	for range pauseTries {
+		if _, err = p.engine.ContainerPause(ctx, p.container.GetContainerID(), client.ContainerPauseOptions{}); err == nil {
+			return nil
+		}
+	}
 	return err
 }
 
