@@ -234,15 +234,20 @@ var held = does(has("-a", 10), asked(200, holdOne))
 // expired is one whose time has passed.
 var expired = does(has("-a", 10), asked(200, briefHold), func(t *testing.T, s *stage, id string) {
 	t.Helper()
+	ctx := deadline(t)
 	for {
-		r, err := s.wires["http"].GetReservation(deadline(t), 1, id)
+		r, err := s.wires["http"].GetReservation(ctx, 1, id)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if r.State == "expired" {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			t.Fatal("it does not expire")
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 })
 
