@@ -84,9 +84,9 @@ unit: race-detector
 	@go test -timeout 20m $(RACE) $$(go list ./... | grep -v '/test/process$$')
 
 .PHONY: process
-process: # most of the time they wait, so more run at once than there are cores
+process:
 	@echo "== process tests"
-	@go test -count=1 -timeout 30m -parallel 8 $(PROCESS_TESTS)
+	@go test -count=1 -timeout 30m -parallel 4 $(PROCESS_TESTS)
 
 .PHONY: race-detector
 race-detector:

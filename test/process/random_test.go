@@ -22,7 +22,7 @@ var (
 const (
 	// worlds is how many pairs, each with a database server of its own, share the
 	// rounds: most of a round is waiting.
-	worlds = 3
+	worlds = 2
 	// pausedFor is longer than the settler's lease, than any deadline, and than
 	// PostgreSQL waits for a transaction to go on.
 	pausedFor = 12 * time.Second

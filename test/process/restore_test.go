@@ -227,6 +227,7 @@ func (s *shop) load(name string) (stop func()) {
 		s.each(name, 1<<20, func(i int, id string) {
 			if ctx.Err() == nil {
 				s.history(i, id)
+				time.Sleep(pace / 10) // leave something to the other tests
 			}
 		})
 	}()
