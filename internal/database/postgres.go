@@ -22,10 +22,15 @@ import (
 // maxTries is how often a transaction that met another one is run.
 const maxTries = 5
 
-// bounds are the server's own, in milliseconds, so that a connection whose client
-// has gone holds no locks for long. An address may set others.
-var bounds = map[string]string{
+// settings are those of every connection; an address may set others. The bounds,
+// in milliseconds, are the server's own, so that a connection whose client has
+// gone holds no locks for long.
+var settings = map[string]string{
 	"statement_timeout": "2000", "lock_timeout": "1500", "idle_in_transaction_session_timeout": "5000",
+	// Every statement of a transaction finds its rows by an index. A plan that was
+	// made while a table was small, and is kept with its statement, would go on to
+	// read all of it until the table is analyzed.
+	"enable_seqscan": "off",
 }
 
 // ErrCommitUnknown is wrapped by the error of a transaction that may or may not
@@ -66,7 +71,7 @@ func OpenPostgres(source Source, connections int) (*Postgres, error) {
 		return nil
 	}
 	parameters := config.ConnConfig.RuntimeParams
-	for name, value := range bounds {
+	for name, value := range settings {
 		if parameters[name] == "" {
 			parameters[name] = value
 		}

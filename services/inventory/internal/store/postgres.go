@@ -38,8 +38,8 @@ type Postgres struct {
 
 // NewPostgres makes a store on a database whose schema is there.
 func NewPostgres(db *database.Postgres, o Options) *Postgres {
-	// The next batch may be decided while the last one commits.
-	inFlight := 2
+	// One batch at a time is larger, and costs less, than two that overlap.
+	inFlight := 1
 	if o.BatchMax == 1 {
 		inFlight = o.Connections // nothing is merged, so there is nothing to wait for
 	}
@@ -426,7 +426,7 @@ func (s *Postgres) Due(ctx context.Context, now time.Time, limit int) ([]string,
 // Audit compares levels, ledger and reservations, in one snapshot.
 func (s *Postgres) Audit(ctx context.Context, report func(stock.Difference)) error {
 	return s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0"); err != nil {
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"); err != nil {
 			return err
 		}
 		for _, audit := range audits {

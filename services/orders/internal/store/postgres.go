@@ -36,8 +36,8 @@ type Postgres struct {
 
 // NewPostgres makes a store on a database whose schema is there.
 func NewPostgres(db *database.Postgres, o Options) *Postgres {
-	// The next batch may be decided while the last one commits.
-	inFlight := 2
+	// One batch at a time is larger, and costs less, than two that overlap.
+	inFlight := 1
 	if o.BatchMax == 1 {
 		inFlight = o.Connections // nothing is merged, so there is nothing to wait for
 	}
