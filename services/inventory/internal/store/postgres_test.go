@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -204,8 +205,10 @@ func TestACommitWithoutAnAnswerIsDoneOnce(t *testing.T) {
 	direct := postgresBackend(t, address)
 	direct.stocked(t, "a", 100)
 	var fates atomic.Pointer[func() containers.Fate]
+	var deciding sync.WaitGroup // a fate may take longer than the store takes to notice
 	s := openPostgres(t, containers.ProxyCommits(t, address, func() containers.Fate {
 		if fate := fates.Swap(nil); fate != nil { // the first commit only
+			defer deciding.Done()
 			return (*fate)()
 		}
 		return containers.Pass
@@ -228,6 +231,7 @@ func TestACommitWithoutAnAnswerIsDoneOnce(t *testing.T) {
 				commands = append(commands, hold(fmt.Sprintf("%s-%d-%d", name, n, i), 1, line("a", 1)))
 				reserved++
 			}
+			deciding.Add(1)
 			fates.Store(&fate)
 			for i, r := range s.Do(t.Context(), commands) {
 				// Nobody is told what nobody knows. A batch that is known to have
@@ -237,8 +241,9 @@ func TestACommitWithoutAnAnswerIsDoneOnce(t *testing.T) {
 				}
 			}
 			if fates.Load() != nil {
-				t.Errorf("%s: nothing was committed", name)
+				t.Fatalf("%s: nothing was committed", name)
 			}
+			deciding.Wait()
 			for i, c := range commands {
 				r := s.Do(t.Context(), []stock.Command{c})[0]
 				for problem.CodeOf(r.Err) == problem.Unavailable { // on a connection that is broken too

@@ -140,53 +140,75 @@ func scan(rows *sql.Rows) (order.Order, error) {
 	return o, err
 }
 
+// write compiles each statement once, and runs it for every row.
 func (s sqliteSession) write(now time.Time, c order.Changes) error {
-	for _, o := range c.Orders {
-		var holdExpires any
-		if !o.HoldExpiresAt.IsZero() {
-			holdExpires = o.HoldExpiresAt.UnixMilli()
-		}
-		last := order.Settled{}
-		var lastSeq any
-		if o.Last != nil {
-			last, lastSeq = *o.Last, o.Last.Seq
-		}
-		if _, err := s.tx.Exec(`INSERT INTO orders (id, state, version, customer, currency, hold_seconds, lines, total,
-				hold_expires_at, created_at, updated_at, seq, fingerprint, last_operation, last_seq, last_outcome, last_problem)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET state = excluded.state, version = excluded.version, lines = excluded.lines,
-				total = excluded.total, hold_expires_at = excluded.hold_expires_at, updated_at = excluded.updated_at,
-				seq = excluded.seq, last_operation = excluded.last_operation, last_seq = excluded.last_seq,
-				last_outcome = excluded.last_outcome, last_problem = excluded.last_problem, leased_until = 0`,
-			o.ID, o.State, o.Version, o.Customer, o.Currency, o.HoldSeconds, writeLines(o.Lines), o.Total,
-			holdExpires, o.CreatedAt.UnixMilli(), o.UpdatedAt.UnixMilli(), o.Seq, o.Fingerprint,
-			last.Operation, lastSeq, last.Outcome, writeProblem(last.Problem)); err != nil {
-			return fmt.Errorf("write order: %w", err)
-		}
+	if err := s.each(len(c.Orders), `INSERT INTO orders (id, state, version, customer, currency, hold_seconds, lines, total,
+			hold_expires_at, created_at, updated_at, seq, fingerprint, last_operation, last_seq, last_outcome, last_problem)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET state = excluded.state, version = excluded.version, lines = excluded.lines,
+			total = excluded.total, hold_expires_at = excluded.hold_expires_at, updated_at = excluded.updated_at,
+			seq = excluded.seq, last_operation = excluded.last_operation, last_seq = excluded.last_seq,
+			last_outcome = excluded.last_outcome, last_problem = excluded.last_problem, leased_until = 0`,
+		func(i int) []any {
+			o := c.Orders[i]
+			var holdExpires any
+			if !o.HoldExpiresAt.IsZero() {
+				holdExpires = o.HoldExpiresAt.UnixMilli()
+			}
+			last := order.Settled{}
+			var lastSeq any
+			if o.Last != nil {
+				last, lastSeq = *o.Last, o.Last.Seq
+			}
+			return []any{o.ID, o.State, o.Version, o.Customer, o.Currency, o.HoldSeconds, writeLines(o.Lines), o.Total,
+				holdExpires, o.CreatedAt.UnixMilli(), o.UpdatedAt.UnixMilli(), o.Seq, o.Fingerprint,
+				last.Operation, lastSeq, last.Outcome, writeProblem(last.Problem)}
+		}); err != nil {
+		return fmt.Errorf("write orders: %w", err)
 	}
 	// Ends before beginnings: an order has one unsettled intent at most. One
 	// that began and ended in this batch begins as ended.
 	ended := map[string]order.Settled{}
-	for _, in := range c.Closed {
-		ended[intentKey(in.OrderID, in.Seq)] = in.Settled
-		if _, err := s.tx.Exec(`UPDATE intents SET settled_at = ?, outcome = ?, problem = ?
-			WHERE order_id = ? AND seq = ? AND settled_at IS NULL`,
-			now.UnixMilli(), in.Outcome, writeProblem(in.Problem), in.OrderID, in.Seq); err != nil {
-			return fmt.Errorf("write intent's end: %w", err)
-		}
+	if err := s.each(len(c.Closed), `UPDATE intents SET settled_at = ?, outcome = ?, problem = ?
+		WHERE order_id = ? AND seq = ? AND settled_at IS NULL`,
+		func(i int) []any {
+			in := c.Closed[i]
+			ended[intentKey(in.OrderID, in.Seq)] = in.Settled
+			return []any{now.UnixMilli(), in.Outcome, writeProblem(in.Problem), in.OrderID, in.Seq}
+		}); err != nil {
+		return fmt.Errorf("write intents' ends: %w", err)
 	}
-	for _, in := range c.Opened {
-		var lines, settledAt, outcome, problem any
-		if in.Lines != nil {
-			lines = writeLines(in.Lines)
-		}
-		if end, ok := ended[intentKey(in.OrderID, in.Seq)]; ok {
-			settledAt, outcome, problem = now.UnixMilli(), end.Outcome, writeProblem(end.Problem)
-		}
-		if _, err := s.tx.Exec(`INSERT INTO intents (order_id, seq, operation, since, lines, fingerprint, settled_at, outcome, problem)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			in.OrderID, in.Seq, in.Operation, in.Since.UnixMilli(), lines, in.Fingerprint, settledAt, outcome, problem); err != nil {
-			return fmt.Errorf("write intent: %w", err)
+	if err := s.each(len(c.Opened), `INSERT INTO intents (order_id, seq, operation, since, lines, fingerprint, settled_at, outcome, problem)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		func(i int) []any {
+			in := c.Opened[i]
+			var lines, settledAt, outcome, problem any
+			if in.Lines != nil {
+				lines = writeLines(in.Lines)
+			}
+			if end, ok := ended[intentKey(in.OrderID, in.Seq)]; ok {
+				settledAt, outcome, problem = now.UnixMilli(), end.Outcome, writeProblem(end.Problem)
+			}
+			return []any{in.OrderID, in.Seq, in.Operation, in.Since.UnixMilli(), lines, in.Fingerprint, settledAt, outcome, problem}
+		}); err != nil {
+		return fmt.Errorf("write intents: %w", err)
+	}
+	return nil
+}
+
+// each runs a statement n times, each time with arguments of its own.
+func (s sqliteSession) each(n int, statement string, arguments func(i int) []any) error {
+	if n == 0 {
+		return nil
+	}
+	compiled, err := s.tx.Prepare(statement)
+	if err != nil {
+		return err
+	}
+	defer compiled.Close()
+	for i := range n {
+		if _, err := compiled.Exec(arguments(i)...); err != nil {
+			return err
 		}
 	}
 	return nil
