@@ -23,6 +23,14 @@ SETUP := go run ./test/containers/setup
 LOAD = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
 # Packages whose tests start processes have `make test` to themselves.
 PROCESS_TESTS := ./test/process/...
+# Pact's library, brought here; its tests are Go's with the tag contract.
+PACT_FFI = lib=$$(go run ./test/contract/setup ffi); folder=$$(dirname "$$lib"); \
+	export CGO_ENABLED=1 CGO_LDFLAGS="-L$$folder -Wl,-rpath,$$folder" PACT_DO_NOT_TRACK=true
+PACT_TEST = go test -count=1 -timeout 10m -tags contract ./test/contract
+PACT_CLI = pact=$$(go run ./test/contract/setup cli)
+# Who publishes what, to a Pact Broker: a service's version is its commit.
+VERSION = $(shell git rev-parse HEAD)
+BRANCH = $(shell git branch --show-current)
 
 WIRE ?= http
 DATA ?=
@@ -30,12 +38,16 @@ CALLERS ?= 16
 STORE ?= sqlite
 WORKLOAD ?= uniform
 RATE ?= 0
+SERVICE ?=
+ENV ?=
+AGAINST ?=
+PORT ?= 8081
 DURATION ?= 30s
 FUZZTIME ?= 10s
 
 .PHONY: help
 help: ## List what make can do
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## Run the pair here, on SQLite under .data/; Ctrl-C stops it: make run [WIRE=http|grpc|nats]
@@ -50,8 +62,65 @@ build: ## Build both services into .build/
 check: format vet tidy unit ## Format, vet, staticcheck, tidy, import rules, unit and property tests (2 minutes)
 
 .PHONY: test
-test: ## Everything: check, also on PostgreSQL, then the tests of the real processes
-	@$(SETUP) $(MAKE) --no-print-directory check process
+test: ## Everything: check, also on PostgreSQL, the contracts, then the tests of the real processes
+	@$(SETUP) $(MAKE) --no-print-directory check contract process
+
+.PHONY: contract
+contract: ## Verify the pact from both sides, on every wire, and that it catches every mutant (30 seconds)
+	@echo "== contracts"
+	@mkdir -p .reports && rm -f .reports/contract.txt
+	@$(PACT_FFI); $(PACT_TEST) -args -report "$(CURDIR)/.reports/contract.txt"; cat .reports/contract.txt
+
+.PHONY: pacts
+pacts: ## Write contracts/pacts anew, after a change of what orders relies on
+	@$(PACT_FFI); $(PACT_TEST) -run '^TestOrdersReliesOnWhatThePactSays$$' -args -update
+
+.PHONY: contract-publish
+contract-publish: broker ## Publish the pact to a Pact Broker (PACT_BROKER_BASE_URL, PACT_BROKER_TOKEN)
+	@$(PACT_CLI); "$$pact" broker publish contracts/pacts --consumer-app-version "$(VERSION)" --branch "$(BRANCH)"
+
+.PHONY: contract-verify
+contract-verify: broker ## Verify the pacts that a Pact Broker has against this inventory, and publish the results
+	@mkdir -p .reports
+	@$(PACT_FFI); PACT_PROVIDER_VERSION="$(VERSION)" PACT_PROVIDER_BRANCH="$(BRANCH)" $(TOOL) gotestsum --junitfile .reports/contract.xml -- \
+		-count=1 -timeout 10m -tags contract -run '^TestInventoryAnswersAsTheBrokersPactsSay$$' ./test/contract
+
+.PHONY: can-i-deploy
+can-i-deploy: ## May this be deployed: make can-i-deploy SERVICE=orders ENV=production, or, from git alone, AGAINST=v1.2.3
+	@[[ "$(SERVICE)" == orders || "$(SERVICE)" == inventory ]] || { echo "which service? SERVICE=orders or SERVICE=inventory"; exit 2; }
+	@[[ -n "$(ENV)$(AGAINST)" ]] || { echo "into what? ENV=an environment of the Pact Broker's, or AGAINST=the git ref that runs there"; exit 2; }
+ifneq ($(AGAINST),)
+	@$(PACT_FFI); go run ./test/contract/against --service "$(SERVICE)" "$(AGAINST)"
+else
+	@$(MAKE) --no-print-directory broker
+	@$(PACT_CLI); "$$pact" broker can-i-deploy --pacticipant "$(SERVICE)" --version "$(VERSION)" --to-environment "$(ENV)"
+endif
+
+.PHONY: record-deployment
+record-deployment: broker ## Tell the Pact Broker what runs where: make record-deployment SERVICE=orders ENV=production
+	@[[ -n "$(SERVICE)" && -n "$(ENV)" ]] || { echo "what runs where? SERVICE=orders ENV=production"; exit 2; }
+	@$(PACT_CLI); "$$pact" broker record-deployment --pacticipant "$(SERVICE)" --version "$(VERSION)" --environment "$(ENV)"
+
+.PHONY: broker
+broker:
+	@[[ -n "$${PACT_BROKER_BASE_URL:-}" ]] || { echo "where is the Pact Broker? Set PACT_BROKER_BASE_URL, and PACT_BROKER_TOKEN if it wants one"; exit 2; }
+
+.PHONY: stub
+stub: ## Run a stub of inventory on PORT (8081), made of the pact, for whoever works on orders or a shop
+	@$(PACT_CLI); exec "$$pact" stub --file contracts/pacts/orders-inventory.json --port $(PORT)
+
+.PHONY: breaking
+breaking: ## Look for changes of the contracts since the last tag, else the commit before, that would break a caller
+	@base=$$(git describe --tags --abbrev=0 HEAD 2>/dev/null || git rev-parse HEAD^); echo "== contracts against $$base"; \
+	$(TOOL) buf breaking --against ".git#ref=$$base"; \
+	for document in inventory orders; do \
+		git show "$$base:contracts/openapi/$$document.yaml" >"$(BUILD)/$$document-before.yaml"; \
+		$(TOOL) oasdiff breaking --fail-on ERR "$(BUILD)/$$document-before.yaml" "contracts/openapi/$$document.yaml"; \
+	done
+
+.PHONY: doctor
+doctor: ## Say what is there, what is missing, and the command that mends it
+	@go run ./test/doctor
 
 .PHONY: engine
 engine: ## Bring an engine for containers, and the images, and leave it running
@@ -114,7 +183,7 @@ build-load: build
 	@$(GO_BUILD) -o $(BUILD)/load ./test/load
 
 .PHONY: generate
-generate: ## Generate the code of the proto contract, and lint it
+generate: ## Generate the code of the proto contract, and lint it (the first time builds buf, some minutes)
 	@$(TOOL) buf lint
 	@$(TOOL) buf generate
 
@@ -128,5 +197,5 @@ fuzz: ## Fuzz every decoder for FUZZTIME (10s) each
 	done
 
 .PHONY: clean
-clean: ## Remove what was built and what runs and tests left, also the pair's data
-	@rm -rf .build .data .reports
+clean: ## Remove what was built or brought and what runs and tests left, also the pair's data
+	@rm -rf .build .data .reports .tools

@@ -12,6 +12,7 @@ import (
 type (
 	Wire             = inventory.Wire
 	Request          = order.Request
+	Reservation      = order.Reservation
 	Demand           = order.Demand
 	ReservationState = order.ReservationState
 )

@@ -1,0 +1,89 @@
+// Command doctor says what the project's commands need, what of it is there, and
+// what mends what is missing. It changes nothing, and exits 1 where something is
+// missing that nothing here brings by itself.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"roundtrip/test/containers"
+)
+
+// finding is one thing that may be there.
+type finding struct {
+	what, neededBy string
+	// there is what was found; "" is nothing.
+	there string
+	// mend is the command that brings it; comes is that a make target does so by itself.
+	mend  string
+	comes bool
+}
+
+func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	missing := false
+	for _, f := range []finding{
+		{"Go", "everything", runtime.Version(), "", false},
+		{"a C compiler", "make check (the race detector), make contract", program(ctx, compiler(ctx), "--version"),
+			"apt-get install gcc, or xcode-select --install", false},
+		{"git", "make breaking, make can-i-deploy", program(ctx, "git", "--version"), "apt-get install git", false},
+		{"an engine for containers", "make test", engine(ctx), "make engine", true},
+		{"Pact's library", "make contract", brought("libpact_ffi.so", "libpact_ffi.dylib"), "go run ./test/contract/setup ffi", true},
+		{"Pact's command line", "make stub, make contract-publish", brought("pact"), "go run ./test/contract/setup cli", true},
+		{"npm", "only where GitHub can't be reached, for Pact", program(ctx, "npm", "--version"), "apt-get install npm", true},
+	} {
+		mark, says := "ok     ", f.there
+		switch {
+		case f.there == "" && f.comes:
+			mark, says = "comes  ", "it is not there; its target brings it, or: "+f.mend
+		case f.there == "":
+			mark, says, missing = "MISSING", f.mend, true
+		}
+		fmt.Printf("%s  %-26s %s (for %s)\n", mark, f.what, says, f.neededBy)
+	}
+	if missing {
+		os.Exit(1)
+	}
+}
+
+// program is the first line that a program says of itself; "" where it is not there.
+func program(ctx context.Context, name string, args ...string) string {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}
+
+// compiler is the C compiler that Go would use.
+func compiler(ctx context.Context) string {
+	return program(ctx, "go", "env", "CC")
+}
+
+func engine(ctx context.Context) string {
+	client, err := containers.Engine(ctx)
+	if err != nil {
+		return ""
+	}
+	defer client.Close()
+	return "it answers at " + client.DaemonHost()
+}
+
+// brought is where a file is that setup brings.
+func brought(names ...string) string {
+	for _, name := range names {
+		if found, _ := filepath.Glob(filepath.Join(".tools", "pact-*", name)); len(found) > 0 {
+			return found[0]
+		}
+	}
+	return ""
+}
