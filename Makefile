@@ -29,8 +29,8 @@ PACT_FFI = lib=$$(go run ./test/contract/setup ffi); folder=$$(dirname "$$lib");
 PACT_TEST = go test -count=1 -timeout 10m -tags contract ./test/contract
 PACT_CLI = pact=$$(go run ./test/contract/setup cli)
 # Who publishes what, to a Pact Broker: a service's version is its commit.
-VERSION = $(shell git rev-parse HEAD)
-BRANCH = $(shell git branch --show-current)
+VERSION ?= $(shell git rev-parse HEAD)
+BRANCH ?= $(shell git branch --show-current)
 
 WIRE ?= http
 DATA ?=
@@ -69,7 +69,7 @@ test: ## Everything: check, also on PostgreSQL, the contracts, then the tests of
 contract: ## Verify the pact from both sides, on every wire, and that it catches every mutant (30 seconds)
 	@echo "== contracts"
 	@mkdir -p .reports && rm -f .reports/contract.txt
-	@$(PACT_FFI); $(PACT_TEST) -args -report "$(CURDIR)/.reports/contract.txt"; cat .reports/contract.txt
+	@$(PACT_FFI); unset PACT_BROKER_BASE_URL; $(PACT_TEST) -args -report "$(CURDIR)/.reports/contract.txt"; cat .reports/contract.txt
 
 .PHONY: pacts
 pacts: ## Write contracts/pacts anew, after a change of what orders relies on
@@ -107,6 +107,7 @@ broker:
 
 .PHONY: stub
 stub: ## Run a stub of inventory on PORT (8081), made of the pact, for whoever works on orders or a shop
+	@echo "== answers what the pact has; contracts/README.md shows a request"
 	@$(PACT_CLI); exec "$$pact" stub --file contracts/pacts/orders-inventory.json --port $(PORT)
 
 .PHONY: breaking

@@ -70,8 +70,24 @@ func (s *providerSide) verify(t *testing.T, v verification) (err error) {
 	if err := s.letHoldsRunOut(p); err != nil {
 		t.Fatal(err)
 	}
-	base, overHTTP := httpProxy(t, s.urls["http"], v.change)
-	bridge, overBridge := s.bridge(t, v.change)
+	request, asked := s.request(t, v.change)
+	request.PactFiles, request.FilterDescription = []string{v.file}, v.only
+	said := quietly(t, func() { err = provider.NewVerifier().VerifyProvider(t, request) })
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, said)
+	}
+	if n := asked(); v.only == "" && n != len(p.Interactions) || n == 0 {
+		return fmt.Errorf("the pact has %d interactions, and inventory was asked %d times", len(p.Interactions), n)
+	}
+	return nil
+}
+
+// request is what the verifier is told of inventory, whatever the pacts, and
+// asked how often inventory was asked since.
+func (s *providerSide) request(t *testing.T, c *change) (r provider.VerifyRequest, asked func() int) {
+	t.Helper()
+	base, overHTTP := httpProxy(t, s.urls["http"], c)
+	bridge, overBridge := s.bridge(t, c)
 	handlers := models.StateHandlers{}
 	for name, enter := range states {
 		handlers[name] = func(setup bool, state models.ProviderState) (models.ProviderStateResponse, error) {
@@ -83,24 +99,14 @@ func (s *providerSide) verify(t *testing.T, v verification) (err error) {
 			return nil, enter(s.inventorySide, parameters)
 		}
 	}
-	said := quietly(t, func() {
-		err = provider.NewVerifier().VerifyProvider(t, provider.VerifyRequest{
-			Provider: Provider, ProviderBaseURL: base, PactFiles: []string{v.file}, FilterDescription: v.only, StateHandlers: handlers,
-			Transports:         []provider.Transport{{Protocol: "message", Scheme: "http", Port: bridge, Path: "/"}},
-			FailIfNoPactsFound: true, DisableColoredOutput: true, RequestTimeout: patience,
-			// A difference is returned, and judged by the caller: mutants have to differ.
-			// (pact-go calls that a skipped test. Anything else that goes wrong fails.)
-			SoftFail: true,
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, said)
-	}
-	asked := overHTTP.Load() + overBridge.Load()
-	if v.only == "" && asked != int64(len(p.Interactions)) || asked == 0 {
-		return fmt.Errorf("the pact has %d interactions, and inventory was asked %d times", len(p.Interactions), asked)
-	}
-	return nil
+	return provider.VerifyRequest{
+		Provider: Provider, ProviderBaseURL: base, StateHandlers: handlers,
+		Transports:         []provider.Transport{{Protocol: "message", Scheme: "http", Port: bridge, Path: "/"}},
+		FailIfNoPactsFound: true, DisableColoredOutput: true, RequestTimeout: patience,
+		// A difference is returned, and judged by the caller: mutants have to differ.
+		// (pact-go calls that a skipped test. Anything else that goes wrong fails.)
+		SoftFail: true,
+	}, func() int { return int(overHTTP.Load() + overBridge.Load()) }
 }
 
 // quietly runs f and returns what it wrote to the standard output, which Pact's
