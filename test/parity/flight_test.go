@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,53 +45,86 @@ func TestSlowRequestsAreWorkedOnTogether(t *testing.T) {
 	}
 }
 
-// Replicas on NATS share the requests: each is executed once, by one of them, and
-// one that stops under load loses none.
-func TestReplicasOnNATSShareTheRequests(t *testing.T) {
+// Two replicas share the requests: each is executed once, by one of them, and
+// one that stops under load lets none fail. On NATS they are members of a queue
+// group; on gRPC they are two addresses of one name. (On HTTP the share is a
+// matter of what is in front of them.)
+func TestReplicasShareTheRequests(t *testing.T) {
 	t.Parallel()
-	const requests, callers = 1000, 20
-	broker := startBroker(t, server.RANDOM_PORT).ClientURL()
-	var executed [2]atomic.Int64
-	var replicas [2]*inventory.App
-	for i := range replicas {
-		replicas[i], _ = startInventory(t, broker, 512, func(operation string, handle func() error) error {
-			if operation == "PutReservation" {
-				executed[i].Add(1)
+	for _, wire := range []string{"grpc", "nats"} {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			broker := startBroker(t, server.RANDOM_PORT).ClientURL()
+			var executed [2]atomic.Int64
+			var replicas [2]*inventory.App
+			addresses := map[string]string{}
+			for i := range replicas {
+				a, grpc := startInventory(t, broker, 512, func(operation string, handle func() error) error {
+					if operation == "PutReservation" {
+						executed[i].Add(1)
+					}
+					return handle()
+				})
+				replicas[i], addresses[net.JoinHostPort(replicaIPs[i].String(), "8082")] = a, strings.TrimPrefix(grpc, "dns:///")
 			}
-			return handle()
+			w := newWire(t, orders.Options{
+				InventoryWire: wire, InventoryURL: map[string]string{"grpc": "dns:///" + replicasName + ":8082", "nats": broker}[wire],
+				Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, network, addresses[address])
+				},
+			})
+			ctx := deadline(t)
+			for i := range replicas { // until orders has met both
+				for executed[i].Load() == 0 {
+					_, err := w.PutReservation(ctx, 1, orders.Request{ID: "first", Seq: 1, State: "released"})
+					if err != nil && problem.CodeOf(err) != problem.Unavailable {
+						t.Fatal(err)
+					}
+				}
+			}
+			client := newClient(w)
+			reset := func() (a, b int64) { return executed[0].Swap(0), executed[1].Swap(0) }
+
+			reset()
+			putAll(t, client, "both", func() {})
+			if a, b := reset(); a+b != requests || min(a, b) < requests/10 {
+				t.Errorf("the replicas executed %d and %d of %d requests", a, b, requests)
+			}
+			putAll(t, client, "one", func() {
+				if err := replicas[0].Stop(context.WithoutCancel(t.Context())); err != nil {
+					t.Error(err)
+				}
+			})
+			if a, b := reset(); a+b != requests || b < requests/2 {
+				t.Errorf("while one stopped the replicas executed %d and %d of %d requests", a, b, requests)
+			}
 		})
 	}
-	w := newWire(t, "nats", broker)
-	connected(t, w)
+}
+
+// requests is how many [putAll] makes.
+const requests = 1000
+
+// putAll makes all requests by 20 callers, and calls halfway in between. None may
+// fail.
+func putAll(t *testing.T, client orders.Client, name string, halfway func()) {
+	t.Helper()
 	var next atomic.Int64
-	var done sync.WaitGroup
-	stop := sync.OnceFunc(func() {
-		if err := replicas[0].Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	for range callers {
-		done.Go(func() {
-			for {
-				n := next.Add(1)
-				if n > requests {
-					return
-				}
+	var callers sync.WaitGroup
+	for range 20 {
+		callers.Go(func() {
+			for n := next.Add(1); n <= requests; n = next.Add(1) {
 				if n == requests/2 {
-					stop()
+					halfway()
 				}
-				id := fmt.Sprint("r", n)
-				if _, err := w.PutReservation(deadline(t), 1, orders.Request{ID: id, Seq: 1, State: "released"}); err != nil {
+				id := fmt.Sprint(name, "-", n)
+				if _, err := client.PutReservation(deadline(t), orders.Request{ID: id, Seq: 1, State: "released"}); err != nil {
 					t.Errorf("%s: %v", id, err)
 				}
 			}
 		})
 	}
-	done.Wait()
-	a, b := executed[0].Load(), executed[1].Load()
-	if a+b != requests || a == 0 || b < requests/2 {
-		t.Errorf("the replicas executed %d and %d of %d requests", a, b, requests)
-	}
+	callers.Wait()
 }
 
 // Without its NATS server a request fails at once and is never executed, also not
@@ -104,7 +138,7 @@ func TestANATSServerThatIsAway(t *testing.T) {
 		executed.Store(operation, true)
 		return handle()
 	})
-	w := newWire(t, "nats", url)
+	w := newWire(t, orders.Options{InventoryWire: "nats", InventoryURL: url})
 	connected(t, w)
 
 	stopBroker(broker)

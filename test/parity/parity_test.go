@@ -69,12 +69,21 @@ func stopBroker(broker *server.Server) {
 	broker.WaitForShutdown()
 }
 
+// listeners are where an inventory listens.
+type listeners struct{ http, grpc net.Listener }
+
 // startInventory starts an inventory on all its wires.
 func startInventory(t *testing.T, broker string, maxInFlight int, around func(string, func() error) error) (_ *inventory.App, grpc string) {
 	t.Helper()
-	l := listen(t)
+	at := listeners{listen(t), listen(t)}
+	return startInventoryAt(t, at, broker, maxInFlight, around), "dns:///" + at.grpc.Addr().String()
+}
+
+// startInventoryAt starts an inventory, with an empty database, where it is told to listen.
+func startInventoryAt(t *testing.T, at listeners, broker string, maxInFlight int, around func(string, func() error) error) *inventory.App {
+	t.Helper()
 	a, err := inventory.New(t.Context(), inventory.Options{
-		HTTP: listen(t), GRPC: l, Admin: listen(t), NATSURL: broker, Logger: slog.New(slog.DiscardHandler), MaxInFlight: maxInFlight,
+		HTTP: at.http, GRPC: at.grpc, Admin: listen(t), NATSURL: broker, Logger: slog.New(slog.DiscardHandler), MaxInFlight: maxInFlight,
 		Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")), Around: around,
 	})
 	if err != nil {
@@ -88,13 +97,14 @@ func startInventory(t *testing.T, broker string, maxInFlight int, around func(st
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return a, "dns:///" + l.Addr().String()
+	return a
 }
 
 // newWire makes orders' side of a wire.
-func newWire(t *testing.T, wire, url string) orders.Wire {
+func newWire(t *testing.T, o orders.Options) orders.Wire {
 	t.Helper()
-	w, err := orders.NewWire(orders.Options{InventoryWire: wire, InventoryURL: url, MaxInFlight: 64, Logger: slog.New(slog.DiscardHandler)})
+	o.MaxInFlight, o.Logger = 64, slog.New(slog.DiscardHandler)
+	w, err := orders.NewWire(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +114,12 @@ func newWire(t *testing.T, wire, url string) orders.Wire {
 		}
 	})
 	return w
+}
+
+// newClient is what orders' own callers ask through: with repeats, their budget
+// and the breaker.
+func newClient(w orders.Wire) orders.Client {
+	return orders.NewClient(w, exchange.NewCaller(exchange.Options{MaxInFlight: 64}))
 }
 
 // start starts a NATS server, an inventory, and orders' side of its wires.
@@ -120,7 +136,7 @@ func start(t *testing.T, maxInFlight int) *stage {
 	})
 	s.url = "http://" + a.Addr().String()
 	for wire, url := range map[string]string{"http": s.url, "grpc": grpc, "nats": broker} {
-		s.wires[wire] = newWire(t, wire, url)
+		s.wires[wire] = newWire(t, orders.Options{InventoryWire: wire, InventoryURL: url})
 	}
 	connected(t, s.wires["nats"])
 	return s

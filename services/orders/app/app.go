@@ -94,7 +94,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 		frame.Metrics.Alarm(reason)
 		o.Logger.Error("an intent can't be settled: look at inventory's answer", "reason", reason)
 	}
-	protocol := order.NewProtocol(s, inventory.New(wire, caller), caller, alarm)
+	protocol := order.NewProtocol(s, NewClient(wire, caller), caller, alarm)
 	resending := order.NewProtocol(s, inventory.NewResending(wire, caller), caller, alarm)
 	server := rest.New(rest.Options{MaxConnectionAge: maxConnectionAge, Responder: exchange.NewResponder(exchange.ResponderOptions{
 		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: frame.Metrics.Answered,

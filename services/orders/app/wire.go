@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 
+	"roundtrip/internal/exchange"
 	"roundtrip/services/orders/internal/inventory"
 	"roundtrip/services/orders/internal/order"
 )
@@ -11,6 +12,7 @@ import (
 // its types have names here for tests that hold both services against each other.
 type (
 	Wire             = inventory.Wire
+	Client           = inventory.Client
 	Request          = order.Request
 	Reservation      = order.Reservation
 	Demand           = order.Demand
@@ -29,3 +31,7 @@ func NewWire(o Options) (Wire, error) {
 	}
 	return nil, fmt.Errorf("no wire is called %q", o.InventoryWire)
 }
+
+// NewClient makes what asks inventory over a wire for orders' own callers, and
+// repeats what may pass.
+func NewClient(wire Wire, caller *exchange.Caller) Client { return inventory.New(wire, caller) }

@@ -1,0 +1,74 @@
+package parity
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// replicasName is a name that has several addresses, as a headless Service of
+// Kubernetes has. The addresses are for documentation (RFC 5737): a test's Dial
+// says what is there.
+const replicasName = "inventory.test."
+
+var replicaIPs = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
+
+// TestMain answers this process's DNS queries: gRPC resolves a name with Go's own
+// resolver, which takes no other from outside.
+func TestMain(m *testing.M) {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go serveDNS(far)
+		return near, nil
+	}}
+	os.Exit(m.Run())
+}
+
+// serveDNS answers queries as over TCP: each message has its length before it.
+func serveDNS(c net.Conn) {
+	defer c.Close()
+	for {
+		var size uint16
+		if binary.Read(c, binary.BigEndian, &size) != nil {
+			return
+		}
+		query := make([]byte, size)
+		if _, err := io.ReadFull(c, query); err != nil {
+			return
+		}
+		answer, err := answerDNS(query)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
+			return
+		}
+	}
+}
+
+// answerDNS knows one name, and its IPv4 addresses.
+func answerDNS(query []byte) ([]byte, error) {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil {
+		return nil, err
+	}
+	m.Response, m.Authoritative, m.Additionals = true, true, nil
+	for _, q := range m.Questions {
+		switch {
+		case q.Name.String() != replicasName:
+			m.RCode = dnsmessage.RCodeNameError
+		case q.Type == dnsmessage.TypeA:
+			for _, ip := range replicaIPs {
+				header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
+				m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: ip.As4()}})
+			}
+		}
+	}
+	return m.Pack()
+}
