@@ -26,6 +26,8 @@ type Options struct {
 // Observation is what is known of an exchange that has ended.
 type Observation struct {
 	Operation, RequestID string
+	// TraceID is "" where the request belongs to no trace.
+	TraceID string
 	// Resend tells the settler's exchanges from a caller's own.
 	Resend   bool
 	Attempts int
@@ -83,7 +85,7 @@ func (c *Caller) Resend(ctx context.Context, operation string, attempt Attempt) 
 
 func (c *Caller) exchange(ctx context.Context, operation string, attempt Attempt, resend bool) error {
 	began := time.Now()
-	o := Observation{Operation: operation, RequestID: RequestID(ctx), Resend: resend}
+	o := Observation{Operation: operation, RequestID: RequestID(ctx), TraceID: TraceID(ctx), Resend: resend}
 	o.Attempts, o.Err = c.attempts(ctx, attempt, resend)
 	o.Duration = time.Since(began)
 	c.observe(o)

@@ -55,6 +55,9 @@ const (
 	RequestIDHeader = "X-Request-Id"
 	// AttemptHeader counts the attempts of one exchange: 1, 2, 3.
 	AttemptHeader = "Request-Attempt"
+	// TraceHeader says which trace a request belongs to (W3C Trace Context). NATS
+	// tells upper from lower case, and the recommendation has it in lower case.
+	TraceHeader = "traceparent"
 )
 
 // RetryAfterHeader is how long to wait before a request is sent again, in whole

@@ -73,7 +73,8 @@ type Received struct {
 type receivedKey struct{}
 
 // Receive begins a request. The id is the caller's, or, where that can't be used,
-// a new one. Both it and the request are in the context that it returns.
+// a new one. Both it and the request are in the context that it returns. The trace
+// that the request belongs to is in ctx already ([WithTrace]).
 func (r *Responder) Receive(ctx context.Context, wire, operation, id string) (context.Context, *Received) {
 	if !ValidRequestID(id) {
 		id = NewRequestID()
@@ -163,6 +164,9 @@ func (q *Received) Done(ctx context.Context, outcome string, p *problem.Problem,
 		slog.String("request_id", q.id), slog.String("operation", q.Operation), slog.String("wire", q.wire),
 		slog.String("outcome", outcome),
 	}, more...)
+	if id := TraceID(ctx); id != "" {
+		attributes = append(attributes, slog.String("trace_id", id))
+	}
 	attributes = append(attributes, slog.Float64("duration_ms", float64(duration.Microseconds())/1000))
 	if p != nil && p.Unwrap() != nil {
 		attributes = append(attributes, slog.String("error", p.Unwrap().Error()))

@@ -110,6 +110,9 @@ func Request(ctx context.Context, c *nats.Conn, subject string, attempt int, bod
 	request.Data = data
 	request.Header.Set(exchange.RequestIDHeader, exchange.RequestID(ctx))
 	request.Header.Set(exchange.AttemptHeader, strconv.Itoa(attempt))
+	if trace := exchange.Trace(ctx); trace != "" {
+		request.Header.Set(exchange.TraceHeader, trace)
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		request.Header.Set(exchange.TimeoutHeader, exchange.FormatTimeout(time.Until(deadline)))
 		request.Header.Set(DeadlineHeader, strconv.FormatInt(deadline.UnixMilli(), 10))

@@ -108,7 +108,8 @@ func (s *Server) drain() error {
 
 // receive hands a request to a worker. It is called for one at a time.
 func (s *Server) receive(operation string, handler Handler, m *nats.Msg) {
-	ctx, received := s.responder.Receive(context.Background(), wire, operation, m.Header.Get(exchange.RequestIDHeader))
+	ctx := exchange.WithTrace(context.Background(), m.Header.Get(exchange.TraceHeader))
+	ctx, received := s.responder.Receive(ctx, wire, operation, m.Header.Get(exchange.RequestIDHeader))
 	select {
 	case s.workers <- struct{}{}:
 	default:

@@ -157,7 +157,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // middleware surrounds every request, also those that reach no route.
 func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		ctx, received := s.options.Responder.Receive(c.Request().Context(), wire, "none", c.Request().Header.Get(exchange.RequestIDHeader))
+		given := c.Request().Header
+		ctx := exchange.WithTrace(c.Request().Context(), given.Get(exchange.TraceHeader))
+		ctx, received := s.options.Responder.Receive(ctx, wire, "none", given.Get(exchange.RequestIDHeader))
 		call := &call{Received: received}
 		c.Set(callKey, call)
 		header := c.Response().Header()

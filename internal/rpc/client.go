@@ -66,6 +66,9 @@ func ask(ctx context.Context, method string, request, reply any, c *grpc.ClientC
 	attempt, _ := ctx.Value(attemptKey{}).(int)
 	ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(exchange.RequestIDHeader), exchange.RequestID(ctx),
 		strings.ToLower(exchange.AttemptHeader), strconv.Itoa(attempt))
+	if trace := exchange.Trace(ctx); trace != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, exchange.TraceHeader, trace)
+	}
 	sent := new(atomic.Bool)
 	err := invoke(context.WithValue(ctx, sentKey{}, sent), method, request, reply, c, options...)
 	if err == nil {

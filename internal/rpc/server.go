@@ -129,6 +129,7 @@ func answer(responder *exchange.Responder) grpc.UnaryServerInterceptor {
 		if _, ok := info.Server.(*health.Server); ok {
 			return handler(ctx, request)
 		}
+		ctx = exchange.WithTrace(ctx, first(ctx, exchange.TraceHeader))
 		ctx, received := responder.Receive(ctx, wire, path.Base(info.FullMethod), first(ctx, exchange.RequestIDHeader))
 		err = received.Run(func() error {
 			if message, ok := request.(proto.Message); ok && proto.Size(message) > MaxMessage {

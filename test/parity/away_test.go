@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"roundtrip/internal/exchange"
+	inventory "roundtrip/services/inventory/app"
 	orders "roundtrip/services/orders/app"
 )
 
@@ -28,13 +30,16 @@ func TestAnInventoryThatIsAwayForLong(t *testing.T) {
 			t.Parallel()
 			broker := startBroker(t, server.RANDOM_PORT).ClientURL()
 			var executed, succeeded, failed atomic.Int64
-			around := func(_ string, handle func() error) error {
-				executed.Add(1)
-				return handle()
+			o := inventory.Options{
+				NATSURL: broker, MaxInFlight: 64, Logger: slog.New(slog.DiscardHandler),
+				Around: func(_ string, handle func() error) error {
+					executed.Add(1)
+					return handle()
+				},
 			}
 			at := listeners{listen(t), listen(t)}
 			http, grpc := at.http.Addr().String(), at.grpc.Addr().String()
-			a := startInventoryAt(t, at, broker, 64, around)
+			a := startInventoryAt(t, at, o)
 			w := newWire(t, orders.Options{
 				InventoryWire: wire, InventoryURL: map[string]string{"http": "http://" + http, "grpc": "dns:///" + grpc, "nats": broker}[wire],
 			})
@@ -77,7 +82,7 @@ func TestAnInventoryThatIsAwayForLong(t *testing.T) {
 			await(&failed, 1)
 			time.Sleep(*down)
 			inVain := failed.Load()
-			startInventoryAt(t, listeners{listenAt(t, http), listenAt(t, grpc)}, broker, 64, around)
+			startInventoryAt(t, listeners{listenAt(t, http), listenAt(t, grpc)}, o)
 			took := await(&succeeded, 1)
 			await(&succeeded, 100)
 			stop()

@@ -76,19 +76,31 @@ type listeners struct{ http, grpc net.Listener }
 func startInventory(t *testing.T, broker string, maxInFlight int, around func(string, func() error) error) (_ *inventory.App, grpc string) {
 	t.Helper()
 	at := listeners{listen(t), listen(t)}
-	return startInventoryAt(t, at, broker, maxInFlight, around), "dns:///" + at.grpc.Addr().String()
+	a := startInventoryAt(t, at, inventory.Options{NATSURL: broker, MaxInFlight: maxInFlight, Around: around, Logger: slog.New(slog.DiscardHandler)})
+	return a, "dns:///" + at.grpc.Addr().String()
 }
 
-// startInventoryAt starts an inventory, with an empty database, where it is told to listen.
-func startInventoryAt(t *testing.T, at listeners, broker string, maxInFlight int, around func(string, func() error) error) *inventory.App {
+// startInventoryAt starts an inventory, with an empty database, where it is told
+// to listen.
+func startInventoryAt(t *testing.T, at listeners, o inventory.Options) *inventory.App {
 	t.Helper()
-	a, err := inventory.New(t.Context(), inventory.Options{
-		HTTP: at.http, GRPC: at.grpc, Admin: listen(t), NATSURL: broker, Logger: slog.New(slog.DiscardHandler), MaxInFlight: maxInFlight,
-		Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")), Around: around,
-	})
+	o.HTTP, o.GRPC, o.Admin = at.http, at.grpc, listen(t)
+	o.Database = database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db"))
+	a, err := inventory.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	run(t, a)
+	return a
+}
+
+// run starts an app, and stops it when the test ends.
+func run(t *testing.T, a interface {
+	Start(context.Context) error
+	Stop(context.Context) error
+},
+) {
+	t.Helper()
 	t.Cleanup(func() {
 		if err := a.Stop(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -97,7 +109,6 @@ func startInventoryAt(t *testing.T, at listeners, broker string, maxInFlight int
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return a
 }
 
 // newWire makes orders' side of a wire.

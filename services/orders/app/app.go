@@ -110,6 +110,9 @@ func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
 		"request_id", e.RequestID, "operation", e.Operation, "wire", wire, "outcome", exchange.Outcome(exchange.Problem(e.Err)),
 		"attempts", e.Attempts, "resend", e.Resend, "duration_ms", float64(e.Duration.Microseconds()) / 1000,
 	}
+	if e.TraceID != "" {
+		attributes = append(attributes, "trace_id", e.TraceID)
+	}
 	if cause := errors.Unwrap(e.Err); cause != nil {
 		attributes = append(attributes, "error", cause.Error())
 	}

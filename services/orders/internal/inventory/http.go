@@ -148,6 +148,9 @@ func (h *HTTP) exchange(ctx context.Context, attempt int, method, path string, b
 	request.Header.Set("Accept", "application/json, "+problem.MediaType)
 	request.Header.Set(exchange.RequestIDHeader, exchange.RequestID(ctx))
 	request.Header.Set(exchange.AttemptHeader, strconv.Itoa(attempt))
+	if trace := exchange.Trace(ctx); trace != "" {
+		request.Header.Set(exchange.TraceHeader, trace)
+	}
 	if left, ok := exchange.Remaining(ctx); ok {
 		request.Header.Set(exchange.TimeoutHeader, exchange.FormatTimeout(left))
 	}
