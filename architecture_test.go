@@ -74,6 +74,13 @@ var rules = []struct {
 		func(i string) bool { return under(i, "github.com/labstack/echo") },
 	},
 	{
+		"a wire does not know another's",
+		func(p string) bool {
+			return strings.HasSuffix(p, "/natsapi") || strings.HasSuffix(p, "/grpcapi") || under(p, "roundtrip/internal/messaging", "roundtrip/internal/rpc")
+		},
+		func(i string) bool { return under(i, "roundtrip/internal/rest") },
+	},
+	{
 		"what both services share knows neither",
 		func(p string) bool { return under(p, "roundtrip/internal") },
 		func(i string) bool {

@@ -110,7 +110,7 @@ func TestQueryIsStrict(t *testing.T) {
 		"sku=a&sku=%00":               "query:sku",
 		"&&":                          "",
 		"=1":                          "query:",
-		strings.Repeat("n", 10_000):   "query:" + strings.Repeat("n", maxPointer),
+		strings.Repeat("n", 10_000):   "query:" + strings.Repeat("n", maxParameter),
 		"a" + strings.Repeat("&a", 9): "query:a",
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -151,4 +151,14 @@ func TestPageOf(t *testing.T) {
 			t.Errorf("%q: got %v", given, errs)
 		}
 	}
+}
+
+// fieldErrors is what an invalid problem points at.
+func fieldErrors(t *testing.T, err error) []problem.FieldError {
+	t.Helper()
+	p := problem.From(err)
+	if p.Code != problem.Invalid || len(p.Errors) == 0 {
+		t.Fatalf("got %v, want an invalid problem with what is in error", err)
+	}
+	return p.Errors
 }

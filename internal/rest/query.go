@@ -13,6 +13,9 @@ import (
 	"roundtrip/internal/problem"
 )
 
+// maxParameter is the most bytes of a parameter's name in an error.
+const maxParameter = 256
+
 // Pages of a list.
 const (
 	defaultLimit = 50
@@ -31,7 +34,7 @@ func Query(c echo.Context, allowed []string, repeatable ...string) (url.Values, 
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		switch repeats := slices.Contains(repeatable, name); {
 		case !repeats && !slices.Contains(allowed, name):
-			f.Add("query:"+name[:min(len(name), maxPointer)], "there is no such parameter")
+			f.Add("query:"+name[:min(len(name), maxParameter)], "there is no such parameter")
 		case !repeats && len(query[name]) > 1:
 			f.Add("query:"+name, "may be given once")
 		case slices.ContainsFunc(query[name], isNoText):

@@ -14,9 +14,9 @@
 //
 // # Strict in, tolerant out
 //
-// Requests are read strictly ([Decode]): a field that we do not know was meant
-// to do something, and dropping it would do something else. Answers of others
-// are read tolerantly ([ReadProblem]), so that a provider may add fields first.
+// Requests are read strictly ([Decode], [Query]; package strictjson says why).
+// Answers of others are read tolerantly ([ReadProblem]), so that a provider may
+// add fields first.
 package rest
 
 import (

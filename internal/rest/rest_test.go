@@ -192,6 +192,14 @@ func (m *memory) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1
 
 func ok(c echo.Context) error { return c.NoContent(http.StatusNoContent) }
 
+// request is what the tests' operations take.
+type request struct {
+	Customer string `json:"customer"`
+	Seq      int64  `json:"seq"`
+}
+
+const good = `{"customer":"Ada","seq":1}`
+
 func decodes(c echo.Context) error {
 	var body request
 	if err := Decode(c, &body); err != nil {

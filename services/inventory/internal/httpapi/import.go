@@ -19,6 +19,7 @@ import (
 
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
+	"roundtrip/internal/strictjson"
 	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
@@ -246,7 +247,7 @@ func ndjsonRows(body io.Reader) rowReader {
 				Location *string `json:"location"`
 				OnHand   *int64  `json:"on_hand"`
 			}
-			err := rest.Unmarshal(lines.Bytes(), &row)
+			err := strictjson.Unmarshal(lines.Bytes(), &row)
 			if err == nil && row.OnHand == nil {
 				err = invalidRow("/on_hand", "is missing")
 			}

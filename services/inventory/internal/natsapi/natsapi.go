@@ -9,7 +9,7 @@ import (
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/failpoint"
 	"roundtrip/internal/messaging"
-	"roundtrip/internal/rest"
+	"roundtrip/internal/strictjson"
 	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
@@ -36,7 +36,7 @@ func (a api) putReservation(ctx context.Context, data []byte) (any, error) {
 		ID string `json:"id"`
 		payload.PutReservation
 	}
-	if err := rest.Unmarshal(data, &request); err != nil {
+	if err := strictjson.Unmarshal(data, &request); err != nil {
 		return nil, err
 	}
 	put, err := request.Command(request.ID)
@@ -62,7 +62,7 @@ func (a api) getReservation(ctx context.Context, data []byte) (any, error) {
 	var request struct {
 		ID string `json:"id"`
 	}
-	if err := rest.Unmarshal(data, &request); err != nil {
+	if err := strictjson.Unmarshal(data, &request); err != nil {
 		return nil, err
 	}
 	if err := payload.CheckID(request.ID); err != nil {
@@ -82,7 +82,7 @@ func (a api) getStock(ctx context.Context, data []byte) (any, error) {
 	var request struct {
 		SKUs []string `json:"skus"`
 	}
-	if err := rest.Unmarshal(data, &request); err != nil {
+	if err := strictjson.Unmarshal(data, &request); err != nil {
 		return nil, err
 	}
 	if err := payload.CheckSKUs(request.SKUs); err != nil {

@@ -1,4 +1,4 @@
-package rest
+package strictjson
 
 import (
 	stdjson "encoding/json"
@@ -219,8 +219,8 @@ func TestUnmarshalBoundsWhatItReports(t *testing.T) {
 		`{` + strings.Join(unknown, ",") + `}`,
 		`{"seq":` + strings.Repeat("9", 1_000_000) + `}`,
 		`{"lines":` + strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000) + `}`,
-		strings.Repeat("[", MaxBody),
-		strings.Repeat(`{"a":`, MaxBody/5),
+		strings.Repeat("[", 1<<20),
+		strings.Repeat(`{"a":`, (1<<20)/5),
 	} {
 		began := time.Now()
 		errs := fieldErrors(t, Unmarshal([]byte(body), new(request)))
@@ -255,7 +255,7 @@ func fieldErrors(t *testing.T, err error) []problem.FieldError {
 	return p.Errors
 }
 
-func FuzzDecode(f *testing.F) {
+func FuzzUnmarshal(f *testing.F) {
 	for _, body := range accepted {
 		f.Add([]byte(body))
 	}
@@ -275,7 +275,7 @@ func FuzzDecode(f *testing.F) {
 				t.Errorf("%d errors", len(errs))
 			}
 			for _, e := range errs {
-				if len(e.Pointer) > maxPointer || len(e.Detail) > 200 || strings.Contains(e.Detail, "rest.") || e.Detail == "" {
+				if len(e.Pointer) > maxPointer || len(e.Detail) > 200 || strings.Contains(e.Detail, "strictjson.") || e.Detail == "" {
 					t.Errorf("not for a caller's eyes: %q", e)
 				}
 			}
