@@ -166,17 +166,17 @@ ifeq ($(RACE),)
 endif
 
 .PHONY: load
-load: build-load ## Put load on a new pair: make load WORKLOAD=uniform|hot|mixed [STORE=postgres] [CALLERS=16] [RATE=n] [DURATION=30s]
-	@$(LOAD) run $(WORKLOAD) --bin $(BUILD) --store $(STORE) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
+load: build-load ## Put load on a new pair: make load WORKLOAD=uniform|hot|mixed [STORE=postgres] [WIRE=grpc|nats] [CALLERS=16] [RATE=n] [DURATION=30s]
+	@$(LOAD) run $(WORKLOAD) --bin $(BUILD) --store $(STORE) --wire $(WIRE) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
 
 .PHONY: replay
-replay: build-load ## Put real invoices through the pair: make replay DATA=file.csv.gz [STORE=postgres] [CALLERS=16]
+replay: build-load ## Put real invoices through the pair: make replay DATA=file.csv.gz [STORE=postgres] [WIRE=grpc|nats] [CALLERS=16]
 	@[[ -n "$(DATA)" ]] || { echo "which file? make replay DATA=online-retail.csv.gz"; exit 2; }
-	@$(LOAD) run invoices --bin $(BUILD) --store $(STORE) --callers $(CALLERS) --data "$(DATA)"
+	@$(LOAD) run invoices --bin $(BUILD) --store $(STORE) --wire $(WIRE) --callers $(CALLERS) --data "$(DATA)"
 
 .PHONY: bench
 bench: STORE := postgres
-bench: build-load ## Compare stores, callers and batches, and what limits them, in one table (8 minutes; Linux)
+bench: build-load ## Compare stores, callers, batches and wires, and what limits them, in one table (8 minutes; Linux)
 	@$(LOAD) bench --bin $(BUILD)
 
 .PHONY: build-load

@@ -16,17 +16,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/nats-io/nats-server/v2/server"
 
 	"roundtrip/test/pair"
 )
@@ -69,25 +66,12 @@ func (f flags) serve(ctx context.Context) (err error) {
 	}
 	defer logs.Close()
 
-	inventory, orders := []string{"--http-addr=" + f.InventoryAddr}, []string{"--http-addr=" + f.OrdersAddr}
-	switch f.Wire {
-	case "grpc":
-		inventory = append(inventory, "--grpc-addr="+f.GRPCAddr)
-		orders = append(orders, "--inventory-wire=grpc", "--inventory-url=dns:///"+f.GRPCAddr)
-	case "nats":
-		stop, err := startNATS(f.NATSAddr)
-		if err != nil {
-			return err
-		}
-		defer stop()
-		inventory = append(inventory, "--nats-url=nats://"+f.NATSAddr)
-		orders = append(orders, "--inventory-wire=nats", "--inventory-url=nats://"+f.NATSAddr)
-	}
+	wire := pair.Wire{Name: f.Wire, Addr: map[string]string{"grpc": f.GRPCAddr, "nats": f.NATSAddr}[f.Wire]}
 	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	p, err := pair.StartPair(starting, f.Data,
-		pair.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: inventory, Log: logs},
-		pair.Options{Binary: filepath.Join(f.Bin, "orders"), Args: orders, Log: logs})
+	p, err := pair.StartPair(starting, f.Data, wire,
+		pair.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: []string{"--http-addr=" + f.InventoryAddr}, Log: logs},
+		pair.Options{Binary: filepath.Join(f.Bin, "orders"), Args: []string{"--http-addr=" + f.OrdersAddr}, Log: logs})
 	if err != nil {
 		return err
 	}
@@ -128,27 +112,6 @@ Place an order, and look at it:
 
 The data stays in %s. Ctrl-C stops both.
 `
-
-// startNATS starts a NATS server in this process.
-func startNATS(address string) (stop func(), err error) {
-	host, text, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	port, err := strconv.Atoi(text)
-	if err != nil {
-		return nil, err
-	}
-	s, err := server.NewServer(&server.Options{Host: host, Port: port, NoSigs: true, NoLog: true})
-	if err != nil {
-		return nil, err
-	}
-	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		return nil, fmt.Errorf("the NATS server can't serve on %s", address)
-	}
-	return func() { s.Shutdown(); s.WaitForShutdown() }, nil
-}
 
 // loadSample imports the sample where inventory has no stock at all yet.
 func loadSample(ctx context.Context, inventory string) error {

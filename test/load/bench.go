@@ -7,7 +7,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -24,6 +26,7 @@ type benchCommand struct {
 	Bin     string        `help:"Folder with the two binaries." default:".build" type:"existingdir"`
 	Rounds  int           `help:"How many rounds there are." default:"3"`
 	Slice   time.Duration `help:"For how long each case is measured in a round." default:"3s"`
+	Only    string        `help:"Measure only what has a name that this regular expression matches, such as 'SQLite .* merged'. Names are STORE WIRE merged, STORE WIRE one each, echo http and pgbench." placeholder:"REGEXP"`
 	Reports string        `help:"The folder to write the table into." default:".reports" type:"path"`
 }
 
@@ -34,6 +37,8 @@ const warmUp = 400 * time.Millisecond
 type benchCase struct {
 	// store is where the pair keeps its state, or what is measured beside it.
 	store string
+	// wire is what carries its exchanges; "" for what has none.
+	wire string
 	// merged says that a batch holds what is waiting, not one request.
 	merged bool
 	// hot says that all orders are for one SKU, not any of 10,000.
@@ -46,6 +51,12 @@ const (
 	onPostgres = "PostgreSQL"
 	onPgbench  = "pgbench"
 	onEcho     = "echo"
+)
+
+const (
+	overHTTP = "http"
+	overGRPC = "grpc"
+	overNATS = "nats"
 )
 
 // The figures of a case. Those that are not measured are NaN.
@@ -74,6 +85,7 @@ func noFigures() figures {
 // contender is a pair that takes its turn.
 type contender struct {
 	store   string
+	wire    string
 	merged  bool
 	subject *subject
 	// folder holds the databases on SQLite; postgres is nil there.
@@ -84,6 +96,8 @@ type contender struct {
 // bench is one run.
 type bench struct {
 	benchCommand
+	// only is what is measured; nil for everything.
+	only     *regexp.Regexp
 	folder   string
 	postgres *containers.Postgres
 	// limit is the database of pgbench.
@@ -95,29 +109,82 @@ type bench struct {
 
 var callerCounts = []int{1, 16, 64}
 
+// The wires are compared where the least else takes time: on SQLite, merged, with
+// 10,000 SKUs, with few and with many callers.
+var (
+	wires            = []string{overHTTP, overGRPC, overNATS}
+	wireCallerCounts = []int{1, 64}
+)
+
+// name is what --only chooses by.
+func name(store, wire string, merged bool) string {
+	switch {
+	case store == onPgbench:
+		return store
+	case store == onEcho:
+		return store + " " + wire
+	}
+	return store + " " + wire + " " + transactions(merged)
+}
+
+func transactions(merged bool) string {
+	if merged {
+		return "merged"
+	}
+	return "one each"
+}
+
+// wants tells whether something is measured in this run.
+func (b *bench) wants(store, wire string, merged bool) bool {
+	return b.only == nil || b.only.MatchString(name(store, wire, merged))
+}
+
+// wantsPostgres tells whether a server is needed.
+func (b *bench) wantsPostgres() bool {
+	return b.wants(onPgbench, "", false) || b.wants(onPostgres, overHTTP, true) || b.wants(onPostgres, overHTTP, false)
+}
+
+// takes tells whether a contender is measured in a case.
+func (c contender) takes(hot bool, callers int) bool {
+	switch {
+	case c.store == onEcho: // it knows no SKUs
+		return !hot
+	case c.wire != overHTTP:
+		return !hot && slices.Contains(wireCallerCounts, callers)
+	}
+	return true
+}
+
 // Help is shown below the flags' summary.
 func (benchCommand) Help() string {
-	return `SQLite and PostgreSQL, 1, 16 and 64 callers, 10,000 SKUs and one, with transactions that serve many callers and with one each; beside them two hops of JSON with nothing behind them, and pgbench making the row changes of one reservation in each transaction. Everything is measured in turns, in several short rounds, so figures of one run may be compared with each other; figures of two runs may not. docs/performance.md says how to read the table.`
+	return `SQLite and PostgreSQL, 1, 16 and 64 callers, 10,000 SKUs and one, with transactions that serve many callers and with one each; the three wires between orders and inventory; beside them two hops of JSON with nothing behind them, and pgbench making the row changes of one reservation in each transaction. Everything is measured in turns, in several short rounds, so figures of one run may be compared with each other; figures of two runs may not. docs/performance.md says how to read the table.`
 }
 
 // Run measures everything and writes the table.
 func (c benchCommand) Run(ctx context.Context) (err error) {
 	b := &bench{benchCommand: c, results: map[benchCase][]figures{}, facts: readFacts()}
+	if c.Only != "" {
+		if b.only, err = regexp.Compile(c.Only); err != nil {
+			return err
+		}
+	}
 	if b.folder, err = os.MkdirTemp("", "roundtrip-bench-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.folder)
-	if b.postgres, err = containers.StartPostgres(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.postgres.Stop(context.WithoutCancel(ctx))) }()
-	if err := b.makeLimit(ctx); err != nil {
-		return err
+	if b.wantsPostgres() {
+		if b.postgres, err = containers.StartPostgres(ctx); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, b.postgres.Stop(context.WithoutCancel(ctx))) }()
+		if err := b.makeLimit(ctx); err != nil {
+			return err
+		}
 	}
 
 	// Pairs, echoes and pgbench take turns; then the syncs of what is on PostgreSQL.
 	cases := len(callerCounts) * 2
-	b.bar = progressbar.NewOptions(c.Rounds*(4*cases+len(callerCounts)+2)+2*cases+1, progressbar.OptionSetDescription("bench"),
+	b.bar = progressbar.NewOptions(c.Rounds*(4*cases+len(callerCounts)+(len(wires)-1)*len(wireCallerCounts)+2)+2*cases+1, progressbar.OptionSetDescription("bench"),
 		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionClearOnFinish(), progressbar.OptionShowCount())
 	for _, step := range []func(context.Context) error{b.timeStarts, b.compare, b.countSyncs} {
 		if err := step(ctx); err != nil {
@@ -156,9 +223,9 @@ func (b *bench) makeLimit(ctx context.Context) (err error) {
 }
 
 // start starts a pair with stock.
-func (b *bench) start(ctx context.Context, store string, merged bool) (contender, error) {
-	c := contender{store: store, merged: merged, folder: filepath.Join(b.folder, fmt.Sprint(store, merged))}
-	t := target{Bin: b.Bin}
+func (b *bench) start(ctx context.Context, store, wire string, merged bool) (contender, error) {
+	c := contender{store: store, wire: wire, merged: merged, folder: filepath.Join(b.folder, strings.ReplaceAll(name(store, wire, merged), " ", "-"))}
+	t := target{Bin: b.Bin, Wire: wire}
 	var err error
 	if store == onPostgres {
 		c.postgres = b.postgres
@@ -182,8 +249,22 @@ func (b *bench) startEcho(ctx context.Context) (contender, error) {
 	if err != nil {
 		return contender{}, err
 	}
-	echoes, err := pair.StartPair(ctx, b.folder, pair.Options{Binary: self}, pair.Options{Binary: self})
-	return contender{store: onEcho, subject: &subject{Pair: echoes}}, err
+	echoes, err := pair.StartPair(ctx, b.folder, pair.Wire{Name: overHTTP}, pair.Options{Binary: self}, pair.Options{Binary: self})
+	return contender{store: onEcho, wire: overHTTP, subject: &subject{Pair: echoes}}, err
+}
+
+// contenders are the pairs that this run measures, not started.
+func (b *bench) contenders() []contender {
+	var all []contender
+	for _, store := range []string{onSQLite, onPostgres} {
+		for _, merged := range []bool{true, false} {
+			all = append(all, contender{store: store, wire: overHTTP, merged: merged})
+		}
+	}
+	for _, wire := range wires[1:] { // HTTP is there
+		all = append(all, contender{store: onSQLite, wire: wire, merged: true})
+	}
+	return slices.DeleteFunc(all, func(c contender) bool { return !b.wants(c.store, c.wire, c.merged) })
 }
 
 // compare runs the rounds, and audits every pair at the end.
@@ -194,27 +275,26 @@ func (b *bench) compare(ctx context.Context) (err error) {
 			err = errors.Join(err, c.subject.stop(ctx))
 		}
 	}()
-	for _, store := range []string{onSQLite, onPostgres} {
-		for _, merged := range []bool{true, false} {
-			c, err := b.start(ctx, store, merged)
-			if err != nil {
-				return err
-			}
-			contenders = append(contenders, c)
+	for _, c := range b.contenders() {
+		if c, err = b.start(ctx, c.store, c.wire, c.merged); err != nil {
+			return err
 		}
+		contenders = append(contenders, c)
 	}
-	echoes, err := b.startEcho(ctx)
-	if err != nil {
-		return err
+	if b.wants(onEcho, overHTTP, false) {
+		echoes, err := b.startEcho(ctx)
+		if err != nil {
+			return err
+		}
+		contenders = append(contenders, echoes)
 	}
-	contenders = append(contenders, echoes)
 
 	for round := range b.Rounds {
 		for _, callers := range callerCounts {
 			for _, hot := range []bool{false, true} {
 				for _, c := range contenders {
-					if c.store == onEcho && hot {
-						continue // it knows no SKUs
+					if !c.takes(hot, callers) {
+						continue
 					}
 					if err := b.turn(ctx, c, hot, callers); err != nil {
 						return err
@@ -225,6 +305,9 @@ func (b *bench) compare(ctx context.Context) (err error) {
 		}
 		slices.Reverse(contenders)
 		for _, hot := range []bool{round%2 == 0, round%2 != 0} {
+			if !b.wants(onPgbench, "", false) {
+				continue
+			}
 			if err := b.turnOfPgbench(ctx, hot); err != nil {
 				return err
 			}
@@ -245,12 +328,19 @@ func (b *bench) close(ctx context.Context, contenders []contender) error {
 				if err != nil {
 					return err
 				}
-				b.facts.memory[service+" on "+c.store] = float64(peak) / (1 << 20)
+				where := service + " on " + c.store
+				if c.wire != overHTTP {
+					where += ", " + c.wire
+				}
+				b.facts.memory[where] = float64(peak) / (1 << 20)
 			}
 		}
 		if err := c.subject.audit(ctx); err != nil {
 			return err
 		}
+	}
+	if !b.wants(onPgbench, "", false) {
+		return nil
 	}
 	// That pgbench makes the changes of a reservation is shown by the same audit.
 	limit, err := b.postgres.Address(ctx, b.limit)
@@ -289,7 +379,7 @@ func (b *bench) turn(ctx context.Context, c contender, hot bool, callers int) er
 	}
 	f[perSecond] = result.throughput(result.total)
 	f[p50], f[p99] = result.total.quantile(0.5).Seconds()*1000, result.total.quantile(0.99).Seconds()*1000
-	b.note(benchCase{c.store, c.merged, hot, callers}, f)
+	b.note(benchCase{c.store, c.wire, c.merged, hot, callers}, f)
 	return nil
 }
 
@@ -360,7 +450,7 @@ func (b *bench) turnOfPgbench(ctx context.Context, hot bool) error {
 	}
 	f := noFigures()
 	f[perSecond], f[cpuPostgres] = result.perSecond, (after-before).Seconds()*1000/float64(result.done)
-	b.note(benchCase{onPgbench, false, hot, pgbenchClients}, f)
+	b.note(benchCase{onPgbench, "", false, hot, pgbenchClients}, f)
 	return nil
 }
 
@@ -370,9 +460,15 @@ func (b *bench) turnOfPgbench(ctx context.Context, hot bool) error {
 // measured here.
 func (b *bench) countSyncs(ctx context.Context) error {
 	for _, merged := range []bool{true, false} {
+		if !b.wants(onPostgres, overHTTP, merged) {
+			continue
+		}
 		if err := b.countSyncsOf(ctx, merged); err != nil {
 			return err
 		}
+	}
+	if !b.wants(onPgbench, "", false) {
+		return nil
 	}
 	before, err := serverSyncs(ctx, b.postgres)
 	if err != nil {
@@ -383,12 +479,12 @@ func (b *bench) countSyncs(ctx context.Context) error {
 		return err
 	}
 	after, err := serverSyncs(ctx, b.postgres)
-	b.noteSyncs(benchCase{onPgbench, false, false, pgbenchClients}, after-before, result.done)
+	b.noteSyncs(benchCase{onPgbench, "", false, false, pgbenchClients}, after-before, result.done)
 	return err
 }
 
 func (b *bench) countSyncsOf(ctx context.Context, merged bool) (err error) {
-	c, err := b.start(ctx, onPostgres, merged)
+	c, err := b.start(ctx, onPostgres, overHTTP, merged)
 	if err != nil {
 		return err
 	}
@@ -407,7 +503,7 @@ func (b *bench) countSyncsOf(ctx context.Context, merged bool) (err error) {
 			if err != nil {
 				return err
 			}
-			b.noteSyncs(benchCase{onPostgres, merged, hot, callers}, after-before, result.total.counts[done])
+			b.noteSyncs(benchCase{onPostgres, overHTTP, merged, hot, callers}, after-before, result.total.counts[done])
 			before = after
 		}
 	}
@@ -438,8 +534,11 @@ func (c contender) restart(ctx context.Context) (int, error) {
 const starts = 7
 
 // timeStarts measures how long it is from the start of a process on SQLite until
-// it takes requests.
+// it takes requests; not in a run of some cases only.
 func (b *bench) timeStarts(ctx context.Context) error {
+	if b.only != nil {
+		return nil
+	}
 	for i := range starts {
 		for _, service := range []string{"inventory", "orders"} {
 			for _, database := range []string{"new", "existing"} {

@@ -15,7 +15,7 @@ import (
 // cli is the command line.
 type cli struct {
 	Run   runCommand   `cmd:"" help:"Put one workload on a new pair. Prints a table, writes an HTML page with plots, audits both services, and exits 1 on a violation."`
-	Bench benchCommand `cmd:"" help:"Compare stores, callers and batches with each other and with what limits them, in one run and one table. It needs Linux and an engine for containers."`
+	Bench benchCommand `cmd:"" help:"Compare stores, callers, batches and wires with each other and with what limits them, in one run and one table. It needs Linux and an engine for containers."`
 	Serve echo         `cmd:"" hidden:""`
 }
 

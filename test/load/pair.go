@@ -30,6 +30,7 @@ const settleWithin = 30 * time.Second
 type target struct {
 	Bin               string `help:"The folder with the two services' binaries." default:".build" type:"existingdir"`
 	Store             string `help:"What a new pair keeps its state in: sqlite, in a temporary folder, or postgres, a server in a container of its own." enum:"sqlite,postgres" default:"sqlite"`
+	Wire              string `help:"What carries the exchanges between the services: http, grpc, or nats with a server in this process." enum:"http,grpc,nats" default:"http"`
 	InventoryDatabase string `help:"Where inventory's data is instead, such as postgres://… of an empty database. Its schema is brought up to date." placeholder:"ADDRESS"`
 	OrdersDatabase    string `help:"Where orders' data is instead." placeholder:"ADDRESS"`
 }
@@ -77,7 +78,7 @@ func (t target) start(ctx context.Context, folder string, args ...string) (*subj
 		return nil, err
 	}
 	s.inventory.Args, s.orders.Args = append(s.inventory.Args, args...), append(s.orders.Args, args...)
-	s.Pair, err = pair.StartPair(ctx, folder, s.inventory, s.orders)
+	s.Pair, err = pair.StartPair(ctx, folder, pair.Wire{Name: t.Wire}, s.inventory, s.orders)
 	return s, err
 }
 

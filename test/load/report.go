@@ -15,10 +15,10 @@ import (
 
 // report is the page that a run leaves: one file that needs no other.
 type report struct {
-	// Workload, Store and Load say what was run.
-	Workload, Store, Load string
-	Began                 time.Time
-	result                result
+	// Workload, Store, Wire and Load say what was run.
+	Workload, Store, Wire, Load string
+	Began                       time.Time
+	result                      result
 }
 
 //go:embed report.html

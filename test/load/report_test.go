@@ -31,9 +31,12 @@ func someResult() result {
 
 func TestThePageNeedsNothingElse(t *testing.T) {
 	t.Parallel()
-	page := render(t, report{Workload: "uniform", Store: "SQLite", Load: "16 callers", result: someResult()})
+	page := render(t, report{Workload: "uniform", Store: "SQLite", Wire: "grpc", Load: "16 callers", result: someResult()})
 	if found := regexp.MustCompile(`(?i)<script|<link|<img|<iframe|@import|url\(|src=|href=|https?:|javascript:|\son\w+=`).FindString(page); found != "" {
 		t.Errorf("the page has %q", found)
+	}
+	if !strings.Contains(page, "On SQLite, asking over grpc.") {
+		t.Error("the page does not say what was run")
 	}
 	if n := strings.Count(page, "<svg"); n != 2 {
 		t.Errorf("%d plots", n)

@@ -33,6 +33,7 @@ What the columns say: done (200, 201); rejected (409), which is a violation, as 
 Examples:
 
     load run uniform --callers=64 --store=postgres
+    load run uniform --callers=64 --wire=nats
     load run mixed --rate=300 --callers=256 --duration=1m
     load run invoices --data=online-retail.csv.gz --callers=64`
 }
@@ -78,7 +79,7 @@ func (r runCommand) Run(ctx context.Context) (err error) {
 	}
 	result := tally(samples)
 	result.print(os.Stdout)
-	page := report{Workload: r.Workload, Store: r.storeName(), Load: p.String(), Began: began, result: result}
+	page := report{Workload: r.Workload, Store: r.storeName(), Wire: r.Wire, Load: p.String(), Began: began, result: result}
 	written, err := page.write(filepath.Join(r.Reports, "load-"+r.Workload+".html"))
 	if err != nil {
 		return err

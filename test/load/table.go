@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -77,6 +78,23 @@ func (b *bench) ratios(of, to benchCase) []float64 {
 	return measured(ratios)
 }
 
+// wireRatios are the rounds' ratios of the slowest wire's orders a second to the
+// fastest's.
+func (b *bench) wireRatios(callers int) []float64 {
+	var ratios []float64
+	for round := 0; ; round++ {
+		var perWire []float64
+		for _, wire := range wires {
+			rounds := b.results[benchCase{onSQLite, wire, true, false, callers}]
+			if round >= len(rounds) {
+				return measured(ratios)
+			}
+			perWire = append(perWire, rounds[round][perSecond])
+		}
+		ratios = append(ratios, slices.Min(perWire)/slices.Max(perWire))
+	}
+}
+
 // number is a figure in a table.
 func number(v float64, decimals int) string {
 	if math.IsNaN(v) {
@@ -93,35 +111,48 @@ func (b *bench) table() string {
 		f.when.UTC().Format("2006-01-02 15:04 UTC"), f.cores, f.cpu, f.kernel, f.goVersion)
 	fmt.Fprintf(&out, "%d rounds of %s a case; the machine's load was %s before.\n\n", b.Rounds, b.Slice, f.loadBefore)
 
-	rows := [][]string{{"store", "SKUs", "callers", "transactions", "orders/s", "× one each", "p50 ms", "p99 ms",
+	rows := [][]string{{"store", "wire", "SKUs", "callers", "transactions", "orders/s", "× one each", "p50 ms", "p99 ms",
 		"CPU s per 1,000: orders", "inventory", "PostgreSQL", "load", "syncs an order"}}
+	add := func(c benchCase, transactions string, times float64) {
+		if b.only == nil || len(b.results[c]) > 0 {
+			rows = append(rows, b.row(c, transactions, times))
+		}
+	}
 	for _, store := range []string{onSQLite, onPostgres} {
 		for _, hot := range []bool{false, true} {
 			for _, callers := range callerCounts {
 				for _, merged := range []bool{false, true} {
-					c := benchCase{store, merged, hot, callers}
+					c := benchCase{store, overHTTP, merged, hot, callers}
 					one := c
 					one.merged = false
 					times := math.NaN()
 					if merged {
 						times = median(b.ratios(c, one))
 					}
-					rows = append(rows, b.row(c, map[bool]string{true: "merged", false: "one each"}[merged], times))
+					add(c, transactions(merged), times)
 				}
 			}
 		}
 	}
+	for _, wire := range wires[1:] {
+		for _, callers := range wireCallerCounts {
+			add(benchCase{onSQLite, wire, true, false, callers}, transactions(true), math.NaN())
+		}
+	}
 	for _, callers := range callerCounts {
-		rows = append(rows, b.row(benchCase{onEcho, false, false, callers}, "none: two hops of JSON", math.NaN()))
+		add(benchCase{onEcho, overHTTP, false, false, callers}, "none: two hops of JSON", math.NaN())
 	}
 	for _, hot := range []bool{false, true} {
-		rows = append(rows, b.row(benchCase{onPgbench, false, hot, pgbenchClients}, "one reservation each", math.NaN()))
+		add(benchCase{onPgbench, "", false, hot, pgbenchClients}, "one reservation each", math.NaN())
 	}
 	writeTable(&out, rows)
 
 	out.WriteString("\n")
 	goals := [][]string{{"goal", "wanted", "reached", "least … most", ""}}
 	for _, g := range b.goals() {
+		if b.only != nil && len(measured(g.reached)) == 0 {
+			continue
+		}
 		goals = append(goals, g.row())
 	}
 	writeTable(&out, goals)
@@ -130,10 +161,10 @@ func (b *bench) table() string {
 
 func (b *bench) row(c benchCase, transactions string, times float64) []string {
 	rounds := b.results[c]
-	row := []string{c.store, map[bool]string{true: "1", false: "10,000"}[c.hot], fmt.Sprint(c.callers), transactions,
+	row := []string{c.store, cmp.Or(c.wire, "–"), map[bool]string{true: "1", false: "10,000"}[c.hot], fmt.Sprint(c.callers), transactions,
 		number(median(pick(rounds, perSecond)), 0), number(times, 2)}
 	if c.store == onEcho {
-		row[1] = "–"
+		row[2] = "–"
 	}
 	for _, figure := range []int{p50, p99, cpuOrders, cpuInventory, cpuPostgres, cpuLoad, syncs} {
 		row = append(row, number(median(pick(rounds, figure)), 2))
@@ -176,16 +207,17 @@ const equal = 0.95
 func (b *bench) goals() []goal {
 	var goals []goal
 	for _, store := range []string{onSQLite, onPostgres} {
-		at := func(merged, hot bool, callers int) benchCase { return benchCase{store, merged, hot, callers} }
+		at := func(merged, hot bool, callers int) benchCase { return benchCase{store, overHTTP, merged, hot, callers} }
 		goals = append(goals,
 			goal{what: store + ": merged against one each, 64 callers, 10,000 SKUs", wanted: 4, unit: " ×", reached: b.ratios(at(true, false, 64), at(false, false, 64))},
 			goal{what: store + ": merged against one each, 64 callers, one SKU", wanted: 4, unit: " ×", reached: b.ratios(at(true, true, 64), at(false, true, 64))},
 			goal{what: store + ": one SKU against 10,000, 64 callers", wanted: 0.9, unit: " ×", reached: b.ratios(at(true, true, 64), at(true, false, 64))},
 			goal{what: store + ": merged against one each, one caller", wanted: equal, unit: " ×", reached: b.ratios(at(true, false, 1), at(false, false, 1))},
 			goal{what: store + ": orders/s against pgbench's reservations/s, 64 callers", wanted: 1, unit: " ×",
-				reached: b.ratios(at(true, false, 64), benchCase{onPgbench, false, false, pgbenchClients})},
+				reached: b.ratios(at(true, false, 64), benchCase{onPgbench, "", false, false, pgbenchClients})},
 		)
 	}
+	goals = append(goals, goal{what: "the slowest wire against the fastest, 64 callers", wanted: 0.75, unit: " ×", reached: b.wireRatios(64)})
 	for _, name := range slices.Sorted(maps.Keys(b.facts.memory)) {
 		goals = append(goals, goal{what: "most resident memory of " + name, wanted: 64, below: true, unit: " MiB", reached: []float64{b.facts.memory[name]}})
 	}

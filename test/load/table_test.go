@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,38 @@ func TestARatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 	}
 	if got := b.ratios(of, to); !slices.Equal(got, []float64{2, 4, 10}) || median(got) != 4 {
 		t.Errorf("got %g", got)
+	}
+}
+
+func TestTheSlowestWireIsComparedRoundByRound(t *testing.T) {
+	t.Parallel()
+	b := &bench{results: map[benchCase][]figures{}}
+	for wire, rounds := range map[string][]float64{overHTTP: {100, 80, 300}, overGRPC: {50, 100, 240}, overNATS: {75, 90, 270}} {
+		if got := b.wireRatios(64); len(got) > 0 {
+			t.Errorf("without %s: %g", wire, got)
+		}
+		for _, orders := range rounds {
+			f := noFigures()
+			f[perSecond] = orders
+			c := benchCase{onSQLite, wire, true, false, 64}
+			b.results[c] = append(b.results[c], f)
+		}
+	}
+	if got := b.wireRatios(64); !slices.Equal(got, []float64{0.5, 0.8, 0.8}) {
+		t.Errorf("got %g", got)
+	}
+}
+
+func TestSomeCasesAreChosen(t *testing.T) {
+	t.Parallel()
+	for only, want := range map[string]int{"": 6, "SQLite .* merged": 3, "one each": 2, "nats": 1, "echo|pgbench": 0} {
+		b := &bench{}
+		if only != "" {
+			b.only = regexp.MustCompile(only)
+		}
+		if got := b.contenders(); len(got) != want {
+			t.Errorf("%q: %v", only, got)
+		}
 	}
 }
 
@@ -76,7 +109,7 @@ func TestAGoalIsReachedOrMissed(t *testing.T) {
 func TestEveryCaseHasARowOfOneShape(t *testing.T) {
 	t.Parallel()
 	b := &bench{benchCommand: benchCommand{Rounds: 3, Slice: time.Second}, results: map[benchCase][]figures{}, facts: readFacts()}
-	c := benchCase{onPostgres, true, true, 64}
+	c := benchCase{onPostgres, overHTTP, true, true, 64}
 	f := noFigures()
 	f[perSecond], f[syncs] = 4321, 0.17
 	b.results[c] = []figures{f}
@@ -87,18 +120,18 @@ func TestEveryCaseHasARowOfOneShape(t *testing.T) {
 			continue
 		}
 		rows++
-		if columns := strings.Count(line, "|") - 1; columns != 13 && columns != 5 {
+		if columns := strings.Count(line, "|") - 1; columns != 14 && columns != 5 {
 			t.Errorf("%d columns: %s", columns, line)
 		}
 		if strings.Contains(line, "NaN") {
 			t.Errorf("a figure is none: %s", line)
 		}
-		if strings.Contains(line, "4321") && (!strings.HasPrefix(line, "| PostgreSQL |      1 |      64 |") || !strings.Contains(line, "0.17")) {
+		if strings.Contains(line, "4321") && (!strings.HasPrefix(line, "| PostgreSQL | http |      1 |      64 |") || !strings.Contains(line, "0.17")) {
 			t.Errorf("in another case's row: %s", line)
 		}
 	}
-	// Two tables with two lines of headings; 24 pairs, 3 echoes, 2 of pgbench; 10 goals.
-	if want := 4 + 24 + 3 + 2 + 10; rows != want {
+	// Two tables with two lines of headings; 24 pairs, 4 on other wires, 3 echoes, 2 of pgbench; 11 goals.
+	if want := 4 + 24 + 4 + 3 + 2 + 11; rows != want {
 		t.Errorf("%d rows, want %d:\n%s", rows, want, table)
 	}
 }

@@ -12,12 +12,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // Build compiles both services into a folder, with build tags if there are any.
@@ -45,8 +50,9 @@ type Options struct {
 
 // Process is a service that was started.
 type Process struct {
-	// URL is where it serves; AdminURL is its private port.
-	URL, AdminURL string
+	// URL is where it serves; AdminURL is its private port. GRPCAddr is "" where it
+	// does not serve gRPC.
+	URL, AdminURL, GRPCAddr string
 
 	options Options
 	cmd     *exec.Cmd
@@ -110,9 +116,9 @@ func (p *Process) watch(output io.Reader, copyTo io.Writer, listening chan struc
 		if copyTo != nil {
 			_, _ = copyTo.Write(line)
 		}
-		var at struct{ Msg, HTTP, Admin string }
+		var at struct{ Msg, HTTP, Admin, GRPC string }
 		if p.URL == "" && json.Unmarshal(line, &at) == nil && at.Msg == "listening" {
-			p.URL, p.AdminURL = "http://"+at.HTTP, "http://"+at.Admin
+			p.URL, p.AdminURL, p.GRPCAddr = "http://"+at.HTTP, "http://"+at.Admin, at.GRPC
 			close(listening)
 		}
 		if err != nil {
@@ -170,32 +176,103 @@ func (p *Process) Stop(ctx context.Context) error {
 }
 
 // Pair is both services.
-type Pair struct{ Inventory, Orders *Process }
+type Pair struct {
+	Inventory, Orders *Process
+
+	// stopNATS stops the NATS server between them, where there is one.
+	stopNATS func()
+}
+
+// Wire is what carries a pair's exchanges.
+type Wire struct {
+	// Name is http, grpc or nats.
+	Name string
+	// Addr is where inventory serves gRPC, or where the NATS server serves that
+	// [StartPair] starts in this process. One that is empty is chosen by the system.
+	Addr string
+}
 
 // StartPair starts both services on SQLite in a folder and waits until they take
 // requests. The options' binaries are needed; addresses that their Args leave out
 // are chosen by the system.
-func StartPair(ctx context.Context, folder string, inventory, orders Options) (*Pair, error) {
+func StartPair(ctx context.Context, folder string, wire Wire, inventory, orders Options) (_ *Pair, err error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
-	p := &Pair{}
-	var err error
-	inventory.Args = append([]string{"--database=sqlite:" + filepath.Join(folder, "inventory.db")}, inventory.Args...)
+	p := &Pair{stopNATS: func() {}}
+	defer func() {
+		if err != nil {
+			p.kill()
+		}
+	}()
+	if wire.Addr == "" {
+		wire.Addr = "127.0.0.1:0"
+	}
+	inventoryArgs, ordersArgs := []string{"--database=sqlite:" + filepath.Join(folder, "inventory.db")}, []string{"--database=sqlite:" + filepath.Join(folder, "orders.db")}
+	switch wire.Name {
+	case "grpc":
+		inventoryArgs = append(inventoryArgs, "--grpc-addr="+wire.Addr)
+	case "nats":
+		var url string
+		if url, p.stopNATS, err = startNATS(wire.Addr); err != nil {
+			return nil, err
+		}
+		inventoryArgs = append(inventoryArgs, "--nats-url="+url)
+		ordersArgs = append(ordersArgs, "--inventory-wire=nats", "--inventory-url="+url)
+	}
+	inventory.Args = append(inventoryArgs, inventory.Args...)
 	if p.Inventory, err = Start(ctx, inventory); err != nil {
 		return nil, err
 	}
-	orders.Args = append([]string{"--database=sqlite:" + filepath.Join(folder, "orders.db"), "--inventory-url=" + p.Inventory.URL}, orders.Args...)
-	if p.Orders, err = Start(ctx, orders); err != nil {
-		p.Inventory.Kill()
-		return nil, err
+	switch wire.Name {
+	case "http":
+		ordersArgs = append(ordersArgs, "--inventory-url="+p.Inventory.URL)
+	case "grpc":
+		ordersArgs = append(ordersArgs, "--inventory-wire=grpc", "--inventory-url=dns:///"+p.Inventory.GRPCAddr)
 	}
-	return p, nil
+	orders.Args = append(ordersArgs, orders.Args...)
+	p.Orders, err = Start(ctx, orders)
+	return p, err
+}
+
+// startNATS starts a NATS server in this process.
+func startNATS(address string) (url string, stop func(), err error) {
+	stop = func() {}
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", stop, err
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return "", stop, err
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	s, err := server.NewServer(&server.Options{Host: host, Port: port, NoSigs: true, NoLog: true})
+	if err != nil {
+		return "", stop, err
+	}
+	s.Start()
+	stop = func() { s.Shutdown(); s.WaitForShutdown() }
+	if !s.ReadyForConnections(10 * time.Second) {
+		return "", stop, fmt.Errorf("the NATS server can't serve on %s", address)
+	}
+	return s.ClientURL(), stop, nil
+}
+
+// kill ends what was started of a pair that did not start.
+func (p *Pair) kill() {
+	if p.Inventory != nil {
+		p.Inventory.Kill()
+	}
+	p.stopNATS()
 }
 
 // Stop stops orders, then inventory, and reports what either wrote if it did
 // not end well.
 func (p *Pair) Stop(ctx context.Context) error {
+	defer p.stopNATS()
 	var errs []error
 	for _, process := range []*Process{p.Orders, p.Inventory} {
 		if err := process.Stop(ctx); err != nil {
