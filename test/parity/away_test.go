@@ -52,7 +52,7 @@ func TestAnInventoryThatIsAwayForLong(t *testing.T) {
 			for caller := range 4 {
 				callers.Go(func() {
 					for n := 0; loading.Err() == nil; n++ {
-						ctx, cancel := context.WithTimeout(context.WithoutCancel(loading), exchange.DefaultTimeout)
+						ctx, cancel := context.WithTimeout(context.WithoutCancel(loading), exchange.MaxTimeout)
 						_, err := client.PutReservation(ctx, orders.Request{ID: fmt.Sprintf("c%d-%d", caller, n), Seq: 1, State: "released"})
 						cancel()
 						if err != nil {
