@@ -228,6 +228,7 @@ func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
 	var fate atomic.Value
 	fate.Store(func() containers.Fate { return containers.Pass })
 	db := openPostgres(t, FromAddress(containers.ProxyCommits(t, patient(address), func() containers.Fate { return fate.Load().(func() containers.Fate)() })))
+	ended := make(chan struct{})
 	always := func(f containers.Fate) func() containers.Fate { return func() containers.Fate { return f } }
 	other := beside(t, address)
 	for _, c := range []struct {
@@ -239,6 +240,7 @@ func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
 		{"unanswered", always(containers.Unanswered), true, 1},
 		{"lost", always(containers.Lost), true, 0},
 		{"ended by an operator", func() containers.Fate {
+			defer close(ended)
 			must(t, other, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
 				WHERE datname = current_database() AND state = 'idle in transaction'`)
 			return containers.Pass
@@ -256,6 +258,8 @@ func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
 			t.Errorf("%s: %d are stored, want %d", c.name, n, c.stored)
 		}
 	}
+
+	<-ended // the operator waits until the server has ended what it ends
 
 	// The server refuses a commit with reasons: nothing is unknown then.
 	if err := execute(t.Context(), db, "ALTER TABLE things ADD UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"); err != nil {
