@@ -150,7 +150,7 @@ tidy:
 .PHONY: unit
 unit: race-detector
 	@echo "== unit and property tests"
-	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) is LEFT OUT where no engine runs; make test brings one."
+	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) or the library of Pact is LEFT OUT; make test brings both."
 	@go test -timeout 20m $(RACE) $$(go list ./... | grep -v '/test/process$$')
 
 .PHONY: process
