@@ -20,7 +20,7 @@ RACE := $(if $(shell command -v "$$(go env CC)"),-race,)
 # Runs a command with an engine and the images that its tests need.
 SETUP := go run ./test/containers/setup
 # The load generator; a server in a container wants an engine.
-LOAD = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
+GENERATOR = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
 # Packages whose tests start processes have `make test` to themselves.
 PROCESS_TESTS := ./test/process/...
 # Pact's library, brought here; its tests are Go's with the tag contract.
@@ -41,6 +41,8 @@ RATE ?= 0
 SERVICE ?=
 ENV ?=
 AGAINST ?=
+PUSH ?=
+LOAD ?=
 PORT ?= 8081
 DURATION ?= 30s
 FUZZTIME ?= 10s
@@ -64,6 +66,10 @@ check: format vet tidy unit ## Format, vet, staticcheck, tidy, import rules, uni
 .PHONY: test
 test: ## Everything: check, also on PostgreSQL, the contracts, then the tests of the real processes
 	@$(SETUP) $(MAKE) --no-print-directory check contract process
+
+.PHONY: images
+images: ## Make the container images, without an engine: make images [LOAD=1 into the local engine] [PUSH=registry/prefix]
+	@go run ./deploy/image --out $(BUILD)/images $(if $(filter 1,$(LOAD)),--load,) $(if $(PUSH),--push=$(PUSH),)
 
 .PHONY: contract
 contract: ## Verify the pact from both sides, on every wire, and that it catches every mutant (30 seconds)
@@ -167,17 +173,17 @@ endif
 
 .PHONY: load
 load: build-load ## Put load on a new pair: make load WORKLOAD=uniform|hot|mixed [STORE=postgres] [WIRE=grpc|nats] [CALLERS=16] [RATE=n] [DURATION=30s]
-	@$(LOAD) run $(WORKLOAD) --bin $(BUILD) --store $(STORE) --wire $(WIRE) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
+	@$(GENERATOR) run $(WORKLOAD) --bin $(BUILD) --store $(STORE) --wire $(WIRE) --callers $(CALLERS) --rate $(RATE) --duration $(DURATION)
 
 .PHONY: replay
 replay: build-load ## Put real invoices through the pair: make replay DATA=file.csv.gz [STORE=postgres] [WIRE=grpc|nats] [CALLERS=16]
 	@[[ -n "$(DATA)" ]] || { echo "which file? make replay DATA=online-retail.csv.gz"; exit 2; }
-	@$(LOAD) run invoices --bin $(BUILD) --store $(STORE) --wire $(WIRE) --callers $(CALLERS) --data "$(DATA)"
+	@$(GENERATOR) run invoices --bin $(BUILD) --store $(STORE) --wire $(WIRE) --callers $(CALLERS) --data "$(DATA)"
 
 .PHONY: bench
 bench: STORE := postgres
 bench: build-load ## Compare stores, callers, batches and wires, and what limits them, in one table (8 minutes; Linux)
-	@$(LOAD) bench --bin $(BUILD)
+	@$(GENERATOR) bench --bin $(BUILD)
 
 .PHONY: build-load
 build-load: build

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"archive/tar"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// What is built twice, in different folders, is the same to the last byte.
+func TestTheSameSourceGivesTheSameDigest(t *testing.T) {
+	t.Parallel()
+	s, err := readSource(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var digests []v1.Hash
+	for range 2 {
+		binary := filepath.Join(t.TempDir(), "inventory")
+		if err := compile(t.Context(), s, "inventory", runtime.GOARCH, binary); err != nil {
+			t.Fatal(err)
+		}
+		image, err := imageOf(s, "inventory", runtime.GOARCH, binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkSize(image); err != nil {
+			t.Error(err)
+		}
+		digest, err := image.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, digest)
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("%s and %s", digests[0], digests[1])
+	}
+}
+
+// An image holds the binary and the root certificates, belongs to nobody in
+// particular, and starts what it is named after.
+func TestAnImageHoldsNothingElse(t *testing.T) {
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "orders")
+	if err := os.WriteFile(binary, []byte("a binary"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	image, err := imageOf(source{version: "v1", commit: "c0ffee"}, "orders", "arm64", binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := config.Config
+	if config.Architecture != "arm64" || c.User != "65532:65532" || !slices.Equal(c.Entrypoint, []string{"/orders"}) ||
+		!slices.Equal(c.Healthcheck.Test, []string{"CMD", "/orders", "healthcheck"}) || c.Labels["org.opencontainers.image.revision"] != "c0ffee" {
+		t.Errorf("%+v", config)
+	}
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, layer := range layers {
+		content, err := layer.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer content.Close()
+		for archive := tar.NewReader(content); ; {
+			header, err := archive.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if header.Uid != 0 || !header.ModTime.IsZero() && header.ModTime.Unix() != 0 || header.Mode&0o222 != 0 {
+				t.Errorf("%s belongs to %d, is of %s and has the mode %o", header.Name, header.Uid, header.ModTime, header.Mode)
+			}
+			if header.Typeflag == tar.TypeReg {
+				if files[header.Name], err = io.ReadAll(archive); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if len(files) != 2 || string(files["orders"]) != "a binary" {
+		t.Errorf("it holds %d files", len(files))
+	}
+	if pool := x509.NewCertPool(); !pool.AppendCertsFromPEM(files[rootsPath]) {
+		t.Error("it has no root certificates")
+	}
+}
+
+func TestTheListOfContentsNamesTheModules(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable() // the test's own binary is as good as any
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "binary")
+	if err := os.WriteFile(binary, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeContents(binary, "orders", "v1"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(binary + ".cdx.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bom struct {
+		BOMFormat  string
+		Components []struct{ Name, Version, PURL string }
+	}
+	if err := json.Unmarshal(text, &bom); err != nil {
+		t.Fatal(err)
+	}
+	has := slices.ContainsFunc(bom.Components, func(c struct{ Name, Version, PURL string }) bool {
+		return c.Name == "github.com/google/go-containerregistry" && c.PURL == "pkg:golang/"+c.Name+"@"+c.Version
+	})
+	if bom.BOMFormat != "CycloneDX" || !has {
+		t.Errorf("%s with %d components", bom.BOMFormat, len(bom.Components))
+	}
+}
