@@ -36,7 +36,7 @@ var services = []string{"inventory", "orders"}
 type flags struct {
 	Out  string `help:"Where the image layouts and the lists of contents go." default:".build/images" type:"path"`
 	Load bool   `help:"Also load the image for this machine into the local engine, as roundtrip/SERVICE:VERSION and :latest."`
-	Push string `help:"Also push to this registry and prefix, such as registry.example.com/roundtrip." placeholder:"PREFIX"`
+	Push string `help:"Also push to this registry and prefix, such as images.example.com/roundtrip." placeholder:"PREFIX"`
 }
 
 func main() {

@@ -273,3 +273,46 @@ func (p *Postgres) Database(t testing.TB, schema string, migrate func(address st
 	}
 	return address
 }
+
+// WholeReads is how often each table of a database was read whole since the
+// database was made. It waits until the server knows that a table was read by an
+// index, which whoever did that says when its connection ends at the latest.
+func WholeReads(t testing.TB, address, table string) map[string]int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		byIndex, whole, err := tableReads(ctx, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if byIndex[table] > 0 {
+			return whole
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("the server does not know of any read of %s", table)
+		}
+	}
+}
+
+func tableReads(ctx context.Context, address string) (byIndex, whole map[string]int64, err error) {
+	connection, err := pgx.Connect(ctx, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer connection.Close(context.WithoutCancel(ctx))
+	rows, err := connection.Query(ctx, "SELECT relname, coalesce(idx_scan, 0), seq_scan FROM pg_stat_user_tables")
+	if err != nil {
+		return nil, nil, err
+	}
+	byIndex, whole = map[string]int64{}, map[string]int64{}
+	var table string
+	var indexed, sequential int64
+	_, err = pgx.ForEachRow(rows, []any{&table, &indexed, &sequential}, func() error {
+		byIndex[table], whole[table] = indexed, sequential
+		return nil
+	})
+	return byIndex, whole, err
+}

@@ -161,7 +161,8 @@ func (h *harness) start(on store, name string, contract *openapi.Document, args 
 	})
 	for range on.replicas {
 		p, err := pair.Start(ctx, pair.Options{
-			Binary: filepath.Join(h.bin, name), Args: append([]string{s.database}, args...), Env: []string{"FAILPOINTS=" + h.folder},
+			// What is in flight may take its time on a busy machine.
+			Binary: filepath.Join(h.bin, name), Args: append([]string{s.database, "--drain-timeout=60s"}, args...), Env: []string{"FAILPOINTS=" + h.folder},
 		})
 		if err != nil {
 			h.Fatal(err)

@@ -381,7 +381,6 @@ func TestReplicasDecideOneAfterTheOther(t *testing.T) {
 func TestNoTransactionReadsAWholeTable(t *testing.T) {
 	t.Parallel()
 	address := postgresAddress(t)
-	watch := openPostgres(t, address)
 	worker, err := database.OpenPostgres(database.FromAddress(address), 4)
 	if err != nil {
 		t.Fatal(err)
@@ -401,30 +400,7 @@ func TestNoTransactionReadsAWholeTable(t *testing.T) {
 		t.Error(err)
 	}
 	closeStore(t, b.Store) // a connection says what it read when it ends at the latest
-	var found, whole map[string]int64
-	for deadline := time.Now().Add(time.Minute); found["reservations"] == 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("the server says nothing of what was read")
-		}
-		time.Sleep(50 * time.Millisecond)
-		found, whole = map[string]int64{}, map[string]int64{}
-		err := watch.db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
-			rows, err := tx.Query(ctx, "SELECT relname, coalesce(idx_scan, 0), seq_scan FROM pg_stat_user_tables")
-			if err != nil {
-				return err
-			}
-			var table string
-			var byIndex, sequential int64
-			_, err = pgx.ForEachRow(rows, []any{&table, &byIndex, &sequential}, func() error {
-				found[table], whole[table] = byIndex, sequential
-				return nil
-			})
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	whole := containers.WholeReads(t, address, "reservations")
 	for _, table := range []string{"levels", "reservations", "reservation_lines", "outcomes", "ledger", "adjustments"} {
 		if whole[table] > 0 {
 			t.Errorf("%s was read whole %d times", table, whole[table])
