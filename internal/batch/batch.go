@@ -47,8 +47,8 @@ type Run[Request, Result any] func(ctx context.Context, requests []Request) []Re
 type Options struct {
 	// Queue is the most calls that may wait; more are refused.
 	Queue int
-	// InFlight is how many batches may run at the same time: 1 where the database
-	// has one writer, 2 where the next may be decided while the last one commits.
+	// InFlight is how many batches may run at the same time. One at a time is the
+	// largest, and costs the least; more are for batches that may not merge calls.
 	InFlight int
 	// Max is the most requests that one batch holds; [Max] where it is 0.
 	Max int

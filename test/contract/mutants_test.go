@@ -485,6 +485,9 @@ func relianceInVainIsCaught(t *testing.T, s *providerSide) {
 				}
 				return interactions
 			})
+			if err := s.verify(t, verification{file: copyOfPact(t, nil), only: description + "$"}); err != nil {
+				t.Fatalf("without it: %v", err)
+			}
 			if s.verify(t, verification{file: file, only: description + "$"}) == nil {
 				t.Errorf("orders relies on %s over %s, and inventory does not notice", name, wire)
 			}

@@ -34,7 +34,7 @@ func main() {
 		{"Go", "everything", runtime.Version(), "", false},
 		{"a C compiler", "make check (the race detector), make contract", program(ctx, compiler(ctx), "--version"),
 			"apt-get install gcc, or xcode-select --install", false},
-		{"git", "make breaking, make can-i-deploy", program(ctx, "git", "--version"), "apt-get install git", false},
+		{"git", "make check, make images, make breaking, make can-i-deploy", program(ctx, "git", "--version"), "apt-get install git", false},
 		{"an engine for containers", "make test", engine(ctx), "make engine", true},
 		{"Pact's library", "make contract", brought("libpact_ffi.so", "libpact_ffi.dylib"), "go run ./test/contract/setup ffi", true},
 		{"Pact's command line", "make stub, make contract-publish", brought("pact"), "go run ./test/contract/setup cli", true},
