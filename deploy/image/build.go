@@ -38,14 +38,16 @@ const (
 // source is what the images are made from.
 type source struct {
 	folder, version, commit string
+	// overlay is "" or a file for Go's -overlay.
+	overlay string
 	// at is the commit's time: an image has no other.
 	at time.Time
 }
 
-// readSource asks git; the folder is the module's.
-func readSource(ctx context.Context) (source, error) {
+// readSource asks git about a folder of the module's.
+func readSource(ctx context.Context, folder string) (source, error) {
 	git := func(args ...string) (string, error) {
-		out, err := exec.CommandContext(ctx, "git", args...).Output()
+		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", folder}, args...)...).Output()
 		if err != nil {
 			return "", fmt.Errorf("git %s: %w", strings.Join(args, " "), err)
 		}
@@ -99,7 +101,11 @@ func build(ctx context.Context, s source, service, out string) (map[string]v1.Im
 
 // compile builds a static binary without symbols, that knows its commit.
 func compile(ctx context.Context, s source, service, architecture, to string) error {
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w", "-o", to, "./services/"+service)
+	args := []string{"build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w", "-o", to}
+	if s.overlay != "" {
+		args = append(args, "-overlay="+s.overlay)
+	}
+	command := exec.CommandContext(ctx, "go", append(args, "./services/"+service)...)
 	command.Dir = s.folder
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture)
 	if out, err := command.CombinedOutput(); err != nil {

@@ -18,7 +18,7 @@ import (
 // What is built twice, in different folders, is the same to the last byte.
 func TestTheSameSourceGivesTheSameDigest(t *testing.T) {
 	t.Parallel()
-	s, err := readSource(t.Context())
+	s, err := readSource(t.Context(), ".")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,11 @@ type flags struct {
 	Out  string `help:"Where the image layouts and the lists of contents go." default:".build/images" type:"path"`
 	Load bool   `help:"Also load the image for this machine into the local engine, as roundtrip/SERVICE:VERSION and :latest."`
 	Push string `help:"Also push to this registry and prefix, such as images.example.com/roundtrip." placeholder:"PREFIX"`
+
+	Here    bool   `help:"Only the image for this machine's architecture. For tests."`
+	Source  string `help:"The git checkout to make them from. For tests of one version against another." default:"." type:"path"`
+	Overlay string `help:"Go's -overlay: source files in the place of others. For tests of the tests." type:"path" placeholder:"JSON"`
+	Tag     string `help:"With --load, the tag instead of VERSION and latest."`
 }
 
 func main() {
@@ -51,9 +56,17 @@ func main() {
 }
 
 func (f flags) run(ctx context.Context) error {
-	source, err := readSource(ctx)
+	source, err := readSource(ctx, f.Source)
 	if err != nil {
 		return err
+	}
+	source.overlay = f.Overlay
+	if f.Here {
+		architectures = []string{runtime.GOARCH}
+	}
+	tags := []string{source.version, "latest"}
+	if f.Tag != "" {
+		tags = []string{f.Tag}
 	}
 	for _, service := range services {
 		images, err := build(ctx, source, service, f.Out)
@@ -77,7 +90,7 @@ func (f flags) run(ctx context.Context) error {
 		}
 		fmt.Printf("%s\t%s\t%s\n", service, digest, folder)
 		if f.Load {
-			if err := load(ctx, images[v1.Platform{OS: "linux", Architecture: runtime.GOARCH}.String()], service, source.version); err != nil {
+			if err := load(ctx, images[v1.Platform{OS: "linux", Architecture: runtime.GOARCH}.String()], service, tags); err != nil {
 				return fmt.Errorf("load %s: %w", service, err)
 			}
 		}
@@ -91,12 +104,12 @@ func (f flags) run(ctx context.Context) error {
 }
 
 // load puts an image into the local engine.
-func load(ctx context.Context, image v1.Image, service, version string) error {
+func load(ctx context.Context, image v1.Image, service string, names []string) error {
 	if image == nil {
 		return fmt.Errorf("there is no image for %s", runtime.GOARCH)
 	}
 	tags := map[name.Tag]v1.Image{}
-	for _, tag := range []string{version, "latest"} {
+	for _, tag := range names {
 		t, err := name.NewTag("roundtrip/" + service + ":" + tag)
 		if err != nil {
 			return err

@@ -466,7 +466,7 @@ func TestCredentialsMayChangeWhileAProcessRuns(t *testing.T) {
 func TestAPoolGoesOnAfterItsServerWasAway(t *testing.T) {
 	t.Parallel()
 	containers.SharedPostgres(t) // it skips where there is no engine
-	server, err := containers.StartPostgres(t.Context(), "-c", "fsync=off")
+	server, err := containers.StartPostgres(t.Context(), containers.PostgresOptions{Arguments: []string{"-c", "fsync=off"}})
 	if err != nil {
 		t.Fatal(err)
 	}

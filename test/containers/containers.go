@@ -14,7 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,20 +91,39 @@ func SharedPostgres(t testing.TB) *Postgres {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.postgres == nil && shared.err == nil {
-		shared.postgres, shared.err = startPostgres(context.Background(), inMemory)
+		shared.postgres, shared.err = StartPostgres(context.Background(), PostgresOptions{InMemory: true})
 	}
-	if errors.Is(shared.err, ErrNoEngine) && os.Getenv("CI") == "" {
-		t.Skipf("LEFT OUT: %s", shared.err)
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
+	Check(t, shared.err)
 	return shared.postgres
 }
 
+// Check ends a test that got an error instead of a container. Where that is for
+// want of an engine, and not in CI, the test is skipped.
+func Check(t testing.TB, err error) {
+	t.Helper()
+	switch {
+	case errors.Is(err, ErrNoEngine) && os.Getenv("CI") == "":
+		t.Skipf("LEFT OUT: %s", err)
+	case err != nil:
+		t.Fatal(err)
+	}
+}
+
 // Main runs a package's tests and stops the servers that they shared; a test
-// package that uses any calls it from its TestMain.
+// package that uses any calls it from its TestMain. On Ctrl-C it removes what the
+// tests have in the engine.
 func Main(m *testing.M) int {
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-interrupted.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := sweep(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(130)
+	}()
 	status := m.Run()
 	shared.Lock()
 	defer shared.Unlock()
@@ -115,4 +136,40 @@ func Main(m *testing.M) int {
 		}
 	}
 	return status
+}
+
+// label marks what tests have in the engine, with the session that they belong to.
+const label = "roundtrip.tests"
+
+// Labels are for what a test makes in the engine beside containers.
+func Labels() map[string]string { return map[string]string{label: testcontainers.SessionID()} }
+
+// sweep removes all that this session has in the engine: what its tests made, and
+// those of other packages in the same `go test`, which end as this one does.
+func sweep(ctx context.Context) error {
+	engine, err := Engine(ctx)
+	if errors.Is(err, ErrNoEngine) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	ours := client.Filters{}.Add("label", label+"="+testcontainers.SessionID())
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
+	for _, c := range containers.Items {
+		_, failure := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		err = errors.Join(err, failure)
+	}
+	networks, failure := engine.NetworkList(ctx, client.NetworkListOptions{Filters: ours})
+	err = errors.Join(err, failure)
+	for _, n := range networks.Items {
+		_, failure := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
+		err = errors.Join(err, failure)
+	}
+	volumes, failure := engine.VolumeList(ctx, client.VolumeListOptions{Filters: ours})
+	err = errors.Join(err, failure)
+	for _, v := range volumes.Items {
+		_, failure := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{Force: true})
+		err = errors.Join(err, failure)
+	}
+	return err
 }

@@ -12,18 +12,33 @@ import (
 // remove what killed tests leave behind.
 const Ryuk = "testcontainers/ryuk:0.14.0"
 
-// Image is a third-party image.
+// Image is a third-party image. All that tests use are pinned here.
 type Image struct {
+	// Name is whose it is.
+	Name string
 	// Variable names the environment variable by which another one is used.
 	Variable string
-	// Registry is the pinned image; Built is what setup builds from packages where
-	// the registry can't be reached.
-	Registry, Built string
+	// Registry is the pinned image; Built is what setup builds where the registry
+	// can't be reached: of Program, or else from packages.
+	Registry, Built, Program string
 }
 
-// PostgresImage is the server's. It takes POSTGRES_USER, POSTGRES_PASSWORD and
-// the server's own arguments.
-var PostgresImage = Image{Variable: "POSTGRES_IMAGE", Registry: "docker.io/library/postgres:15.18", Built: "roundtrip/postgres:15-debian"}
+// The images. PostgreSQL's takes POSTGRES_USER, POSTGRES_PASSWORD and the server's
+// own arguments, the others their servers' own arguments.
+var (
+	PostgresImage = Image{
+		Name: "PostgreSQL", Variable: "POSTGRES_IMAGE",
+		Registry: "docker.io/library/postgres:15.18", Built: "roundtrip/postgres:15-debian",
+	}
+	NATSImage = Image{
+		Name: "NATS", Variable: "NATS_IMAGE",
+		Registry: "docker.io/library/nats:2.15.2", Built: "roundtrip/nats:2.15.2", Program: "github.com/nats-io/nats-server/v2@v2.15.2",
+	}
+	ToxiproxyImage = Image{
+		Name: "Toxiproxy", Variable: "TOXIPROXY_IMAGE",
+		Registry: "ghcr.io/shopify/toxiproxy:2.12.0", Built: "roundtrip/toxiproxy:2.12.0", Program: "github.com/Shopify/toxiproxy/v2/cmd/server@v2.12.0",
+	}
+)
 
 // Find returns the name under which the engine has the image.
 func (i Image) Find(ctx context.Context, engine *testcontainers.DockerClient) (string, error) {
@@ -36,4 +51,17 @@ func (i Image) Find(ctx context.Context, engine *testcontainers.DockerClient) (s
 		}
 	}
 	return "", fmt.Errorf("the engine has neither %s nor %s; run `make engine`", i.Registry, i.Built)
+}
+
+// Start starts a container of the image; see [Start].
+func (i Image) Start(ctx context.Context, ports []string, options ...testcontainers.ContainerCustomizer) (*Container, error) {
+	engine, err := Engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	name, err := i.Find(ctx, engine)
+	if err != nil {
+		return nil, err
+	}
+	return Start(ctx, name, ports, options...)
 }

@@ -2,177 +2,97 @@ package containers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/netip"
 	"net/url"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/moby/moby/api/types/container"
-	"github.com/moby/moby/api/types/network"
-	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
-	"github.com/testcontainers/testcontainers-go/exec"
 )
 
 const (
 	user, password = "roundtrip", "roundtrip"
+	postgresPort   = "5432"
 	// patience is how long a server may take to start or to recover.
 	patience = 5 * time.Minute
 )
 
 // Postgres is a PostgreSQL server in a container. It keeps its data when it is
-// killed and started again.
+// killed and started again, unless that is in memory.
 type Postgres struct {
-	engine    *testcontainers.DockerClient
-	container *testcontainers.DockerContainer
+	*Container
 
 	mu        sync.Mutex
 	templates map[string]error
 	databases int
 }
 
-// StartPostgres starts a server and waits until it answers. Its arguments are
-// the server's own.
-func StartPostgres(ctx context.Context, arguments ...string) (*Postgres, error) {
-	return startPostgres(ctx, nil, arguments...)
+// PostgresOptions say how a server is started; none are needed.
+type PostgresOptions struct {
+	// InMemory keeps its data in memory, which goes with its container's end.
+	InMemory bool
+	// Arguments are the server's own.
+	Arguments []string
+	// Options are the container's.
+	Options []testcontainers.ContainerCustomizer
 }
 
-// inMemory is where a server's data is that goes with its container's end.
-var inMemory = map[string]string{"/var/lib/postgresql/data": ""}
-
-func startPostgres(ctx context.Context, tmpfs map[string]string, arguments ...string) (*Postgres, error) {
-	engine, err := Engine(ctx)
-	if err != nil {
-		return nil, err
-	}
-	image, err := PostgresImage.Find(ctx, engine)
-	if err != nil {
-		return nil, err
-	}
-	p := &Postgres{engine: engine, templates: map[string]error{}}
-	p.container, err = testcontainers.Run(ctx, image,
+// StartPostgres starts a server and waits until it answers.
+func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
+	options := append([]testcontainers.ContainerCustomizer{
 		testcontainers.WithEnv(map[string]string{"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}),
-		testcontainers.WithExposedPorts("5432/tcp"),
 		testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
-			// Nobody else on the network reaches it.
-			host.PortBindings = network.PortMap{network.MustParsePort("5432/tcp"): {{HostIP: netip.MustParseAddr("127.0.0.1")}}}
 			host.ShmSize = 256 << 20
-			host.Tmpfs = tmpfs
+			if o.InMemory {
+				host.Tmpfs = map[string]string{"/var/lib/postgresql/data": ""}
+			}
 		}),
-		testcontainers.WithCmd(append([]string{"postgres", "-c", "max_connections=400", "-c", "max_wal_size=256MB"}, arguments...)...))
-	if err == nil {
-		err = p.wait(ctx)
-	}
+		testcontainers.WithCmd(append([]string{"postgres", "-c", "max_connections=400", "-c", "max_wal_size=256MB"}, o.Arguments...)...),
+	}, o.Options...)
+	c, err := PostgresImage.Start(ctx, []string{postgresPort}, options...)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), testcontainers.TerminateContainer(p.container))
+		return nil, fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	p := &Postgres{Container: c, templates: map[string]error{}}
+	if err := p.wait(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), p.Stop(context.WithoutCancel(ctx)))
 	}
 	return p, nil
-}
-
-// Stop removes the server and its data.
-func (p *Postgres) Stop(ctx context.Context) error {
-	return p.container.Terminate(ctx, testcontainers.StopTimeout(0))
-}
-
-// Kill ends the server as kill -9 does.
-func (p *Postgres) Kill(ctx context.Context) error {
-	_, err := p.engine.ContainerKill(ctx, p.container.GetContainerID(), client.ContainerKillOptions{Signal: "SIGKILL"})
-	return err
 }
 
 // Restart starts a server that was killed, and waits until it has recovered.
 // [Postgres.Address] may be another one then.
 func (p *Postgres) Restart(ctx context.Context) error {
-	if _, err := p.engine.ContainerStart(ctx, p.container.GetContainerID(), client.ContainerStartOptions{}); err != nil {
+	if err := p.Start(ctx); err != nil {
 		return err
 	}
 	return p.wait(ctx)
 }
 
-// pauseTries is how often the engine is asked to pause.
-const pauseTries = 20
-
-// Pause stops every process of the server where it is, until Resume. An engine on
-// cgroup v1 may fail to freeze a server that is just making processes ("unable to
-// freeze"); it lets them go on then, and is asked again.
-func (p *Postgres) Pause(ctx context.Context) (err error) {
-	for range pauseTries {
-		if _, err = p.engine.ContainerPause(ctx, p.container.GetContainerID(), client.ContainerPauseOptions{}); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-// Resume lets it go on.
-func (p *Postgres) Resume(ctx context.Context) error {
-	_, err := p.engine.ContainerUnpause(ctx, p.container.GetContainerID(), client.ContainerUnpauseOptions{})
-	return err
-}
-
-// Run runs a command in the server's container and returns what it printed.
-func (p *Postgres) Run(ctx context.Context, command ...string) (string, error) {
-	status, output, err := p.container.Exec(ctx, command, exec.Multiplexed())
-	if err != nil {
-		return "", err
-	}
-	text, err := io.ReadAll(output)
-	if err == nil && status != 0 {
-		err = fmt.Errorf("%s: exit %d\n%s", command[0], status, text)
-	}
-	return string(text), err
-}
-
-// CPU is the processor time that the container has used since it was started.
-func (p *Postgres) CPU(ctx context.Context) (time.Duration, error) {
-	answer, err := p.engine.ContainerStats(ctx, p.container.GetContainerID(), client.ContainerStatsOptions{})
-	if err != nil {
-		return 0, err
-	}
-	defer answer.Body.Close()
-	var stats container.StatsResponse
-	if err := json.NewDecoder(answer.Body).Decode(&stats); err != nil {
-		return 0, err
-	}
-	return time.Duration(stats.CPUStats.CPUUsage.TotalUsage), nil
-}
-
 // Address is that of a database, from outside the container.
 func (p *Postgres) Address(ctx context.Context, database string) (string, error) {
-	endpoint, err := p.endpoint(ctx)
-	if err != nil {
-		return "", err
-	}
+	endpoint, err := p.Endpoint(ctx, postgresPort)
+	return addressAt(endpoint, database), err
+}
+
+// AddressAt is that of a database for whoever reaches the server at a place of
+// its own, such as another container in its network.
+func (p *Postgres) AddressAt(host, database string) string {
+	return addressAt(net.JoinHostPort(host, postgresPort), database)
+}
+
+func addressAt(endpoint, database string) string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: endpoint, Path: "/" + database, RawQuery: "sslmode=disable"}
-	return u.String(), nil
+	return u.String()
 }
 
-// endpoint is where the server is reached: at the container's own address where
-// that is routed, as it is on Linux. Behind a published port there is a process of
-// the engine's that copies every byte, and would be measured with the server.
-func (p *Postgres) endpoint(ctx context.Context) (string, error) {
-	if ip, err := p.container.ContainerIP(ctx); err == nil && ip != "" && runtime.GOOS == "linux" {
-		direct := net.JoinHostPort(ip, "5432")
-		dialer := net.Dialer{Timeout: 200 * time.Millisecond}
-		if connection, err := dialer.DialContext(ctx, "tcp", direct); err == nil {
-			return direct, connection.Close()
-		}
-	}
-	return p.container.PortEndpoint(ctx, "5432/tcp", "")
-}
-
-// AddressInside is that of a database from inside the container, for [Postgres.Run].
-func (p *Postgres) AddressInside(database string) string {
-	return fmt.Sprintf("postgres://%s:%s@127.0.0.1:5432/%s", user, password, database)
-}
+// AddressInside is that of a database from inside the container, for [Container.Run].
+func (p *Postgres) AddressInside(database string) string { return p.AddressAt("127.0.0.1", database) }
 
 // wait returns once the server answers.
 func (p *Postgres) wait(ctx context.Context) error {
@@ -184,8 +104,8 @@ func (p *Postgres) wait(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if state, failure := p.container.State(ctx); failure == nil && !state.Running {
-			return fmt.Errorf("it ended with status %d: %s", state.ExitCode, p.Log(ctx))
+		if status, ended := p.Ended(ctx); ended {
+			return fmt.Errorf("it ended with status %d: %s", status, p.Log(ctx))
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -208,20 +128,6 @@ func (p *Postgres) execute(ctx context.Context, statement string) error {
 	defer connection.Close(context.WithoutCancel(ctx))
 	_, err = connection.Exec(ctx, statement)
 	return err
-}
-
-// Log is what the server has written.
-func (p *Postgres) Log(ctx context.Context) string {
-	log, err := p.container.Logs(context.WithoutCancel(ctx))
-	if err != nil {
-		return err.Error()
-	}
-	defer log.Close()
-	text, err := io.ReadAll(log)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
 }
 
 // NewDatabase makes a database and returns its name. It is a copy of one, made

@@ -33,7 +33,7 @@ func execute(ctx context.Context, address, statement string) (n int, err error) 
 func TestAServerKeepsItsDataThroughKillAndPause(t *testing.T) {
 	t.Parallel()
 	SharedPostgres(t) // it skips where there is no engine
-	p, err := StartPostgres(t.Context())
+	p, err := StartPostgres(t.Context(), PostgresOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,7 +173,7 @@ func (c benchCommand) Run(ctx context.Context) (err error) {
 	}
 	defer os.RemoveAll(b.folder)
 	if b.wantsPostgres() {
-		if b.postgres, err = containers.StartPostgres(ctx); err != nil {
+		if b.postgres, err = containers.StartPostgres(ctx, containers.PostgresOptions{}); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, b.postgres.Stop(context.WithoutCancel(ctx))) }()

@@ -52,7 +52,7 @@ func (r runCommand) Run(ctx context.Context) (err error) {
 	target := r.target
 	if r.Store == "postgres" {
 		var server *containers.Postgres
-		if server, err = containers.StartPostgres(ctx); err != nil {
+		if server, err = containers.StartPostgres(ctx, containers.PostgresOptions{}); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()

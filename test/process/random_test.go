@@ -55,7 +55,7 @@ func TestAnyProcessMayBeKilledOrPausedAtAnyTime(t *testing.T) {
 }
 
 func startWorld(t *testing.T, seed uint64) *world {
-	server, err := containers.StartPostgres(t.Context())
+	server, err := containers.StartPostgres(t.Context(), containers.PostgresOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

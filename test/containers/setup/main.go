@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,23 +88,33 @@ func execute(environment []string, name string, arguments ...string) error {
 func say(format string, args ...any) { fmt.Printf("== "+format+"\n", args...) }
 
 // findImages brings the images into the engine.
-func findImages(ctx context.Context, engine *engine) error {
-	if err := engine.pull(ctx, containers.Ryuk); err != nil {
+func findImages(ctx context.Context, e *engine) error {
+	if err := e.pull(ctx, containers.Ryuk); err != nil {
 		say("no %s: what a killed test leaves in the engine stays there (%s)", containers.Ryuk, oneLine(err))
 	}
-	image := containers.PostgresImage
-	if name, err := image.Find(ctx, engine.DockerClient); err == nil {
-		say("PostgreSQL: %s is there", name)
-		return nil
-	}
-	pulling := engine.pull(ctx, image.Registry)
-	if pulling == nil {
-		say("PostgreSQL: pulled %s", image.Registry)
-		return nil
-	}
-	say("PostgreSQL: can't pull %s (%s); building %s from Debian's packages, which takes a minute or two", image.Registry, oneLine(pulling), image.Built)
-	if err := buildPostgres(ctx, engine, image.Built); err != nil {
-		return fmt.Errorf("there is no way to an image of PostgreSQL here; name one that the engine has in %s: %w", image.Variable, err)
+	for _, image := range []containers.Image{containers.PostgresImage, containers.NATSImage, containers.ToxiproxyImage} {
+		if err := e.bring(ctx, image); err != nil {
+			return fmt.Errorf("there is no way to an image of %s here; name one that the engine has in %s: %w", image.Name, image.Variable, err)
+		}
 	}
 	return nil
+}
+
+// bring finds an image, pulls it or builds it.
+func (e *engine) bring(ctx context.Context, image containers.Image) error {
+	if name, err := image.Find(ctx, e.DockerClient); err == nil {
+		say("%s: %s is there", image.Name, name)
+		return nil
+	}
+	pulling := e.pull(ctx, image.Registry)
+	if pulling == nil {
+		say("%s: pulled %s", image.Name, image.Registry)
+		return nil
+	}
+	from := cmp.Or(image.Program, "Debian's packages, which takes a minute or two")
+	say("%s: can't pull %s (%s); building %s from %s", image.Name, image.Registry, oneLine(pulling), image.Built, from)
+	if image.Program != "" {
+		return buildProgram(ctx, e, image.Program, image.Built)
+	}
+	return buildPostgres(ctx, e, image.Built)
 }

@@ -1,0 +1,164 @@
+package containers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/exec"
+)
+
+// Container is a container, and what tests do to it.
+type Container struct {
+	engine *testcontainers.DockerClient
+	*testcontainers.DockerContainer
+}
+
+// Start starts a container whose ports this machine reaches, and nobody else on
+// the network. It does not wait for what is in it.
+func Start(ctx context.Context, image string, ports []string, options ...testcontainers.ContainerCustomizer) (*Container, error) {
+	engine, err := Engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bindings, exposed := network.PortMap{}, []string{}
+	for _, port := range ports {
+		bindings[network.MustParsePort(port+"/tcp")] = []network.PortBinding{{HostIP: netip.MustParseAddr("127.0.0.1")}}
+		exposed = append(exposed, port+"/tcp")
+	}
+	all := append([]testcontainers.ContainerCustomizer{testcontainers.WithLabels(Labels()), testcontainers.WithExposedPorts(exposed...), testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
+		host.PortBindings = bindings
+	})}, options...)
+	c, err := testcontainers.Run(ctx, image, all...)
+	if err != nil {
+		return nil, errors.Join(err, testcontainers.TerminateContainer(c))
+	}
+	return &Container{engine, c}, nil
+}
+
+// Stop removes the container and its data.
+func (c *Container) Stop(ctx context.Context) error {
+	return c.Terminate(ctx, testcontainers.StopTimeout(0))
+}
+
+// Start starts a container that has ended again, with its data.
+func (c *Container) Start(ctx context.Context) error {
+	_, err := c.engine.ContainerStart(ctx, c.GetContainerID(), client.ContainerStartOptions{})
+	return err
+}
+
+// Kill ends what is in it as kill -9 does.
+func (c *Container) Kill(ctx context.Context) error { return c.Signal(ctx, "SIGKILL") }
+
+// Signal sends a signal to its first process.
+func (c *Container) Signal(ctx context.Context, signal string) error {
+	_, err := c.engine.ContainerKill(ctx, c.GetContainerID(), client.ContainerKillOptions{Signal: signal})
+	return err
+}
+
+// Ended says whether what is in it has ended, and with which status.
+func (c *Container) Ended(ctx context.Context) (status int, ended bool) {
+	state, err := c.State(ctx)
+	if err != nil || state.Running {
+		return 0, false
+	}
+	return state.ExitCode, true
+}
+
+// pauseTries is how often the engine is asked to pause.
+const pauseTries = 20
+
+// Pause stops every process in it where it is, until Resume. An engine on
+// cgroup v1 may fail to freeze a server that is just making processes ("unable to
+// freeze"); it lets them go on then, and is asked again.
+func (c *Container) Pause(ctx context.Context) (err error) {
+	for range pauseTries {
+		if _, err = c.engine.ContainerPause(ctx, c.GetContainerID(), client.ContainerPauseOptions{}); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// Resume lets it go on.
+func (c *Container) Resume(ctx context.Context) error {
+	_, err := c.engine.ContainerUnpause(ctx, c.GetContainerID(), client.ContainerUnpauseOptions{})
+	return err
+}
+
+// Run runs a command in it and returns what that printed; a status that is not 0
+// is an [ExitError].
+func (c *Container) Run(ctx context.Context, command ...string) (string, error) {
+	status, output, err := c.Exec(ctx, command, exec.Multiplexed())
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(output)
+	if err == nil && status != 0 {
+		err = ExitError{command[0], status, string(text)}
+	}
+	return string(text), err
+}
+
+// ExitError is a command's status in a container, and what the command printed.
+type ExitError struct {
+	Command string
+	Status  int
+	Output  string
+}
+
+func (e ExitError) Error() string {
+	return fmt.Sprintf("%s: exit %d\n%s", e.Command, e.Status, e.Output)
+}
+
+// CPU is the processor time that it has used since it was started.
+func (c *Container) CPU(ctx context.Context) (time.Duration, error) {
+	answer, err := c.engine.ContainerStats(ctx, c.GetContainerID(), client.ContainerStatsOptions{})
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	var stats container.StatsResponse
+	if err := json.NewDecoder(answer.Body).Decode(&stats); err != nil {
+		return 0, err
+	}
+	return time.Duration(stats.CPUStats.CPUUsage.TotalUsage), nil
+}
+
+// Endpoint is where this machine reaches one of its ports: at the container's own
+// address where that is routed, as it is on Linux. Behind a published port there
+// is a process of the engine's that copies every byte, and would be measured too.
+func (c *Container) Endpoint(ctx context.Context, port string) (string, error) {
+	if ip, err := c.ContainerIP(ctx); err == nil && ip != "" && runtime.GOOS == "linux" {
+		direct := net.JoinHostPort(ip, port)
+		dialer := net.Dialer{Timeout: 200 * time.Millisecond}
+		if connection, err := dialer.DialContext(ctx, "tcp", direct); err == nil {
+			return direct, connection.Close()
+		}
+	}
+	return c.PortEndpoint(ctx, port+"/tcp", "")
+}
+
+// Log is all that it has written.
+func (c *Container) Log(ctx context.Context) string {
+	log, err := c.Logs(context.WithoutCancel(ctx))
+	if err != nil {
+		return err.Error()
+	}
+	defer log.Close()
+	text, err := io.ReadAll(log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
