@@ -19,6 +19,10 @@ const (
 type Options struct {
 	// MaxInFlight bounds the exchanges in flight.
 	MaxInFlight int
+	// Silent says that the wire does not tell when a responder is gone with a
+	// request. An attempt then waits for half of the time that is left, so that one
+	// more can reach another responder; the last waits for all of it.
+	Silent bool
 	// Observe is told of every exchange once it has ended; it may be nil.
 	Observe func(Observation)
 }
@@ -29,15 +33,24 @@ type Observation struct {
 	// TraceID is "" where the request belongs to no trace.
 	TraceID string
 	// Resend tells the settler's exchanges from a caller's own.
-	Resend   bool
-	Attempts int
+	Resend bool
+	// Attempts are in the order in which they were made.
+	Attempts []Attempted
 	Duration time.Duration
 	Err      error
+}
+
+// Attempted is one attempt of an exchange: how long after the exchange's
+// beginning it began, how long it took, and how it ended.
+type Attempted struct {
+	After, Duration time.Duration
+	Err             error
 }
 
 // Caller makes exchanges with one responder. It is safe for concurrent use.
 type Caller struct {
 	places  chan struct{}
+	silent  bool
 	observe func(Observation)
 	budget  *budget
 	breaker breaker
@@ -48,7 +61,7 @@ func NewCaller(o Options) *Caller {
 	if o.Observe == nil {
 		o.Observe = func(Observation) {}
 	}
-	return &Caller{places: make(chan struct{}, o.MaxInFlight), observe: o.Observe, budget: newBudget()}
+	return &Caller{places: make(chan struct{}, o.MaxInFlight), silent: o.Silent, observe: o.Observe, budget: newBudget()}
 }
 
 // Enter takes one of the places in flight until leave is called, or answers
@@ -86,44 +99,49 @@ func (c *Caller) Resend(ctx context.Context, operation string, attempt Attempt) 
 func (c *Caller) exchange(ctx context.Context, operation string, attempt Attempt, resend bool) error {
 	began := time.Now()
 	o := Observation{Operation: operation, RequestID: RequestID(ctx), TraceID: TraceID(ctx), Resend: resend}
-	o.Attempts, o.Err = c.attempts(ctx, attempt, resend)
+	o.Err = c.attempts(ctx, func(ctx context.Context, n int) error {
+		after := time.Since(began)
+		err := attempt(ctx, n)
+		o.Attempts = append(o.Attempts, Attempted{after, time.Since(began) - after, err})
+		return err
+	}, resend)
 	o.Duration = time.Since(began)
 	c.observe(o)
 	return o.Err
 }
 
 // attempts tries until there is an answer, no time, no budget or no use.
-func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (n int, err error) {
-	for {
+func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (err error) {
+	for n := 0; ; {
 		if left, ok := Remaining(ctx); ok && left < MinTimeout || ctx.Err() != nil {
 			if err != nil && ctx.Err() == nil {
-				return n, err
+				return err
 			}
-			return n, deadlineExceeded(err, n)
+			return deadlineExceeded(err, n)
 		}
 		probe, ok := c.breaker.allow()
 		if !ok {
 			if err == nil {
 				err = problem.New(problem.Unavailable, "The other service can't be connected to at the moment.")
 			}
-			return n, err
+			return err
 		}
 		n++
-		err = c.try(ctx, attempt, n, probe)
+		err = c.try(ctx, attempt, n, probe, c.silent && !resend && n < maxAttempts)
 		switch {
 		case err == nil:
-			return n, nil
+			return nil
 		case ctx.Err() != nil && !answered(err):
-			return n, deadlineExceeded(err, n)
+			return deadlineExceeded(err, n)
 		case resend || n == maxAttempts || !retryable(err):
-			return n, err
+			return err
 		}
 		wait := backoff(n, err)
 		if left, ok := Remaining(ctx); ok && left-wait < MinTimeout {
-			return n, err
+			return err
 		}
 		if !c.budget.retry() {
-			return n, err
+			return err
 		}
 		select {
 		case <-time.After(wait):
@@ -132,13 +150,23 @@ func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (n 
 	}
 }
 
-// try makes one attempt and tells the breaker of its end, even if it panics.
-func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe bool) (err error) {
+// try makes one attempt and tells the breaker of its end, even if it panics. One
+// that is to be brief does not wait until the exchange's deadline.
+func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe, brief bool) (err error) {
+	own := ctx
+	if left, ok := Remaining(ctx); brief && ok && left/2 >= MinTimeout {
+		var cancel context.CancelFunc
+		own, cancel = context.WithTimeout(ctx, left/2)
+		defer cancel()
+	}
 	defer func() {
-		timedOut := ctx.Err() != nil || problem.CodeOf(err) == problem.DeadlineExceeded
+		timedOut := own.Err() != nil || problem.CodeOf(err) == problem.DeadlineExceeded
 		c.breaker.record(probe, err, timedOut)
+		if err != nil && own.Err() != nil && ctx.Err() == nil && !answered(err) {
+			err = problem.Wrap(err, problem.Unavailable, "There was no answer; whoever had the request may be gone.")
+		}
 	}()
-	return attempt(ctx, n)
+	return attempt(own, n)
 }
 
 // answered tells an answer of the responder's from a fault of the transport.

@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -196,7 +197,7 @@ func TestNothingIsBegunWithTooLittleTime(t *testing.T) {
 			if len(r.numbers) != 0 || time.Since(began) != 0 {
 				t.Errorf("%s: %d attempts, %s", timeout, len(r.numbers), time.Since(began))
 			}
-			if len(seen) != 2 || seen[0].Attempts != 0 || problem.CodeOf(seen[0].Err) != problem.DeadlineExceeded {
+			if len(seen) != 2 || len(seen[0].Attempts) != 0 || problem.CodeOf(seen[0].Err) != problem.DeadlineExceeded {
 				t.Errorf("%s: observed %+v", timeout, seen)
 			}
 		})
@@ -327,8 +328,8 @@ func TestACallerMayLeave(t *testing.T) {
 				if problem.CodeOf(err) != problem.DeadlineExceeded || test.cause != nil && !errors.Is(err, test.cause) {
 					t.Errorf("got %v", err)
 				}
-				if took := time.Since(began); took != test.leaves || seen.Attempts != test.attempts {
-					t.Errorf("it took %s and %d attempts", took, seen.Attempts)
+				if took := time.Since(began); took != test.leaves || len(seen.Attempts) != test.attempts {
+					t.Errorf("it took %s and %d attempts", took, len(seen.Attempts))
 				}
 			})
 		})
@@ -345,6 +346,57 @@ func TestAResendIsOneAttempt(t *testing.T) {
 	})
 }
 
+// hung takes requests and answers none but the last.
+func hung(last int) exchange.Attempt {
+	return func(ctx context.Context, n int) error {
+		if n == last {
+			return nil
+		}
+		<-ctx.Done()
+		return problem.Wrap(ctx.Err(), problem.DeadlineExceeded, "There was no answer in time.")
+	}
+}
+
+func TestOnASilentWireAnAttemptWaitsForHalfOfTheTime(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		silent, resend bool
+		answers        int
+		attempts       []time.Duration
+		code           problem.Code
+	}{
+		"another responder answers":  {true, false, 2, []time.Duration{time.Second, 0}, ""},
+		"nobody does":                {true, false, 0, []time.Duration{time.Second, 500 * time.Millisecond, 500 * time.Millisecond}, problem.DeadlineExceeded},
+		"a re-send is one attempt":   {true, true, 0, []time.Duration{2 * time.Second}, problem.DeadlineExceeded},
+		"on others it waits for all": {false, false, 2, []time.Duration{2 * time.Second}, problem.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var seen exchange.Observation
+				c := exchange.NewCaller(exchange.Options{MaxInFlight: 4, Silent: test.silent, Observe: func(o exchange.Observation) { seen = o }})
+				time.Sleep(time.Second)
+				do := c.Do
+				if test.resend {
+					do = c.Resend
+				}
+				if err := do(within(t, 2*time.Second), "Put", hung(test.answers)); problem.CodeOf(err) != test.code {
+					t.Errorf("got %v", err)
+				}
+				// The waits between attempts are random, and short.
+				for i, a := range seen.Attempts {
+					if i >= len(test.attempts) || (a.Duration-test.attempts[i]).Abs() > 100*time.Millisecond {
+						t.Errorf("attempts %+v, want such as take %v", seen.Attempts, test.attempts)
+					}
+				}
+				if len(seen.Attempts) != len(test.attempts) {
+					t.Errorf("%d attempts, want %d", len(seen.Attempts), len(test.attempts))
+				}
+			})
+		})
+	}
+}
+
 func TestEveryExchangeIsObservedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -359,10 +411,12 @@ func TestEveryExchangeIsObservedOnce(t *testing.T) {
 		took := time.Since(began)
 		_ = c.Resend(t.Context(), "GetStock", func(context.Context, int) error { return fault })
 		want := []exchange.Observation{
-			{Operation: "PutReservation", RequestID: "r1", Attempts: 2, Duration: took},
-			{Operation: "GetStock", Resend: true, Attempts: 1, Err: fault},
+			{Operation: "PutReservation", RequestID: "r1", Duration: took, Attempts: []exchange.Attempted{
+				{After: 0, Duration: 100 * time.Millisecond, Err: fault}, {After: took - 100*time.Millisecond, Duration: 100 * time.Millisecond},
+			}},
+			{Operation: "GetStock", Resend: true, Attempts: []exchange.Attempted{{Err: fault}}, Err: fault},
 		}
-		if !slices.Equal(seen, want) || took < 200*time.Millisecond {
+		if !reflect.DeepEqual(seen, want) || took < 200*time.Millisecond {
 			t.Errorf("observed %+v, want %+v", seen, want)
 		}
 	})
@@ -406,7 +460,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 		var observed, observedAttempts, attempts, inFlight, entered atomic.Int64
 		c := exchange.NewCaller(exchange.Options{MaxInFlight: places, Observe: func(o exchange.Observation) {
 			observed.Add(1)
-			observedAttempts.Add(int64(o.Attempts))
+			observedAttempts.Add(int64(len(o.Attempts)))
 		}})
 		answers := []error{nil, fault, refused, problem.New(problem.WrongState, ""), refused, refused}
 		var done sync.WaitGroup

@@ -13,8 +13,8 @@ import (
 // A connection breaks once, and the caller never hears of it.
 func ExampleCaller_Do() {
 	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100, Observe: func(o exchange.Observation) {
-		if o.Attempts > 1 {
-			fmt.Printf("%s %s: %d attempts, error %v\n", o.RequestID, o.Operation, o.Attempts, o.Err)
+		if len(o.Attempts) > 1 {
+			fmt.Printf("%s %s: %d attempts, error %v\n", o.RequestID, o.Operation, len(o.Attempts), o.Err)
 		}
 	}})
 	ctx, cancel := context.WithTimeout(exchange.WithRequestID(context.Background(), "r1"), time.Minute)

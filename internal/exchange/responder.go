@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -66,6 +67,7 @@ type Received struct {
 	responder      *Responder
 	wire           string
 	id             string
+	attempt        int
 	began          time.Time
 	admitted, shed bool
 }
@@ -73,13 +75,15 @@ type Received struct {
 type receivedKey struct{}
 
 // Receive begins a request. The id is the caller's, or, where that can't be used,
-// a new one. Both it and the request are in the context that it returns. The trace
-// that the request belongs to is in ctx already ([WithTrace]).
-func (r *Responder) Receive(ctx context.Context, wire, operation, id string) (context.Context, *Received) {
+// a new one. Both it and the request are in the context that it returns. The attempt
+// is what the caller calls it, for the log. The trace that the request belongs to is
+// in ctx already ([WithTrace]).
+func (r *Responder) Receive(ctx context.Context, wire, operation, id, attempt string) (context.Context, *Received) {
 	if !ValidRequestID(id) {
 		id = NewRequestID()
 	}
 	q := &Received{Operation: operation, responder: r, wire: wire, id: id, began: time.Now()}
+	q.attempt, _ = strconv.Atoi(attempt) // 0 is none
 	return context.WithValue(WithRequestID(ctx, id), receivedKey{}, q), q
 }
 
@@ -164,6 +168,9 @@ func (q *Received) Done(ctx context.Context, outcome string, p *problem.Problem,
 		slog.String("request_id", q.id), slog.String("operation", q.Operation), slog.String("wire", q.wire),
 		slog.String("outcome", outcome),
 	}, more...)
+	if q.attempt > 0 {
+		attributes = append(attributes, slog.Int("attempt", q.attempt))
+	}
 	if id := TraceID(ctx); id != "" {
 		attributes = append(attributes, slog.String("trace_id", id))
 	}

@@ -42,7 +42,7 @@ func TestPlacesAreSharedByAllWires(t *testing.T) {
 		}
 	}})
 	take := func(wire string, priority bool) (admitted bool, leave func()) {
-		ctx, q := r.Receive(t.Context(), wire, "Get", "")
+		ctx, q := r.Receive(t.Context(), wire, "Get", "", "")
 		entered, hold, left := make(chan error), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(left)
@@ -104,7 +104,7 @@ func TestAPanicIsAProblem(t *testing.T) {
 	log := new(strings.Builder)
 	r := exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.NewTextHandler(log, nil)), MaxInFlight: 1})
 	for range 3 {
-		ctx, q := r.Receive(t.Context(), "nats", "Get", "r-1")
+		ctx, q := r.Receive(t.Context(), "nats", "Get", "r-1", "2")
 		p := exchange.Problem(q.Run(func() error {
 			if err := exchange.Admit(ctx, true); err != nil {
 				t.Error(err)
@@ -116,8 +116,8 @@ func TestAPanicIsAProblem(t *testing.T) {
 			t.Errorf("got %+v", p)
 		}
 	}
-	if !strings.Contains(log.String(), "hunter2") {
-		t.Errorf("the log has no cause: %s", log)
+	if !strings.Contains(log.String(), "hunter2") || !strings.Contains(log.String(), "request_id=r-1 operation=Get wire=nats outcome=internal attempt=2") {
+		t.Errorf("the log does not say what failed and why: %s", log)
 	}
 	own := errors.New("the transport's own")
 	defer func() {
@@ -125,7 +125,7 @@ func TestAPanicIsAProblem(t *testing.T) {
 			t.Errorf("recovered %v", v)
 		}
 	}()
-	_, q := r.Receive(t.Context(), "http", "Get", "")
+	_, q := r.Receive(t.Context(), "http", "Get", "", "")
 	_ = q.Run(func() error { panic(own) }, own)
 }
 

@@ -55,7 +55,7 @@ func TestATraceIsInTheLog(t *testing.T) {
 		ctx := exchange.WithTrace(t.Context(), header)
 		log := new(strings.Builder)
 		r := exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.NewTextHandler(log, nil)), MaxInFlight: 1})
-		received, q := r.Receive(ctx, "nats", "Get", "")
+		received, q := r.Receive(ctx, "nats", "Get", "", "")
 		q.Done(received, "ok", nil)
 		if strings.Contains(log.String(), "trace_id") != (want != "") || !strings.Contains(log.String(), want) {
 			t.Errorf("%q: the responder's line is %s", header, log)

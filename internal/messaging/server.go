@@ -109,7 +109,7 @@ func (s *Server) drain() error {
 // receive hands a request to a worker. It is called for one at a time.
 func (s *Server) receive(operation string, handler Handler, m *nats.Msg) {
 	ctx := exchange.WithTrace(context.Background(), m.Header.Get(exchange.TraceHeader))
-	ctx, received := s.responder.Receive(ctx, wire, operation, m.Header.Get(exchange.RequestIDHeader))
+	ctx, received := s.responder.Receive(ctx, wire, operation, m.Header.Get(exchange.RequestIDHeader), m.Header.Get(exchange.AttemptHeader))
 	select {
 	case s.workers <- struct{}{}:
 	default:

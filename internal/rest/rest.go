@@ -159,7 +159,7 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		given := c.Request().Header
 		ctx := exchange.WithTrace(c.Request().Context(), given.Get(exchange.TraceHeader))
-		ctx, received := s.options.Responder.Receive(ctx, wire, "none", given.Get(exchange.RequestIDHeader))
+		ctx, received := s.options.Responder.Receive(ctx, wire, "none", given.Get(exchange.RequestIDHeader), given.Get(exchange.AttemptHeader))
 		call := &call{Received: received}
 		c.Set(callKey, call)
 		header := c.Response().Header()

@@ -130,7 +130,7 @@ func answer(responder *exchange.Responder) grpc.UnaryServerInterceptor {
 			return handler(ctx, request)
 		}
 		ctx = exchange.WithTrace(ctx, first(ctx, exchange.TraceHeader))
-		ctx, received := responder.Receive(ctx, wire, path.Base(info.FullMethod), first(ctx, exchange.RequestIDHeader))
+		ctx, received := responder.Receive(ctx, wire, path.Base(info.FullMethod), first(ctx, exchange.RequestIDHeader), first(ctx, exchange.AttemptHeader))
 		err = received.Run(func() error {
 			if message, ok := request.(proto.Message); ok && proto.Size(message) > MaxMessage {
 				return problem.New(problem.TooLarge, "The message may have at most %d bytes.", MaxMessage)

@@ -68,7 +68,7 @@ func (m *Metrics) Called(wire string, o exchange.Observation) {
 	if o.Resend {
 		resend = "yes"
 	}
-	m.attempts.WithLabelValues(o.Operation, wire, resend).Add(float64(o.Attempts))
+	m.attempts.WithLabelValues(o.Operation, wire, resend).Add(float64(len(o.Attempts)))
 }
 
 // Alarm counts an answer that somebody should look at.

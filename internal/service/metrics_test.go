@@ -71,12 +71,12 @@ func TestWhatWasAskedIsCounted(t *testing.T) {
 	t.Parallel()
 	m := service.NewMetrics()
 	for _, o := range []exchange.Observation{
-		{Attempts: 1},
-		{Attempts: 3, Err: problem.New(problem.Unavailable, "")},
-		{Attempts: 1, Err: fmt.Errorf("put: %w", problem.New(problem.WrongState, ""))},
-		{Attempts: 0, Err: problem.New(problem.DeadlineExceeded, "")},
-		{Attempts: 1, Resend: true},
-		{Attempts: 1, Resend: true, Err: problem.New(problem.Unavailable, "")},
+		{Attempts: make([]exchange.Attempted, 1)},
+		{Attempts: make([]exchange.Attempted, 3), Err: problem.New(problem.Unavailable, "")},
+		{Attempts: make([]exchange.Attempted, 1), Err: fmt.Errorf("put: %w", problem.New(problem.WrongState, ""))},
+		{Attempts: make([]exchange.Attempted, 0), Err: problem.New(problem.DeadlineExceeded, "")},
+		{Attempts: make([]exchange.Attempted, 1), Resend: true},
+		{Attempts: make([]exchange.Attempted, 1), Resend: true, Err: problem.New(problem.Unavailable, "")},
 	} {
 		o.Operation = "PutReservation"
 		m.Called("http", o)

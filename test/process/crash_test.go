@@ -46,8 +46,8 @@ var operations = []struct {
 }{
 	{"place", "held", "", "placed", 10, 3, func(h *harness) reply { return h.place("one", "A", 3) }},
 	{"amend", "held", "placed", "placed", 10, 5, func(h *harness) reply { return h.amend("one", "A", 5) }},
-	{"confirm", "committed", "placed", "confirmed", 7, 0, func(h *harness) reply { return h.post("one", "confirm") }},
-	{"cancel", "released", "placed", "cancelled", 10, 0, func(h *harness) reply { return h.post("one", "cancel") }},
+	{"confirm", "committed", "placed", "confirmed", 7, 0, func(h *harness) reply { return h.confirm("one") }},
+	{"cancel", "released", "placed", "cancelled", 10, 0, func(h *harness) reply { return h.cancel("one") }},
 }
 
 func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
@@ -75,14 +75,14 @@ func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
 					var first reply
 					h.wait("it is taken", func() bool {
 						first = operation.do(h)
-						return first.err != nil || first.status < 500
+						return first.Err != nil || first.Status < 500
 					})
-					if crash.service == "orders" && first.err == nil && first.status != http.StatusAccepted {
-						t.Errorf("orders answered: %d %s", first.status, first.text)
+					if crash.service == "orders" && first.Err == nil && first.Status != http.StatusAccepted {
+						t.Errorf("orders answered: %d %s", first.Status, first.Text)
 					}
 					// Orders' own retry reaches the other inventory where there is one.
-					if crash.service == "inventory" && first.status != http.StatusAccepted && (on.replicas == 1 || !done(first)) {
-						t.Errorf("orders answered %d %s %v", first.status, first.text, first.err)
+					if crash.service == "inventory" && first.Status != http.StatusAccepted && (on.replicas == 1 || !first.Done()) {
+						t.Errorf("orders answered %d %s %v", first.Status, first.Text, first.Err)
 					}
 					h.crashed(victim)
 					if on.replicas == 1 {
@@ -98,16 +98,16 @@ func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
 					}
 					nothing := r.State == operation.before && onHand == 10 && reserved == wasBefore
 					if crash.recorded && !took || !crash.recorded && !nothing {
-						t.Errorf("%s; %d on hand, %d reserved", r.text, onHand, reserved)
+						t.Errorf("%s; %d on hand, %d reserved", r.Text, onHand, reserved)
 					}
 					// The caller repeats what it got no answer to, and it takes effect, once.
 					var again reply
 					h.wait("it is answered for good", func() bool {
 						again = operation.do(h)
-						return again.err == nil && again.status < 500 && again.status != http.StatusAccepted
+						return again.Err == nil && again.Status < 500 && again.Status != http.StatusAccepted
 					})
-					if !done(again) || again.State != operation.after {
-						t.Errorf("repeated: %d %s %v", again.status, again.text, again.err)
+					if !again.Done() || again.State != operation.after {
+						t.Errorf("repeated: %d %s %v", again.Status, again.Text, again.Err)
 					}
 					onHand, reserved = h.level("A")
 					if onHand != operation.onHand || reserved != operation.reserved {
@@ -152,7 +152,7 @@ func TestTheProductIgnoresFailpoints(t *testing.T) {
 	h := startPair(t, sqlite, product)
 	h.stock("A", 10)
 	h.arm("intent-committed:place")
-	if r := h.place("one", "A", 1); r.status != http.StatusCreated {
-		t.Errorf("place: %d %s %v", r.status, r.text, r.err)
+	if r := h.place("one", "A", 1); r.Status != http.StatusCreated {
+		t.Errorf("place: %d %s %v", r.Status, r.Text, r.Err)
 	}
 }

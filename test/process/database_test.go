@@ -78,7 +78,7 @@ func TestTheDatabasesCredentialsMayChangeUnderLoad(t *testing.T) {
 	server := containers.SharedPostgres(t)
 	h := startPair(t, asRoles, product)
 	l := newLoad(h, *seed)
-	stop := l.run()
+	stop := l.Run()
 	defer stop()
 	l.flows(20)
 	for _, s := range []*service{h.orders, h.inventory} {
@@ -118,11 +118,11 @@ func TestADatabaseThatTakesNoMoreLosesNothingAndIsUsedAgain(t *testing.T) {
 				t.Parallel()
 				h, take, give := shortage.start(t, victim)
 				l := newLoad(h, *seed)
-				stop := l.run()
+				stop := l.Run()
 				defer stop()
 				l.flows(20)
 				take()
-				refused := func() int64 { return l.unavailable.Load() + l.unknown.Load() }
+				refused := func() int64 { return l.Unavailable.Load() + l.Unknown.Load() }
 				before := refused()
 				h.wait("nothing can be stored", func() bool { return refused() >= before+20 })
 				h.wait("it is said to be unavailable", func() bool {
@@ -130,12 +130,12 @@ func TestADatabaseThatTakesNoMoreLosesNothingAndIsUsedAgain(t *testing.T) {
 					if victim == "orders" {
 						r = h.place("refused", "A", 1)
 					} else {
-						r = h.call(h.inventory, "PUT", "/v1/adjustments/refused", `{"sku":"A","delta":1,"reason":"counted"}`)
+						r = h.inventory.Call(h.Context(), "PUT", "/v1/adjustments/refused", `{"sku":"A","delta":1,"reason":"counted"}`)
 					}
-					if r.err == nil && r.status < 500 {
-						t.Fatalf("it was stored: %d %s %v", r.status, r.text, r.err)
+					if r.Err == nil && r.Status < 500 {
+						t.Fatalf("it was stored: %d %s %v", r.Status, r.Text, r.Err)
 					}
-					return r.status == http.StatusServiceUnavailable && r.Code == "unavailable"
+					return r.Status == http.StatusServiceUnavailable && r.Code == "unavailable"
 				})
 				give()
 				l.flows(20)

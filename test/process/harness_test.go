@@ -5,20 +5,15 @@
 package process
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
+
 	"errors"
 	"fmt"
-	"io"
-	"net"
+
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +22,7 @@ import (
 	"roundtrip/contracts/openapi"
 	"roundtrip/test/containers"
 	"roundtrip/test/pair"
+	"roundtrip/test/shop"
 )
 
 // product and crashing are folders with the services' binaries: as they are
@@ -128,12 +124,10 @@ type harness struct {
 // service is all replicas of one, seen from outside.
 type service struct {
 	name, database string
-	// url is where a request reaches one of them.
-	url      string
-	replicas []*pair.Process
+	replicas       []*pair.Process
 	// front is nil where there is one replica, which is reached directly.
-	front  *front
-	client *http.Client
+	front *shop.Front
+	*shop.Client
 }
 
 // startPair starts both services and stops them when the test ends.
@@ -141,13 +135,13 @@ func startPair(t *testing.T, on store, bin string, ordersArgs ...string) *harnes
 	t.Helper()
 	h := &harness{T: t, bin: bin, folder: t.TempDir()}
 	h.inventory = h.start(on, "inventory", openapi.Inventory())
-	h.orders = h.start(on, "orders", openapi.Orders(), append([]string{"--inventory-url=" + h.inventory.url}, ordersArgs...)...)
+	h.orders = h.start(on, "orders", openapi.Orders(), append([]string{"--inventory-url=" + h.inventory.URL}, ordersArgs...)...)
 	return h
 }
 
 func (h *harness) start(on store, name string, contract *openapi.Document, args ...string) *service {
 	h.Helper()
-	s := &service{name: name, database: on.database(h.T, h.bin, h.folder, name), client: client(h.T, contract)}
+	s := &service{name: name, database: on.database(h.T, h.bin, h.folder, name)}
 	ctx, cancel := context.WithTimeout(h.Context(), patience)
 	defer cancel()
 	h.Cleanup(func() {
@@ -169,16 +163,19 @@ func (h *harness) start(on store, name string, contract *openapi.Document, args 
 		}
 		s.replicas = append(s.replicas, p)
 	}
-	s.url = s.replicas[0].URL
+	url := s.replicas[0].URL
 	if on.replicas > 1 {
-		s.front = &front{}
+		s.front = &shop.Front{}
+		var addresses []string
 		for _, p := range s.replicas {
-			s.front.replicas = append(s.front.replicas, p.Addr())
+			addresses = append(addresses, p.Addr())
 		}
-		s.front.open(h.T)
-		h.Cleanup(s.front.close)
-		s.url = "http://" + s.front.address
+		s.front.Set(addresses...)
+		h.open(s)
+		h.Cleanup(s.front.Close)
+		url = s.front.URL()
 	}
+	s.Client = shop.NewClient(url, contract, func(err error) { h.Error(err) })
 	return s
 }
 
@@ -188,7 +185,14 @@ func (s *service) kill() {
 		p.Kill()
 	}
 	if s.front != nil {
-		s.front.close()
+		s.front.Close()
+	}
+}
+
+func (h *harness) open(s *service) {
+	h.Helper()
+	if err := s.front.Open(); err != nil {
+		h.Fatal(err)
 	}
 }
 
@@ -214,7 +218,7 @@ func (h *harness) restart(s *service) {
 		s.replicas[i] = again
 	}
 	if s.front != nil {
-		s.front.open(h.T)
+		h.open(s)
 	}
 }
 
@@ -227,172 +231,46 @@ func ended(p *pair.Process) bool {
 	}
 }
 
-// front passes connections on to a service's replicas in turn, and past one that
-// refuses them, as a Kubernetes Service does.
-type front struct {
-	replicas []string
-	// address is where it was opened first.
-	address  string
-	listener net.Listener
+type reply = shop.Reply
+
+func (h *harness) shop() shop.Shop {
+	return shop.Shop{Orders: h.orders.Client, Inventory: h.inventory.Client}
 }
 
-// open does nothing where it is open.
-func (f *front) open(t *testing.T) {
-	t.Helper()
-	if f.listener != nil {
-		return
-	}
-	at := f.address
-	if at == "" {
-		at = "127.0.0.1:0"
-	}
-	listener, err := net.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.listener, f.address = listener, listener.Addr().String()
-	go func() {
-		for turn := 0; ; turn = (turn + 1) % len(f.replicas) {
-			from, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go pass(from, append(f.replicas[turn:len(f.replicas):len(f.replicas)], f.replicas[:turn]...))
-		}
-	}()
-}
-
-func (f *front) close() {
-	if f.listener != nil {
-		f.listener.Close()
-		f.listener = nil
-	}
-}
-
-// pass joins a connection with the first replica that takes it, until either
-// side ends it.
-func pass(from net.Conn, replicas []string) {
-	defer from.Close()
-	for _, replica := range replicas {
-		to, err := net.Dial("tcp", replica)
-		if err != nil {
-			continue
-		}
-		defer to.Close()
-		go func() {
-			_, _ = io.Copy(to, from)
-			_ = to.(*net.TCPConn).CloseWrite()
-		}()
-		_, _ = io.Copy(from, to)
-		return
-	}
-}
-
-// client checks every response, and every request that was accepted, against
-// the contract.
-func client(t *testing.T, contract *openapi.Document) *http.Client {
-	// A connection for each request: one that is kept could be closed by a
-	// service that stops at the very moment when the next request goes out. It
-	// also takes each request to the next replica.
-	transport := &http.Transport{DisableKeepAlives: true}
-	return &http.Client{Timeout: 20 * time.Second, Transport: contract.Transport(transport, func(err error) { t.Error(err) })}
-}
-
-type reply struct {
-	status int
-	header http.Header
-	text   string
-	err    error
-
-	ID       string
-	State    string
-	Seq      int64
-	Version  int64
-	Code     string
-	Intent   *struct{ Operation string }
-	Lines    []struct{ Quantity int64 }
-	OnHand   int64 `json:"on_hand"`
-	Reserved int64
-	Levels   []struct {
-		OnHand   int64 `json:"on_hand"`
-		Reserved int64
-	}
-	Orders []struct {
-		ID, State string
-		Lines     []struct{ Quantity int64 }
-	}
-	NextCursor string `json:"next_cursor"`
-}
-
-func (h *harness) call(s *service, method, path, body string, headers ...string) (r reply) {
-	request, err := http.NewRequestWithContext(h.Context(), method, s.url+path, bytes.NewReader([]byte(body)))
-	if err != nil {
-		return reply{err: err}
-	}
-	if body != "" {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	// The most that there is: a test is not about how fast the machine is.
-	request.Header.Set("Request-Timeout-Ms", "5000")
-	for i := 0; i < len(headers); i += 2 {
-		request.Header.Set(headers[i], headers[i+1])
-	}
-	response, err := s.client.Do(request)
-	if err != nil {
-		return reply{err: err}
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	r.status, r.header, r.text, r.err = response.StatusCode, response.Header, string(text), err
-	return r
-}
-
-func (h *harness) stock(sku string, onHand int) {
+func (h *harness) stock(sku string, onHand int64) {
 	h.Helper()
-	body := fmt.Sprintf(`{"sku":%q,"on_hand":%d,"reason":"counted"}`, sku, onHand)
-	h.wait("there is stock of "+sku, func() bool {
-		return h.call(h.inventory, "PUT", "/v1/adjustments/first-"+sku, body).status == http.StatusOK
-	})
+	h.wait("there is stock of "+sku, func() bool { return h.shop().Count(h.Context(), sku, onHand).Done() })
 }
 
-func lines(sku string, quantity int) string {
-	return fmt.Sprintf(`"lines":[{"sku":%q,"quantity":%d,"unit_price":100}]`, sku, quantity)
-}
-
-func (h *harness) place(id, sku string, quantity int, headers ...string) reply {
-	return h.call(h.orders, "PUT", "/v1/orders/"+id, `{"customer":"c","currency":"GBP",`+lines(sku, quantity)+`}`, headers...)
+func (h *harness) place(id, sku string, quantity int64, headers ...string) reply {
+	return h.shop().Place(h.Context(), id, sku, quantity, headers...)
 }
 
 // placed places an order, however often that has to be tried.
-func (h *harness) placed(id, sku string, quantity int) {
+func (h *harness) placed(id, sku string, quantity int64) {
 	h.Helper()
-	h.wait(id+" is placed", func() bool { return done(h.place(id, sku, quantity)) })
+	h.wait(id+" is placed", func() bool { return h.place(id, sku, quantity).Done() })
 }
 
-func done(r reply) bool { return r.status == http.StatusOK || r.status == http.StatusCreated }
-
-func (h *harness) amend(id, sku string, quantity int) reply {
-	return h.call(h.orders, "PUT", "/v1/orders/"+id+"/lines", `{`+lines(sku, quantity)+`}`)
+func (h *harness) amend(id, sku string, quantity int64) reply {
+	return h.shop().Amend(h.Context(), id, sku, quantity)
 }
 
-func (h *harness) post(id, operation string, headers ...string) reply {
-	return h.call(h.orders, "POST", "/v1/orders/"+id+"/"+operation, "", headers...)
+func (h *harness) confirm(id string) reply { return h.shop().Confirm(h.Context(), id) }
+
+func (h *harness) cancel(id string, headers ...string) reply {
+	return h.shop().Cancel(h.Context(), id, headers...)
 }
 
-func (h *harness) get(id string) reply {
-	return h.call(h.orders, "GET", "/v1/orders/"+id, "")
-}
+func (h *harness) get(id string) reply { return h.shop().Order(h.Context(), id) }
 
 func (h *harness) level(sku string) (onHand, reserved int64) {
 	h.Helper()
-	r := h.call(h.inventory, "GET", "/v1/stock/"+sku, "")
-	if len(r.Levels) != 1 {
-		h.Fatalf("level of %s: %+v", sku, r)
+	l, err := h.shop().Level(h.Context(), sku)
+	if err != nil {
+		h.Fatal(err)
 	}
-	return r.Levels[0].OnHand, r.Levels[0].Reserved
+	return l.OnHand, l.Reserved
 }
 
 // wait waits for a condition.
@@ -403,15 +281,7 @@ func (h *harness) wait(what string, condition func() bool) {
 
 func (h *harness) within(patience time.Duration, what string, condition func() bool) {
 	h.Helper()
-	ctx, cancel := context.WithTimeout(h.Context(), patience)
-	defer cancel()
-	for !condition() {
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			h.Fatalf("it never came to be that %s%s", what, h.logs())
-		}
-	}
+	shop.Wait(h, patience, what, h.logs, condition)
 }
 
 // logs is what every replica wrote.
@@ -433,32 +303,9 @@ func (h *harness) settled(id string) reply {
 	var r reply
 	h.wait(id+" is settled", func() bool {
 		r = h.get(id)
-		return r.status == http.StatusNotFound || r.status == http.StatusOK && r.Intent == nil
+		return r.Status == http.StatusNotFound || r.Status == http.StatusOK && r.Intent == nil
 	})
 	return r
-}
-
-// metric adds up a replica's metric over the label sets that hold every label;
-// false where there is none.
-func (h *harness) metric(p *pair.Process, name string, labels ...string) (sum float64, ok bool) {
-	response, err := http.Get(p.AdminURL + "/metrics")
-	if err != nil {
-		return 0, false
-	}
-	defer response.Body.Close()
-	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		series, value, _ := strings.Cut(lines.Text(), " ")
-		if series != name && !strings.HasPrefix(series, name+"{") ||
-			slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(series, l) }) {
-			continue
-		}
-		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			h.Errorf("%s: %v", lines.Text(), err)
-		}
-		sum, ok = sum+n, true
-	}
-	return sum, ok
 }
 
 // audit runs both services' own audits; every difference fails the test.
@@ -466,7 +313,7 @@ func (h *harness) audit() {
 	h.Helper()
 	for _, audit := range [][]string{
 		{"inventory", "audit", h.inventory.database},
-		{"orders", "audit", h.orders.database, "--inventory-url=" + h.inventory.url},
+		{"orders", "audit", h.orders.database, "--inventory-url=" + h.inventory.URL},
 	} {
 		var out string
 		var err error

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"roundtrip/test/shop"
 )
 
 func TestFiftyIdenticalPutsMakeOneOrder(t *testing.T) {
@@ -32,10 +34,10 @@ func TestFiftyPostsWithOneKeyMakeOneOrder(t *testing.T) {
 		h := startPair(t, on, product)
 		h.stock("A", 10)
 		same(h, func() reply {
-			return h.call(h.orders, "POST", "/v1/orders", `{"customer":"c","currency":"GBP",`+lines("A", 3)+`}`,
+			return h.orders.Call(h.Context(), "POST", "/v1/orders", `{"customer":"c","currency":"GBP","lines":[{"sku":"A","quantity":3,"unit_price":100}]}`,
 				"Idempotency-Key", "the-key")
 		})
-		if r := h.call(h.orders, "GET", "/v1/orders", ""); len(r.Orders) != 1 {
+		if r := h.orders.Call(h.Context(), "GET", "/v1/orders", ""); len(r.Orders) != 1 {
 			t.Errorf("%d orders", len(r.Orders))
 		}
 		h.audit()
@@ -49,7 +51,7 @@ func same(h *harness, call func() reply) {
 	var patient atomic.Int64
 	replies := at(50, func(int) (r reply) {
 		for range 20 {
-			if r = call(); done(r) {
+			if r = call(); r.Done() {
 				break
 			}
 			patient.Add(1)
@@ -58,10 +60,10 @@ func same(h *harness, call func() reply) {
 	})
 	created := 0
 	for _, r := range replies {
-		if !done(r) || r.text != replies[0].text {
-			h.Errorf("got %d %s %v, another got %s", r.status, r.text, r.err, replies[0].text)
+		if !r.Done() || r.Text != replies[0].Text {
+			h.Errorf("got %d %s %v, another got %s", r.Status, r.Text, r.Err, replies[0].Text)
 		}
-		if r.status == http.StatusCreated {
+		if r.Status == http.StatusCreated {
 			created++
 		}
 	}
@@ -76,7 +78,7 @@ func TestTwoHundredOrdersForTheLastTwentyUnits(t *testing.T) {
 		h.stock("A", 20)
 		count := map[string]int{}
 		for _, r := range at(200, func(i int) reply { return h.place(fmt.Sprint("order-", i), "A", 1) }) {
-			count[fmt.Sprint(r.status, " ", r.Code)]++
+			count[fmt.Sprint(r.Status, " ", r.Code)]++
 		}
 		// On a slow machine some may be told 202; nobody may be told anything else.
 		for i := range 200 {
@@ -85,12 +87,12 @@ func TestTwoHundredOrdersForTheLastTwentyUnits(t *testing.T) {
 		placed, short := 0, 0
 		for _, r := range at(200, func(i int) reply { return h.place(fmt.Sprint("order-", i), "A", 1) }) {
 			switch {
-			case r.status == http.StatusOK && r.State == "placed":
+			case r.Status == http.StatusOK && r.State == "placed":
 				placed++
-			case r.status == http.StatusConflict && r.Code == "insufficient-stock":
+			case r.Status == http.StatusConflict && r.Code == "insufficient-stock":
 				short++
 			default:
-				t.Errorf("got %d %s %v", r.status, r.text, r.err)
+				t.Errorf("got %d %s %v", r.Status, r.Text, r.Err)
 			}
 		}
 		if placed != 20 || short != 180 {
@@ -111,31 +113,31 @@ func TestWithInventoryGoneOrdersAnswersByTheRulesAndSettlesByItself(t *testing.T
 		h.placed("two", "A", 2)
 		h.inventory.kill()
 
-		if r := h.post("one", "confirm"); r.status != http.StatusAccepted || r.Intent == nil || r.header.Get("Retry-After") == "" {
-			t.Errorf("confirm: %d %s", r.status, r.text)
+		if r := h.confirm("one"); r.Status != http.StatusAccepted || r.Intent == nil || r.Header.Get("Retry-After") == "" {
+			t.Errorf("confirm: %d %s", r.Status, r.Text)
 		}
-		if r := h.place("three", "A", 3); r.status != http.StatusAccepted {
-			t.Errorf("a place that was recorded: %d %s", r.status, r.text)
+		if r := h.place("three", "A", 3); r.Status != http.StatusAccepted {
+			t.Errorf("a place that was recorded: %d %s", r.Status, r.Text)
 		}
 		h.wait("the breaker refuses new places", func() bool {
 			r := h.place(fmt.Sprint("new-", time.Now().UnixNano()), "A", 1)
-			return r.status == http.StatusServiceUnavailable
+			return r.Status == http.StatusServiceUnavailable
 		})
-		if r := h.amend("one", "A", 2); r.status != http.StatusConflict || r.Code != "operation-pending" {
-			t.Errorf("amend behind a pending confirm: %d %s", r.status, r.text)
+		if r := h.amend("one", "A", 2); r.Status != http.StatusConflict || r.Code != "operation-pending" {
+			t.Errorf("amend behind a pending confirm: %d %s", r.Status, r.Text)
 		}
-		if r := h.post("two", "cancel"); r.status != http.StatusAccepted {
-			t.Errorf("cancel: %d %s", r.status, r.text)
+		if r := h.cancel("two"); r.Status != http.StatusAccepted {
+			t.Errorf("cancel: %d %s", r.Status, r.Text)
 		}
-		if r := h.get("one"); r.status != http.StatusOK || r.State != "placed" {
-			t.Errorf("get: %d %s", r.status, r.text)
+		if r := h.get("one"); r.Status != http.StatusOK || r.State != "placed" {
+			t.Errorf("get: %d %s", r.Status, r.Text)
 		}
-		if r := h.call(h.orders, "GET", "/v1/orders", ""); r.status != http.StatusOK || len(r.Orders) < 3 {
-			t.Errorf("list: %d %s", r.status, r.text)
+		if r := h.orders.Call(h.Context(), "GET", "/v1/orders", ""); r.Status != http.StatusOK || len(r.Orders) < 3 {
+			t.Errorf("list: %d %s", r.Status, r.Text)
 		}
 		for _, path := range []string{"/v1/orders/one/reservation", "/v1/availability?sku=A"} {
-			if r := h.call(h.orders, "GET", path, ""); r.status != http.StatusServiceUnavailable {
-				t.Errorf("%s: %d %s", path, r.status, r.text)
+			if r := h.orders.Call(h.Context(), "GET", path, ""); r.Status != http.StatusServiceUnavailable {
+				t.Errorf("%s: %d %s", path, r.Status, r.Text)
 			}
 		}
 		h.restart(h.inventory)
@@ -161,24 +163,24 @@ func TestABlockedExchangeHoldsNoTransactionAndNoConnection(t *testing.T) {
 		// One at each replica.
 		blocked := make(chan reply, 2)
 		for _, id := range ids[:2] {
-			go func() { blocked <- h.post(id, "confirm") }()
+			go func() { blocked <- h.confirm(id) }()
 			h.wait("the intent is written down", func() bool { return h.get(id).Intent != nil })
 		}
 		// The one connection that writes is free: another order's intent is recorded
 		// and answered while the first exchange is still blocked.
 		for _, id := range ids[2:] {
-			if r := h.post(id, "cancel", "Request-Timeout-Ms", "300"); r.status != http.StatusAccepted {
-				t.Errorf("cancel: %d %s", r.status, r.text)
+			if r := h.cancel(id, "Request-Timeout-Ms", "300"); r.Status != http.StatusAccepted {
+				t.Errorf("cancel: %d %s", r.Status, r.Text)
 			}
 		}
 		select {
 		case r := <-blocked:
-			t.Errorf("the exchange was not blocked: %d %s", r.status, r.text)
+			t.Errorf("the exchange was not blocked: %d %s", r.Status, r.Text)
 		default:
 		}
 		for range 2 {
-			if r := <-blocked; r.status != http.StatusAccepted {
-				t.Errorf("confirm: %d %s", r.status, r.text)
+			if r := <-blocked; r.Status != http.StatusAccepted {
+				t.Errorf("confirm: %d %s", r.Status, r.Text)
 			}
 		}
 		h.inventory.signal(syscall.SIGCONT)
@@ -206,18 +208,18 @@ func TestSIGTERMUnderLoadLosesNothingThatWasAccepted(t *testing.T) {
 				var load sync.WaitGroup
 				var mu sync.Mutex
 				answered, refused := map[string]reply{}, []string{}
-				for caller := range callers {
+				for caller := range shop.Callers {
 					load.Go(func() {
 						for i := 0; ; i++ {
 							select {
 							case <-stop:
 								return
-							case <-time.After(pace / 10):
+							case <-time.After(shop.Pace / 10):
 							}
 							id := fmt.Sprintf("order-%d-%d", caller, i)
 							r := h.place(id, "A", 1)
 							mu.Lock()
-							if r.err != nil {
+							if r.Err != nil {
 								refused = append(refused, id)
 							} else {
 								answered[id] = r
@@ -242,19 +244,19 @@ func TestSIGTERMUnderLoadLosesNothingThatWasAccepted(t *testing.T) {
 				h.restart(s)
 				for id, r := range answered {
 					switch {
-					case r.status == http.StatusCreated:
+					case r.Status == http.StatusCreated:
 						if now := h.get(id); now.State != "placed" {
-							t.Errorf("%s was placed and is now %d %s", id, now.status, now.text)
+							t.Errorf("%s was placed and is now %d %s", id, now.Status, now.Text)
 						}
-					case r.status == http.StatusAccepted || r.status == http.StatusServiceUnavailable || r.status == http.StatusGatewayTimeout:
+					case r.Status == http.StatusAccepted || r.Status == http.StatusServiceUnavailable || r.Status == http.StatusGatewayTimeout:
 						h.settled(id)
 					default:
-						t.Errorf("%s: %d %s", id, r.status, r.text)
+						t.Errorf("%s: %d %s", id, r.Status, r.Text)
 					}
 				}
 				for _, id := range refused {
-					if r := h.get(id); r.status != http.StatusNotFound {
-						t.Errorf("%s was refused and is there: %d %s", id, r.status, r.text)
+					if r := h.get(id); r.Status != http.StatusNotFound {
+						t.Errorf("%s was refused and is there: %d %s", id, r.Status, r.Text)
 					}
 				}
 				h.audit()
@@ -286,13 +288,13 @@ func TestASecondSIGTERMEndsAtOnce(t *testing.T) {
 	if err := process.ExitError(); !errors.As(err, &exit) || exit.ExitCode() != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit: %v", err)
 	}
-	if r := <-blocked; r.err == nil {
-		t.Errorf("it waited for an answer: %d %s", r.status, r.text)
+	if r := <-blocked; r.Err == nil {
+		t.Errorf("it waited for an answer: %d %s", r.Status, r.Text)
 	}
 	h.inventory.signal(syscall.SIGCONT)
 	h.restart(h.orders)
 	if r := h.settled("one"); r.State != "placed" {
-		t.Errorf("after a restart: %s", r.text)
+		t.Errorf("after a restart: %s", r.Text)
 	}
 	h.audit()
 }
@@ -321,7 +323,7 @@ func TestTheCommandsSayWhatIsTheMatter(t *testing.T) {
 		{[]string{"orders", "serve", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--database=sqlite:" + filepath.Join(h.folder, "orders.db")}, 2, "another process has this database open"},
 		{[]string{"orders", "audit", "--database=sqlite:" + filepath.Join(h.folder, "none.db")}, 2, "no such file"},
 		{[]string{"orders", "audit", "--database=mysql:x"}, 2, "looks like sqlite:PATH"},
-		{[]string{"inventory", "import", rows, "--url=" + h.inventory.url}, 1, "row 2 (C at main) was rejected"},
+		{[]string{"inventory", "import", rows, "--url=" + h.inventory.URL}, 1, "row 2 (C at main) was rejected"},
 		{[]string{"inventory", "audit", "--database=sqlite:" + filepath.Join(h.folder, "inventory.db")}, 0, "agree"},
 	} {
 		command := exec.CommandContext(t.Context(), filepath.Join(product, c.command[0]), c.command[1:]...)

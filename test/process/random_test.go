@@ -68,7 +68,7 @@ func startWorld(t *testing.T, seed uint64) *world {
 		return postgresDatabase(t, server, bin, folder, service)
 	}}, product)
 	// Who waits for a process that is paused gives up, and asks the other.
-	h.orders.client.Timeout = 3 * time.Second
+	h.orders.HTTP.Timeout = 3 * time.Second
 	return &world{newLoad(h, seed), server}
 }
 
@@ -83,7 +83,7 @@ type fault struct {
 func (w *world) round(f fault) {
 	w.Helper()
 	w.Log(f.name)
-	stop := w.run()
+	stop := w.Run()
 	defer stop()
 	w.flows(20)
 	f.harm()

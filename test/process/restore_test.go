@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -21,6 +20,7 @@ import (
 	"roundtrip/contracts/openapi"
 	"roundtrip/test/containers"
 	"roundtrip/test/pair"
+	"roundtrip/test/shop"
 )
 
 // databases are those of a pair, and how orders' is backed up and put back, as
@@ -98,8 +98,8 @@ func postgresDatabases(t *testing.T) databases {
 	}
 }
 
-// shop is a pair and what its callers were told of each order last.
-type shop struct {
+// customers are a pair and what its callers were told of each order last.
+type customers struct {
 	*testing.T
 	databases
 	inventoryURL, ordersAddr string
@@ -110,8 +110,9 @@ type shop struct {
 	told map[string]string
 }
 
-func openShop(t *testing.T, d databases) *shop {
-	s := &shop{T: t, databases: d, client: client(t, openapi.Orders()), ordersAddr: "127.0.0.1:0", told: map[string]string{}}
+func openShop(t *testing.T, d databases) *customers {
+	client := &http.Client{Timeout: 20 * time.Second, Transport: openapi.Orders().Transport(&http.Transport{DisableKeepAlives: true}, func(err error) { t.Error(err) })}
+	s := &customers{T: t, databases: d, client: client, ordersAddr: "127.0.0.1:0", told: map[string]string{}}
 	s.inventoryURL = s.start("inventory", "127.0.0.1:0", "--database="+d.inventory).URL
 	s.startOrders()
 
@@ -129,7 +130,7 @@ func openShop(t *testing.T, d databases) *shop {
 	return s
 }
 
-func (s *shop) start(service, addr string, args ...string) *pair.Process {
+func (s *customers) start(service, addr string, args ...string) *pair.Process {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
@@ -145,13 +146,13 @@ func (s *shop) start(service, addr string, args ...string) *pair.Process {
 
 // startOrders starts orders; what was in flight at a backup is not given up
 // before the repair.
-func (s *shop) startOrders() {
+func (s *customers) startOrders() {
 	s.Helper()
 	s.process = s.start("orders", s.ordersAddr, "--database="+s.orders, "--inventory-url="+s.inventoryURL, "--give-up-after=24h")
 	s.ordersAddr = s.process.Addr()
 }
 
-func (s *shop) stopOrders() {
+func (s *customers) stopOrders() {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
@@ -162,7 +163,7 @@ func (s *shop) stopOrders() {
 
 // do carries out one operation. What the caller is told is remembered; where it
 // is told nothing certain, nothing is known of the order from then on.
-func (s *shop) do(id, operation string) int {
+func (s *customers) do(id, operation string) int {
 	n := len(id) + int(id[len(id)-1]) // some quantity
 	lines := fmt.Sprintf(`"lines":[{"sku":"sku-%d","quantity":%d,"unit_price":100},{"sku":"sku-7","quantity":2,"unit_price":50}]`, n%50, n)
 	method, path, body := "POST", "/"+operation, ""
@@ -205,7 +206,7 @@ func (s *shop) do(id, operation string) int {
 }
 
 // each lets callers work on n orders.
-func (s *shop) each(name string, n int, do func(i int, id string)) {
+func (s *customers) each(name string, n int, do func(i int, id string)) {
 	const callers = 8
 	var working sync.WaitGroup
 	for caller := range callers {
@@ -219,7 +220,7 @@ func (s *shop) each(name string, n int, do func(i int, id string)) {
 }
 
 // load lets callers work on new orders until stop is called.
-func (s *shop) load(name string) (stop func()) {
+func (s *customers) load(name string) (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -227,7 +228,7 @@ func (s *shop) load(name string) (stop func()) {
 		s.each(name, 1<<20, func(i int, id string) {
 			if ctx.Err() == nil {
 				s.history(i, id)
-				time.Sleep(pace / 10) // leave something to the other tests
+				time.Sleep(shop.Pace / 10) // leave something to the other tests
 			}
 		})
 	}()
@@ -235,7 +236,7 @@ func (s *shop) load(name string) (stop func()) {
 }
 
 // history is what is done to the i-th order of a load.
-func (s *shop) history(i int, id string) {
+func (s *customers) history(i int, id string) {
 	for _, operation := range [][]string{
 		{"place"}, {"place", "amend"}, {"place", "confirm"}, {"place", "cancel"}, {"place", "amend", "confirm"}, {"place-scarce"},
 	}[i%6] {
@@ -244,7 +245,7 @@ func (s *shop) history(i int, id string) {
 }
 
 // certain counts the orders whose callers were told something certain last.
-func (s *shop) certain() (n int) {
+func (s *customers) certain() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, state := range s.told {
@@ -256,7 +257,7 @@ func (s *shop) certain() (n int) {
 }
 
 // one is an order of a load that is said to be in a state.
-func (s *shop) one(load, state string) string {
+func (s *customers) one(load, state string) string {
 	s.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,7 +272,7 @@ func (s *shop) one(load, state string) string {
 
 // insist repeats an operation until it is answered with a status: a machine that
 // is busy may first answer that nothing is known.
-func (s *shop) insist(id, operation string, want int) {
+func (s *customers) insist(id, operation string, want int) {
 	s.Helper()
 	s.wait(fmt.Sprintf("%s of %s is answered %d", operation, id, want), func() bool {
 		status := s.do(id, operation)
@@ -280,7 +281,7 @@ func (s *shop) insist(id, operation string, want int) {
 }
 
 // wait waits for a condition, for as long as a busy machine may take.
-func (s *shop) wait(what string, condition func() bool) {
+func (s *customers) wait(what string, condition func() bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Minute)
 	defer cancel()
@@ -294,19 +295,14 @@ func (s *shop) wait(what string, condition func() bool) {
 }
 
 // settled tells whether nothing is in flight.
-func (s *shop) settled() bool {
-	response, err := http.Get(s.process.AdminURL + "/metrics")
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	return err == nil && bytes.Contains(text, []byte("\norders_intents_unsettled 0\n"))
+func (s *customers) settled() bool {
+	unsettled, err := shop.Metric(s.process.AdminURL, "orders_intents_unsettled")
+	return err == nil && unsettled == 0
 }
 
 // audit runs orders' audit and wants an exit status. One that could not do its
 // work because inventory was too busy is run again.
-func (s *shop) audit(want int) string {
+func (s *customers) audit(want int) string {
 	s.Helper()
 	var out string
 	var status int
@@ -321,7 +317,7 @@ func (s *shop) audit(want int) string {
 }
 
 // repair runs the repair until nothing remains, and returns all that it said.
-func (s *shop) repair() (said string) {
+func (s *customers) repair() (said string) {
 	s.Helper()
 	s.wait("all is mended", func() bool {
 		out, status := s.run("--repair")
@@ -334,7 +330,7 @@ func (s *shop) repair() (said string) {
 	return said
 }
 
-func (s *shop) run(args ...string) (string, int) {
+func (s *customers) run(args ...string) (string, int) {
 	out, err := command(s.T, product, "orders", append([]string{"audit", "--database=" + s.orders, "--inventory-url=" + s.inventoryURL}, args...)...)
 	if err == nil {
 		return out, 0
@@ -345,7 +341,7 @@ func (s *shop) run(args ...string) (string, int) {
 func tail(out string) string { return out[max(0, len(out)-4000):] }
 
 // keepsItsWord checks that every order is what its callers were told last.
-func (s *shop) keepsItsWord() {
+func (s *customers) keepsItsWord() {
 	s.Helper()
 	now := map[string]string{}
 	for cursor := ""; ; {

@@ -86,7 +86,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 	}
 	frame.OnStop("wire to inventory", func(context.Context) error { return wire.Close() })
 
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, Observe: func(e exchange.Observation) {
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, Silent: o.InventoryWire == "nats", Observe: func(e exchange.Observation) {
 		frame.Metrics.Called(o.InventoryWire, e)
 		logExchange(o.Logger, o.InventoryWire, e)
 	}})
@@ -108,7 +108,10 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
 	attributes := []any{
 		"request_id", e.RequestID, "operation", e.Operation, "wire", wire, "outcome", exchange.Outcome(exchange.Problem(e.Err)),
-		"attempts", e.Attempts, "resend", e.Resend, "duration_ms", float64(e.Duration.Microseconds()) / 1000,
+		"attempts", len(e.Attempts), "resend", e.Resend, "duration_ms", milliseconds(e.Duration),
+	}
+	if len(e.Attempts) > 1 {
+		attributes = append(attributes, "tried", tried(e.Attempts))
 	}
 	if e.TraceID != "" {
 		attributes = append(attributes, "trace_id", e.TraceID)
@@ -118,6 +121,27 @@ func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
 	}
 	log.Info("asked inventory", attributes...)
 }
+
+// attempted is how the log says what became of one attempt of several.
+type attempted struct {
+	AfterMS    float64 `json:"after_ms"`
+	DurationMS float64 `json:"duration_ms"`
+	Outcome    string  `json:"outcome"`
+	Error      string  `json:"error,omitempty"`
+}
+
+func tried(attempts []exchange.Attempted) []attempted {
+	all := make([]attempted, len(attempts))
+	for i, a := range attempts {
+		all[i] = attempted{milliseconds(a.After), milliseconds(a.Duration), exchange.Outcome(exchange.Problem(a.Err)), ""}
+		if cause := errors.Unwrap(a.Err); cause != nil {
+			all[i].Error = cause.Error()
+		}
+	}
+	return all
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // Start begins to serve, once the store can be used. ctx bounds that wait.
 func (a *App) Start(ctx context.Context) error {

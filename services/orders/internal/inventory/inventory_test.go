@@ -80,7 +80,7 @@ func TestACallersExchangeIsRepeatedAndTheSettlersIsNot(t *testing.T) {
 					operations = append(operations, operation)
 				}
 				for i, o := range seen {
-					if o.Operation != operations[i] || o.Attempts != len(c.attempts) {
+					if o.Operation != operations[i] || len(o.Attempts) != len(c.attempts) {
 						t.Errorf("observed %+v", o)
 					}
 				}

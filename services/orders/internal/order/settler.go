@@ -101,6 +101,8 @@ func (s *Settler) settle(ctx context.Context, o Order) {
 		o = result.Order
 		s.log.Warn("gave a place up", "order", o.ID, "request_id", exchange.RequestID(ctx))
 	}
+	// An exchange has an id of its own: here is whose it is.
+	s.log.Info("asks again", "order", o.ID, "operation", o.Intent.Operation, "seq", o.Intent.Seq, "request_id", exchange.RequestID(ctx))
 	s.protocol.settle(ctx, o)
 }
 
