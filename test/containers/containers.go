@@ -113,16 +113,16 @@ func Check(t testing.TB, err error) {
 // package that uses any calls it from its TestMain. On Ctrl-C it removes what the
 // tests have in the engine.
 func Main(m *testing.M) int {
-	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-interrupted.Done()
+		<-interrupted
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := sweep(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		os.Exit(130)
+		os.Exit(130) // 128 + SIGINT
 	}()
 	status := m.Run()
 	shared.Lock()
