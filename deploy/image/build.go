@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -28,11 +29,14 @@ var architectures = []string{"amd64", "arm64"}
 
 const (
 	// user is nobody in particular; it needs no entry in any file.
-	user = "65532:65532"
+	user = 65532
 	// maxSize is the most bytes of an image, compressed.
 	maxSize = 12 << 20
 	// rootsPath is where Go's and other TLS libraries look first.
 	rootsPath = "etc/ssl/certs/ca-certificates.crt"
+	// dataPath is the folder of the SQLite database: a volume that is mounted there
+	// belongs to the user from the first.
+	dataPath = "data/"
 )
 
 // source is what the images are made from.
@@ -121,16 +125,16 @@ func imageOf(s source, service, architecture, binary string) (v1.Image, error) {
 		return nil, err
 	}
 	var adds []mutate.Addendum
-	for _, file := range []struct {
-		path    string
-		mode    int64
-		content []byte
-	}{{rootsPath, 0o444, roots()}, {service, 0o555, content}} {
-		layer, err := layerOf(file.path, file.mode, file.content)
+	for _, e := range []entry{
+		{path: rootsPath, mode: 0o444, content: roots()},
+		{path: service, mode: 0o555, content: content},
+		{path: dataPath, mode: 0o700, owner: user},
+	} {
+		layer, err := layerOf(e)
 		if err != nil {
 			return nil, err
 		}
-		adds = append(adds, mutate.Addendum{Layer: layer, MediaType: types.OCILayer, History: v1.History{Created: v1.Time{Time: s.at}, CreatedBy: "roundtrip/deploy/image: " + file.path}})
+		adds = append(adds, mutate.Addendum{Layer: layer, MediaType: types.OCILayer, History: v1.History{Created: v1.Time{Time: s.at}, CreatedBy: "roundtrip/deploy/image: " + e.path}})
 	}
 	image, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), adds...)
 	if err != nil {
@@ -144,8 +148,8 @@ func imageOf(s source, service, architecture, binary string) (v1.Image, error) {
 	config.OS, config.Architecture, config.Created = "linux", architecture, v1.Time{Time: s.at}
 	prefix := strings.ToUpper(service) + "_"
 	config.Config = v1.Config{
-		User: user, Entrypoint: []string{"/" + service}, Cmd: []string{"serve"},
-		Env:          []string{prefix + "HTTP_ADDR=:8080", prefix + "ADMIN_ADDR=:9090"},
+		User: fmt.Sprintf("%d:%d", user, user), Entrypoint: []string{"/" + service}, Cmd: []string{"serve"},
+		Env:          []string{prefix + "HTTP_ADDR=:8080", prefix + "ADMIN_ADDR=:9090", prefix + "DATABASE=sqlite:/" + dataPath + service + ".db"},
 		ExposedPorts: map[string]struct{}{"8080/tcp": {}, "9090/tcp": {}},
 		Healthcheck: &v1.HealthConfig{
 			Test: []string{"CMD", "/" + service, "healthcheck"}, Interval: 10 * time.Second, Timeout: 3 * time.Second, StartPeriod: 5 * time.Second,
@@ -159,22 +163,41 @@ func imageOf(s source, service, architecture, binary string) (v1.Image, error) {
 	return mutate.ConfigFile(image, config)
 }
 
-// layerOf is a layer of one file, and the folders that it is in.
-func layerOf(path string, mode int64, content []byte) (v1.Layer, error) {
+// entry is a file, or, where its path ends so, a folder.
+type entry struct {
+	path    string
+	mode    int64
+	owner   int
+	content []byte
+}
+
+// layerOf is a layer of one entry, and the folders that it is in.
+func layerOf(e entry) (v1.Layer, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
+	header := func(h tar.Header) error {
+		h.Format = tar.FormatUSTAR // it has no time, so that nothing depends on when it was made
+		return w.WriteHeader(&h)
+	}
+	parents, name := path.Split(strings.TrimSuffix(e.path, "/"))
 	folder := ""
-	for _, part := range strings.Split(path, "/")[:strings.Count(path, "/")] {
+	for part := range strings.SplitSeq(strings.TrimSuffix(parents, "/"), "/") {
+		if part == "" {
+			continue
+		}
 		folder += part + "/"
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: folder, Mode: 0o555, Format: tar.FormatUSTAR}); err != nil {
+		if err := header(tar.Header{Typeflag: tar.TypeDir, Name: folder, Mode: 0o555}); err != nil {
 			return nil, err
 		}
 	}
-	// No owner and no time, so that nothing depends on where and when it was made.
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: mode, Size: int64(len(content)), Format: tar.FormatUSTAR}); err != nil {
+	own := tar.Header{Typeflag: tar.TypeReg, Name: folder + name, Mode: e.mode, Uid: e.owner, Gid: e.owner, Size: int64(len(e.content))}
+	if strings.HasSuffix(e.path, "/") {
+		own.Typeflag, own.Name = tar.TypeDir, e.path
+	}
+	if err := header(own); err != nil {
 		return nil, err
 	}
-	if _, err := w.Write(content); err != nil {
+	if _, err := w.Write(e.content); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {

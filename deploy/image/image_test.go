@@ -46,7 +46,7 @@ func TestTheSameSourceGivesTheSameDigest(t *testing.T) {
 	}
 }
 
-// An image holds the binary and the root certificates, belongs to nobody in
+// An image holds the binary, the root certificates and an empty folder, belongs to nobody in
 // particular, and starts what it is named after.
 func TestAnImageHoldsNothingElse(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestAnImageHoldsNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string][]byte{}
+	files, data := map[string][]byte{}, false
 	for _, layer := range layers {
 		content, err := layer.Uncompressed()
 		if err != nil {
@@ -86,6 +86,10 @@ func TestAnImageHoldsNothingElse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if header.Name == "data/" && header.Uid == 65532 && header.Mode == 0o700 {
+				data = true
+				continue
+			}
 			if header.Uid != 0 || !header.ModTime.IsZero() && header.ModTime.Unix() != 0 || header.Mode&0o222 != 0 {
 				t.Errorf("%s belongs to %d, is of %s and has the mode %o", header.Name, header.Uid, header.ModTime, header.Mode)
 			}
@@ -96,8 +100,8 @@ func TestAnImageHoldsNothingElse(t *testing.T) {
 			}
 		}
 	}
-	if len(files) != 2 || string(files["orders"]) != "a binary" {
-		t.Errorf("it holds %d files", len(files))
+	if len(files) != 2 || string(files["orders"]) != "a binary" || !data {
+		t.Errorf("it holds %d files; a folder for data: %t", len(files), data)
 	}
 	if pool := x509.NewCertPool(); !pool.AppendCertsFromPEM(files[rootsPath]) {
 		t.Error("it has no root certificates")

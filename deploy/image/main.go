@@ -1,6 +1,6 @@
 // Command image makes the services' container images, without a container engine:
-// nothing but the static binary and the roots of public certificates, for amd64
-// and arm64. The same source gives the same digest.
+// nothing but the static binary, the roots of public certificates and an empty
+// folder for data, for amd64 and arm64. The same source gives the same digest.
 //
 //	image [--load] [--push=REGISTRY/PREFIX] [--out=.build/images]
 //

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -142,8 +143,12 @@ func (c *Container) Endpoint(ctx context.Context, port string) (string, error) {
 	if ip, err := c.ContainerIP(ctx); err == nil && ip != "" && runtime.GOOS == "linux" {
 		direct := net.JoinHostPort(ip, port)
 		dialer := net.Dialer{Timeout: 200 * time.Millisecond}
-		if connection, err := dialer.DialContext(ctx, "tcp", direct); err == nil {
+		connection, err := dialer.DialContext(ctx, "tcp", direct)
+		switch {
+		case err == nil:
 			return direct, connection.Close()
+		case errors.Is(err, syscall.ECONNREFUSED): // it is reached, and nobody listens yet
+			return direct, nil
 		}
 	}
 	return c.PortEndpoint(ctx, port+"/tcp", "")
