@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -81,6 +82,7 @@ var shared struct {
 	sync.Mutex
 	postgres *Postgres
 	err      error
+	ends     []func(context.Context) error
 }
 
 // SharedPostgres is the one server of this test process. It is for tests that
@@ -91,7 +93,9 @@ func SharedPostgres(t testing.TB) *Postgres {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.postgres == nil && shared.err == nil {
-		shared.postgres, shared.err = StartPostgres(context.Background(), PostgresOptions{InMemory: true})
+		if shared.postgres, shared.err = StartPostgres(context.Background(), PostgresOptions{InMemory: true}); shared.err == nil {
+			shared.ends = append(shared.ends, shared.postgres.Stop)
+		}
 	}
 	Check(t, shared.err)
 	return shared.postgres
@@ -127,15 +131,23 @@ func Main(m *testing.M) int {
 	status := m.Run()
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.postgres != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := shared.postgres.Stop(ctx); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, end := range slices.Backward(shared.ends) {
+		if err := end(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			return 1
+			status = 1
 		}
 	}
 	return status
+}
+
+// AtEnd has [Main] do something when all tests have ended, what was given last
+// first. It is for what a package's tests share beside [SharedPostgres].
+func AtEnd(end func(context.Context) error) {
+	shared.Lock()
+	defer shared.Unlock()
+	shared.ends = append(shared.ends, end)
 }
 
 // label marks what tests have in the engine, with the session that they belong to.

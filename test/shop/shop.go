@@ -60,6 +60,7 @@ type Reply struct {
 		Lines     []Line
 	}
 	NextCursor string `json:"next_cursor"`
+	ExpiresAt  string `json:"expires_at"`
 }
 
 // Line is one of an order's or a reservation's.

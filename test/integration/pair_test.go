@@ -1,0 +1,394 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/testcontainers/testcontainers-go"
+
+	"roundtrip/contracts/openapi"
+	"roundtrip/test/containers"
+	"roundtrip/test/shop"
+)
+
+// patience is how long a test waits for what must happen, on a machine however
+// busy. Nothing is judged by it but that it happens.
+const patience = 2 * time.Minute
+
+// setting says what a pair is made of.
+type setting struct {
+	wire, store string
+	// ordersReplicas and inventoryReplicas are 1 where they are 0.
+	ordersReplicas, inventoryReplicas int
+	// proxied puts a proxy into each connection of the wire. Each replica of orders
+	// has its own.
+	proxied bool
+	// ownPostgres and ownNATS give the pair servers that it may break; the arguments
+	// are PostgreSQL's.
+	ownPostgres, ownNATS bool
+	postgresArgs         []string
+	// ordersArgs go to every replica of orders, and those of ordersArgsOf to one.
+	ordersArgs, inventoryArgs []string
+	ordersArgsOf              map[int][]string
+	// volumes are mounted where a service's SQLite database is; else it has its own.
+	volumes map[string]string
+	// ordersImage and inventoryImage are tags; today's where they are empty.
+	ordersImage, inventoryImage string
+}
+
+// pair is both services, alone with their databases and their wire.
+type pair struct {
+	testing.TB
+	*suite
+	setting
+	shop.Shop
+	name              string
+	account           string
+	orders, inventory *service
+	postgres          *containers.Postgres
+	postgresName      string
+	nats              *containers.Container
+	// links are the proxies: in front of inventory for each replica of orders, or,
+	// on NATS, between the server and it, and the last between the server and inventory.
+	links []link
+	diary *diary
+}
+
+// service is all replicas of one.
+type service struct {
+	name     string
+	image    string
+	ports    []string
+	database string
+	args     func(replica int) []string
+	names    []string
+
+	replicas []*containers.Container
+	// all are the replicas, also those that were replaced.
+	all   []*containers.Container
+	front *shop.Front
+}
+
+const (
+	httpPort, adminPort, grpcPort = "8080", "9090", "7070"
+)
+
+// startPair starts a pair; what it is made of goes when the test ends.
+func startPair(t testing.TB, s setting) *pair {
+	t.Helper()
+	p := &pair{TB: t, suite: shared(t), setting: s, diary: newDiary()}
+	n := p.suite.cases.Add(1)
+	p.name, p.account = fmt.Sprintf("case%d", n), account(n-1)
+	if n > accounts {
+		t.Fatalf("NATS has accounts for %d cases, and there are more", accounts)
+	}
+	p.postgres, p.postgresName, p.nats = p.suite.postgres, postgresName, p.suite.nats
+	natsHost := natsName
+	var err error
+	if s.ownPostgres {
+		p.postgresName = p.name + "-postgres"
+		if p.postgres, err = p.startPostgres(t.Context(), p.postgresName, false, s.postgresArgs...); err != nil {
+			t.Fatal(err)
+		}
+		p.atEnd(p.postgres.Stop)
+	}
+	if s.ownNATS && s.wire == "nats" {
+		natsHost = p.name + "-nats"
+		if p.nats, err = p.startNATS(t.Context(), natsHost); err != nil {
+			t.Fatal(err)
+		}
+		p.atEnd(p.nats.Stop)
+	}
+	natsAt := func(host string) string { return fmt.Sprintf("nats://%[1]s:%[1]s@%s", p.account, host) }
+	inventoryHost := p.name + "-inventory"
+
+	// upstream is what an orders connects to, and at makes an --inventory-url of a host
+	// and port.
+	upstream, at := net.JoinHostPort(inventoryHost, httpPort), func(host string) string { return "http://" + host }
+	inventoryNATS := ""
+	switch s.wire {
+	case "grpc":
+		upstream, at = net.JoinHostPort(inventoryHost, grpcPort), func(host string) string { return "dns:///" + host }
+	case "nats":
+		upstream, at = net.JoinHostPort(natsHost, "4222"), natsAt
+		inventoryNATS = natsAt(upstream)
+	}
+	urls := slices.Repeat([]string{at(upstream)}, max(1, s.ordersReplicas))
+	if s.proxied {
+		for i := range urls {
+			urls[i] = at(p.link(upstream))
+		}
+		if s.wire == "nats" {
+			inventoryNATS = natsAt(p.link(upstream))
+		}
+	}
+
+	p.inventory = &service{
+		name: "inventory", image: imageOf("inventory", or(s.inventoryImage, *imageTag)), names: []string{inventoryHost}, ports: []string{httpPort, adminPort},
+		args: func(int) []string {
+			args := slices.Clone(s.inventoryArgs)
+			switch s.wire {
+			case "grpc":
+				args = append(args, "--grpc-addr=:"+grpcPort)
+			case "nats":
+				args = append(args, "--nats-url="+inventoryNATS)
+			}
+			return args
+		},
+	}
+	p.orders = &service{
+		name: "orders", image: imageOf("orders", or(s.ordersImage, *imageTag)), names: []string{p.name + "-orders"}, ports: []string{httpPort, adminPort},
+		args: func(i int) []string {
+			i %= len(urls)
+			return slices.Concat([]string{"--inventory-wire=" + s.wire, "--inventory-url=" + urls[i]}, s.ordersArgs, s.ordersArgsOf[i])
+		},
+	}
+	for _, v := range []struct {
+		*service
+		replicas int
+		contract *openapi.Document
+		client   **shop.Client
+	}{
+		{p.inventory, s.inventoryReplicas, openapi.Inventory(), &p.Shop.Inventory},
+		{p.orders, s.ordersReplicas, openapi.Orders(), &p.Shop.Orders},
+	} {
+		if s.store == "postgres" {
+			v.database = p.database(t, p.postgres, p.postgresName, v.name)
+		}
+		v.front = new(shop.Front)
+		for range max(1, v.replicas) {
+			p.add(v.service)
+		}
+		p.check(v.front.Open())
+		t.Cleanup(v.front.Close)
+		*v.client = shop.NewClient(v.front.URL(), v.contract, func(err error) { t.Error(err) })
+	}
+	for _, v := range []*service{p.inventory, p.orders} {
+		for _, c := range v.replicas {
+			p.ready(c)
+		}
+	}
+	return p
+}
+
+func or(value, otherwise string) string {
+	if value == "" {
+		return otherwise
+	}
+	return value
+}
+
+func (p *pair) check(err error) {
+	p.Helper()
+	if err != nil {
+		p.Fatal(err)
+	}
+}
+
+func (p *pair) atEnd(end func(context.Context) error) {
+	p.Cleanup(func() {
+		if err := end(context.WithoutCancel(p.Context())); err != nil {
+			p.Error(err)
+		}
+	})
+}
+
+// add starts one more replica.
+func (p *pair) add(s *service) *containers.Container {
+	p.Helper()
+	args := append([]string{"serve", "--drain-timeout=60s", "--give-up-after=30s"}, s.args(len(s.all))...)
+	if s.name == "inventory" {
+		args = slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--give-up-after") })
+	}
+	if s.database != "" {
+		args = append(args, "--database="+s.database)
+	}
+	c, err := containers.Start(p.Context(), s.image, s.ports, p.as(s.names...), testcontainers.WithCmd(args...),
+		testcontainers.WithEnv(map[string]string{strings.ToUpper(s.name) + "_ALLOW_UNSAFE_DATABASE": "true"}),
+		testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
+			host.ReadonlyRootfs = true
+			host.CapDrop = []string{"ALL"}
+			host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: p.volumes[s.name], Target: "/data"}}
+		}))
+	p.check(err)
+	s.replicas, s.all = append(s.replicas, c), append(s.all, c)
+	log := fmt.Sprintf("%s-%d.log", s.name, len(s.all))
+	p.atEnd(func(ctx context.Context) error {
+		if p.Failed() {
+			p.save(log, c.Log(ctx))
+		}
+		return c.Stop(ctx)
+	})
+	p.route(s)
+	return c
+}
+
+// route tells a service's front where its replicas are.
+func (p *pair) route(s *service) {
+	p.Helper()
+	var addresses []string
+	for _, c := range s.replicas {
+		if _, ended := c.Ended(p.Context()); ended {
+			continue
+		}
+		endpoint, err := c.Endpoint(p.Context(), httpPort)
+		p.check(err)
+		addresses = append(addresses, endpoint)
+	}
+	s.front.Set(addresses...)
+}
+
+// ready waits until a replica takes requests.
+func (p *pair) ready(c *containers.Container) {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	p.check(poll(ctx, func() error {
+		if status, ended := c.Ended(ctx); ended {
+			p.Fatalf("it ended with status %d: %s", status, c.Log(ctx))
+		}
+		url, err := adminURL(ctx, c)
+		if err != nil {
+			return err
+		}
+		response, err := http.Get(url + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return errors.New(response.Status)
+		}
+		return nil
+	}))
+}
+
+func adminURL(ctx context.Context, c *containers.Container) (string, error) {
+	endpoint, err := c.Endpoint(ctx, adminPort)
+	return "http://" + endpoint, err
+}
+
+// metric is a replica's.
+func (p *pair) metric(c *containers.Container, name string, labels ...string) (float64, error) {
+	url, err := adminURL(p.Context(), c)
+	if err != nil {
+		return 0, err
+	}
+	return shop.Metric(url, name, labels...)
+}
+
+// kill kills every replica of a service at once.
+func (p *pair) kill(s *service) {
+	p.Helper()
+	for _, c := range s.replicas {
+		p.check(c.Kill(p.Context()))
+	}
+	s.front.Set()
+}
+
+// again starts the replicas of a service that have ended.
+func (p *pair) again(s *service) {
+	p.Helper()
+	for _, c := range s.replicas {
+		if _, ended := c.Ended(p.Context()); ended {
+			p.check(c.Start(p.Context()))
+		}
+	}
+	p.route(s)
+	for _, c := range s.replicas {
+		p.ready(c)
+	}
+}
+
+// remove stops a replica as an orchestrator does: it gets no more connections, is
+// asked to stop, and may answer what it has.
+func (p *pair) remove(s *service, c *containers.Container) {
+	p.Helper()
+	s.replicas = slices.DeleteFunc(s.replicas, func(other *containers.Container) bool { return other == c })
+	p.route(s)
+	p.check(c.Signal(p.Context(), "SIGTERM"))
+	ctx, cancel := context.WithTimeout(p.Context(), patience)
+	defer cancel()
+	p.check(poll(ctx, func() error {
+		status, ended := c.Ended(ctx)
+		if !ended {
+			return fmt.Errorf("it does not stop: %s", c.Log(ctx))
+		}
+		if status != 0 {
+			p.Errorf("%s stopped with status %d", s.name, status)
+		}
+		return nil
+	}))
+}
+
+// audit runs both services' own audits, in their containers; every difference
+// fails the test.
+func (p *pair) audit() {
+	p.Helper()
+	for _, a := range []struct {
+		*service
+		args []string
+	}{
+		{p.inventory, []string{"/inventory", "audit"}},
+		{p.orders, []string{"/orders", "audit", "--inventory-url=http://" + net.JoinHostPort(p.inventory.names[0], httpPort)}},
+	} {
+		if a.database != "" {
+			a.args = append(a.args, "--database="+a.database)
+		}
+		if out, err := a.replicas[0].Run(p.Context(), a.args...); err != nil {
+			p.Errorf("%s\n%s", err, out)
+		}
+	}
+}
+
+// unsettled is how many intents are.
+func (p *pair) unsettled() (n float64, err error) {
+	return p.metric(p.orders.replicas[0], "orders_intents_unsettled")
+}
+
+// settleWithin is how long after a fault's end everything is settled.
+const settleWithin = 30 * time.Second
+
+// settles waits until everything is settled, and says how long that took.
+func (p *pair) settles() time.Duration {
+	p.Helper()
+	began := time.Now()
+	shop.Wait(p, settleWithin, "everything is settled", nil, func() bool {
+		n, err := p.unsettled()
+		return err == nil && n == 0
+	})
+	return time.Since(began)
+}
+
+// logs is all that a service wrote.
+func (p *pair) logs(s *service) string {
+	var all strings.Builder
+	for _, c := range s.all {
+		all.WriteString(c.Log(p.Context()))
+	}
+	return all.String()
+}
+
+// save keeps a log of a case that failed, whole.
+func (p *pair) save(name, text string) {
+	if *reportTo == "" {
+		p.Logf("--- %s\n%s", name, text)
+		return
+	}
+	path := filepath.Join(*reportTo, "logs", strings.ReplaceAll(p.Name(), "/", "_"), name)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		p.Error(err)
+	}
+	p.Logf("its log: %s", path)
+}

@@ -1,0 +1,253 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2/client"
+	"github.com/moby/moby/client"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/network"
+
+	"roundtrip/test/containers"
+)
+
+var (
+	imageTag    = flag.String("image", "test", "the tag of the pair's images")
+	previousTag = flag.String("previous", "previous", "the tag of the images of the last release, or of the version that stands for it")
+	reportTo    = flag.String("report", "", "the folder for the report; none is written where it is empty")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	began := time.Now()
+	status := containers.Main(m)
+	if *reportTo != "" {
+		page, err := theReport(began).Write(*reportTo)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "integration:", err)
+			status = 1
+		}
+		fmt.Println(page)
+	}
+	os.Exit(status)
+}
+
+// suite is what all cases share.
+type suite struct {
+	engine    *testcontainers.DockerClient
+	network   *testcontainers.DockerNetwork
+	postgres  *containers.Postgres
+	nats      *containers.Container
+	toxiproxy *toxiproxy.Client
+	// ports counts the proxies' ports, and cases the cases.
+	ports, cases atomic.Int64
+}
+
+// Names in the network.
+const (
+	postgresName = "postgres"
+	natsName     = "nats"
+	proxyName    = "toxiproxy"
+)
+
+// firstPort is that of the first proxy.
+const firstPort = 10_000
+
+var start = sync.OnceValues(func() (*suite, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	s := new(suite)
+	var err error
+	if s.engine, err = containers.Engine(ctx); err != nil {
+		return nil, err
+	}
+	for _, service := range []string{"inventory", "orders"} {
+		if _, err := s.engine.ImageInspect(ctx, imageOf(service, *imageTag)); err != nil {
+			return nil, fmt.Errorf("the engine has no %s; run `make integration`", imageOf(service, *imageTag))
+		}
+	}
+	if s.network, err = network.New(ctx, network.WithLabels(containers.Labels())); err != nil {
+		return nil, err
+	}
+	containers.AtEnd(func(ctx context.Context) error { return s.network.Remove(ctx) })
+	var proxies *containers.Container
+	var all sync.WaitGroup
+	var failures [3]error
+	all.Go(func() {
+		s.postgres, failures[0] = s.startPostgres(ctx, postgresName, true)
+	})
+	all.Go(func() { s.nats, failures[1] = s.startNATS(ctx, natsName) })
+	all.Go(func() {
+		proxies, failures[2] = containers.ToxiproxyImage.Start(ctx, []string{"8474"}, testcontainers.WithCmd("-host=0.0.0.0"), s.as(proxyName))
+	})
+	all.Wait()
+	if err := errors.Join(failures[:]...); err != nil {
+		return nil, err
+	}
+	for _, c := range []*containers.Container{s.postgres.Container, s.nats, proxies} {
+		containers.AtEnd(c.Stop)
+	}
+	endpoint, err := proxies.Endpoint(ctx, "8474")
+	if err != nil {
+		return nil, err
+	}
+	s.toxiproxy = toxiproxy.NewClient(endpoint)
+	return s, poll(ctx, func() error {
+		_, err := s.toxiproxy.Version()
+		return err
+	})
+})
+
+// shared is the suite; without an engine the test is skipped, and in CI it fails.
+func shared(t testing.TB) *suite {
+	t.Helper()
+	s, err := start()
+	containers.Check(t, err)
+	return s
+}
+
+func imageOf(service, tag string) string { return "roundtrip/" + service + ":" + tag }
+
+// as puts a container into the network under names.
+func (s *suite) as(names ...string) testcontainers.CustomizeRequestOption {
+	return network.WithNetwork(names, s.network)
+}
+
+// startPostgres starts a server. Its data is in memory where it is not to be killed.
+func (s *suite) startPostgres(ctx context.Context, name string, inMemory bool, arguments ...string) (*containers.Postgres, error) {
+	return containers.StartPostgres(ctx, containers.PostgresOptions{
+		InMemory: inMemory, Arguments: arguments, Options: []testcontainers.ContainerCustomizer{s.as(name)},
+	})
+}
+
+// accounts is how many cases a NATS server has an account for: what one publishes
+// no other sees.
+const accounts = 500
+
+func account(n int64) string { return fmt.Sprintf("case%d", n) }
+
+// startNATS starts a server and waits until it answers.
+func (s *suite) startNATS(ctx context.Context, name string) (*containers.Container, error) {
+	var config strings.Builder
+	config.WriteString("accounts {\n")
+	for n := range int64(accounts) {
+		fmt.Fprintf(&config, "%[1]s { users = [{user: %[1]s, password: %[1]s}] }\n", account(n))
+	}
+	config.WriteString("}\n")
+	c, err := containers.NATSImage.Start(ctx, []string{"4222"}, testcontainers.WithCmd("-c", "/nats.conf"), s.as(name),
+		testcontainers.WithFiles(testcontainers.ContainerFile{Reader: strings.NewReader(config.String()), ContainerFilePath: "/nats.conf", FileMode: 0o444}))
+	if err != nil {
+		return nil, fmt.Errorf("start NATS: %w", err)
+	}
+	return c, answers(ctx, c, "4222")
+}
+
+// answers waits until something listens on a container's port.
+func answers(ctx context.Context, c *containers.Container, port string) error {
+	return poll(ctx, func() error {
+		endpoint, err := c.Endpoint(ctx, port)
+		if err != nil {
+			return err
+		}
+		connection, err := net.DialTimeout("tcp", endpoint, time.Second)
+		if err != nil {
+			if status, ended := c.Ended(ctx); ended {
+				return fmt.Errorf("it ended with status %d: %s", status, c.Log(ctx))
+			}
+			return err
+		}
+		return connection.Close()
+	})
+}
+
+// poll tries until there is no error, as long as ctx lasts.
+func poll(ctx context.Context, try func() error) error {
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// database makes a database with a service's schema on a server that the network
+// knows by a name, and returns its address there. The schema is today's.
+func (s *suite) database(t testing.TB, server *containers.Postgres, name, service string) string {
+	t.Helper()
+	inside := func(address string) string {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.Host = net.JoinHostPort(name, "5432")
+		return u.String()
+	}
+	return inside(server.Database(t, service, func(address string) error {
+		c, err := containers.Start(t.Context(), imageOf(service, *imageTag), nil, s.as(), testcontainers.WithCmd("migrate", "up", "--database="+inside(address)))
+		if err != nil {
+			return err
+		}
+		var status int
+		err = poll(t.Context(), func() error {
+			var ended bool
+			if status, ended = c.Ended(t.Context()); !ended {
+				return errors.New("it runs")
+			}
+			return nil
+		})
+		if err == nil && status != 0 {
+			err = fmt.Errorf("%s migrate up: exit %d\n%s", service, status, c.Log(t.Context()))
+		}
+		return errors.Join(err, c.Stop(context.WithoutCancel(t.Context())))
+	}))
+}
+
+// version is what the images say that they are.
+func version() string {
+	s, err := start()
+	if err != nil {
+		return "unknown"
+	}
+	image, err := s.engine.ImageInspect(context.Background(), imageOf("orders", *imageTag))
+	if err != nil || image.Config == nil {
+		return "unknown"
+	}
+	return image.Config.Labels["org.opencontainers.image.version"]
+}
+
+// machine says where this runs.
+func machine() string {
+	text := fmt.Sprintf("%s/%s, %d processors", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	s, err := start()
+	if err != nil {
+		return text
+	}
+	version, err := s.engine.ServerVersion(context.Background(), client.ServerVersionOptions{})
+	if err != nil {
+		return text
+	}
+	return text + ", engine " + version.Version
+}
+
+// wires and stores are what there are.
+var (
+	wires  = []string{"http", "grpc", "nats"}
+	stores = []string{"sqlite", "postgres"}
+)
