@@ -67,6 +67,9 @@ type levels struct {
 }
 
 func (l levels) decode() ([]order.Level, error) {
+	if l.Levels == nil {
+		return nil, unexplained(errors.New("no levels, not even none"))
+	}
 	out := make([]order.Level, len(l.Levels))
 	for i, l := range l.Levels {
 		if l.SKU == nil || l.Location == nil || l.Available == nil {

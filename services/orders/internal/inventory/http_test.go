@@ -76,6 +76,9 @@ func answer(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
+// anyAnswer is one to every request.
+var anyAnswer = strings.TrimSuffix(heldAnswer, "}") + `, "levels": []}`
+
 func TestWhatIsSent(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -101,7 +104,7 @@ func TestWhatIsSent(t *testing.T) {
 				t.Error(err)
 			}
 			line, body, header = r.Method+" "+r.RequestURI, string(content), r.Header
-			answer(http.StatusOK, "application/json", heldAnswer)(w, r)
+			answer(http.StatusOK, "application/json", anyAnswer)(w, r)
 		})
 		if err := c.ask(deadline(t, 3*time.Second), wire); err != nil {
 			t.Errorf("%s: %v", c.line, err)
@@ -269,6 +272,12 @@ func reset(beginning string) http.HandlerFunc {
 
 func TestHostileLevelsAndLists(t *testing.T) {
 	t.Parallel()
+	for _, body := range []string{"{}", `{"levels": null}`, `{"id": "another"}`} {
+		wire := serve(t, answer(http.StatusOK, "application/json", body))
+		if err := stock("a")(deadline(t, 3*time.Second), wire); !errors.Is(err, order.ErrUnexplained) {
+			t.Errorf("levels of %q: %v", body, err)
+		}
+	}
 	for _, body := range []string{"", "[]", `{"levels": [{}]}`, `{"levels": [{"sku": "a", "location": "main"}]}`, `{"levels": 7}`,
 		`{"reservations": [{}]}`, `{"reservations": {}}`} {
 		wire := serve(t, answer(http.StatusOK, "application/json", body))

@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"roundtrip/internal/exchange"
@@ -241,7 +242,13 @@ func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, er
 	}
 	defer leave()
 	levels, err := p.inventory.Stock(ctx, skus)
-	return levels, usable(err)
+	if slices.ContainsFunc(levels, func(l Level) bool { return !slices.Contains(skus, l.SKU) }) {
+		err = ErrUnexplained // it answers another request
+	}
+	if err != nil {
+		return nil, usable(err)
+	}
+	return levels, nil
 }
 
 // usable turns an answer of inventory's that means nothing to our own caller

@@ -959,6 +959,10 @@ func TestAskingOnly(t *testing.T) {
 	_, err = p.Protocol.Reservation(t.Context(), "order-1")
 	wantCode(t, err, problem.Unavailable)
 
+	p.wire.stock = func(context.Context, []string) ([]Level, error) { return []Level{{"b", MainLocation, 3}}, nil }
+	_, err = p.Availability(t.Context(), []string{"a"})
+	wantCode(t, err, problem.Unavailable)
+
 	p.gate.full.Store(true)
 	_, err = p.Protocol.Reservation(t.Context(), "order-1")
 	wantCode(t, err, problem.Overloaded)
