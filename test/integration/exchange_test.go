@@ -67,6 +67,16 @@ func placing(quantity int64) request {
 	}
 }
 
+// placingFor holds for so many seconds.
+func placingFor(seconds int) request {
+	return func(p *pair, id, sku string) func(...string) shop.Reply {
+		body := fmt.Sprintf(`{"customer":"c","currency":"GBP","hold_seconds":%d,"lines":[{"sku":%q,"quantity":3,"unit_price":100}]}`, seconds, sku)
+		return func(h ...string) shop.Reply {
+			return p.Shop.Orders.Call(p.Context(), "PUT", "/v1/orders/"+id, body, h...)
+		}
+	}
+}
+
 func amending(quantity int64) request {
 	return func(p *pair, id, sku string) func(...string) shop.Reply {
 		return func(h ...string) shop.Reply { return p.Amend(p.Context(), id, sku, quantity, h...) }
@@ -123,8 +133,7 @@ func isPlaced(p *pair, id, sku string) {
 func isPlacedFor(seconds int) func(*pair, string, string) {
 	return func(p *pair, id, sku string) {
 		p.Helper()
-		body := fmt.Sprintf(`{"customer":"c","currency":"GBP","hold_seconds":%d,"lines":[{"sku":%q,"quantity":3,"unit_price":100}]}`, seconds, sku)
-		p.mustBe(id, "placed", func() shop.Reply { return p.Shop.Orders.Call(p.Context(), "PUT", "/v1/orders/"+id, body) })
+		p.mustBe(id, "placed", func() shop.Reply { return placingFor(seconds)(p, id, sku)() })
 	}
 }
 
