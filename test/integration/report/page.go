@@ -1,0 +1,219 @@
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+//go:embed page.html
+var pageSource string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageSource))
+
+// Every row of a matrix has these columns, and any other that a cell of its section
+// names.
+var (
+	exchanges = []string{"place", "amend", "confirm", "cancel", "reservation", "availability"}
+	wires     = []string{"http", "grpc", "nats"}
+)
+
+// Write writes index.html, which needs no other file, and data.json into the folder,
+// and returns the page's path. Who reads meanwhile sees the old file or the new one.
+func (r Report) Write(folder string) (page string, err error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return "", fmt.Errorf("encode the report's data: %w", err)
+	}
+	var html bytes.Buffer
+	if err := pageTemplate.Execute(&html, view(r)); err != nil {
+		return "", fmt.Errorf("render the report: %w", err)
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", err
+	}
+	page = filepath.Join(folder, "index.html")
+	if err := errors.Join(replace(filepath.Join(folder, "data.json"), data), replace(page, html.Bytes())); err != nil {
+		return "", err
+	}
+	return page, nil
+}
+
+// replace writes a file in one step.
+func replace(path string, content []byte) error {
+	fresh := path + ".new"
+	if err := os.WriteFile(fresh, content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(fresh, path)
+}
+
+// pageView is a report as the page shows it.
+type pageView struct {
+	Report
+	Passed, Failed, Impossible, Missing int
+	Matrices                            []matrix
+}
+
+type matrix struct {
+	Section
+	Exchanges, Wires []string
+	// Stores says that there are several, so each cell names its own.
+	Stores bool
+	Lines  []line
+}
+
+type line struct {
+	Row
+	Spots []spot
+}
+
+// spot is where an exchange and a wire meet in a row. Without cells it is missing.
+type spot struct {
+	Exchange, Wire string
+	Cells          []cellView
+}
+
+type cellView struct {
+	Cell
+	ID      string
+	Diagram diagram
+}
+
+func view(r Report) pageView {
+	v := pageView{Report: r}
+	for _, s := range r.Sections {
+		m := matrix{Section: s, Exchanges: slices.Clone(exchanges), Wires: slices.Clone(wires)}
+		var stores []string
+		for _, row := range s.Rows {
+			for _, c := range row.Cells {
+				m.Exchanges, m.Wires = include(m.Exchanges, c.Exchange), include(m.Wires, c.Wire)
+				if c.Store != "" {
+					stores = include(stores, c.Store)
+				}
+			}
+		}
+		m.Stores = len(stores) > 1
+		for _, row := range s.Rows {
+			l := line{Row: row}
+			for _, exchange := range m.Exchanges {
+				for _, wire := range m.Wires {
+					l.Spots = append(l.Spots, spot{exchange, wire, v.cells(row, exchange, wire)})
+				}
+			}
+			m.Lines = append(m.Lines, l)
+		}
+		v.Matrices = append(v.Matrices, m)
+	}
+	return v
+}
+
+// cells returns the row's where exchange and wire meet, and counts them. A cell that
+// has neither passed nor a reason has failed.
+func (v *pageView) cells(row Row, exchange, wire string) []cellView {
+	var found []cellView
+	for _, c := range row.Cells {
+		if c.Exchange != exchange || c.Wire != wire {
+			continue
+		}
+		switch {
+		case c.Result == Passed:
+			v.Passed++
+		case c.Result == Impossible && c.Why != "":
+			v.Impossible++
+		default:
+			if c.Why == "" {
+				c.Why = fmt.Sprintf("It ended as %q and does not say why.", c.Result)
+			}
+			c.Result = Failed
+			v.Failed++
+		}
+		id := fmt.Sprintf("c%d", v.Passed+v.Impossible+v.Failed)
+		found = append(found, cellView{c, id, draw(c.Story)})
+	}
+	if found == nil {
+		v.Missing++
+	}
+	return found
+}
+
+func include(all []string, one string) []string {
+	if slices.Contains(all, one) {
+		return all
+	}
+	return append(all, one)
+}
+
+// What follows is for the page.
+
+// When is when the run began.
+func (v pageView) When() string { return v.Began.UTC().Format("2 January 2006, 15:04 UTC") }
+
+// Took is how long it took.
+func (v pageView) Took() time.Duration {
+	return time.Duration(v.Seconds * float64(time.Second)).Round(time.Second)
+}
+
+// Bad says that the run did not pass.
+func (v pageView) Bad() bool { return v.Failed+v.Missing > 0 }
+
+// Missing are the spots without a cell.
+func (l line) Missing() []spot {
+	return slices.DeleteFunc(slices.Clone(l.Spots), func(s spot) bool { return s.Cells != nil })
+}
+
+// Failed are the cells that failed.
+func (l line) Failed() []cellView {
+	var failed []cellView
+	for _, s := range l.Spots {
+		for _, c := range s.Cells {
+			if c.Result == Failed {
+				failed = append(failed, c)
+			}
+		}
+	}
+	return failed
+}
+
+// First says that the spot is its exchange's first.
+func (m matrix) First(i int) bool { return i%len(m.Wires) == 0 }
+
+// Sign is the result without colour.
+func (c cellView) Sign() string {
+	return map[Result]string{Passed: "✓", Failed: "✗", Impossible: "–"}[c.Result]
+}
+
+// Name is which cell of its row it is.
+func (c cellView) Name() string {
+	name := c.Exchange + " over " + c.Wire
+	if c.Store != "" {
+		name += " on " + c.Store
+	}
+	return name
+}
+
+// Settled is empty where nothing had to be settled.
+func (c cellView) Settled() string {
+	if c.SettledMS == 0 {
+		return ""
+	}
+	return duration(c.SettledMS)
+}
+
+// P99 is how long the caller's answers took.
+func (c cellView) P99() string { return duration(c.P99MS) }
+
+// Late is how far from its deadline the latest answer came.
+func (c cellView) Late() string {
+	if c.MostLateMS < 0 {
+		return duration(-c.MostLateMS) + " early"
+	}
+	return duration(c.MostLateMS) + " late"
+}
