@@ -30,6 +30,8 @@ PACT_FFI = lib=$$(go run ./test/contract/setup ffi); folder=$$(dirname "$$lib");
 PACT_TEST = mkdir -p "$(BUILD)"; go test -c -tags contract -o "$(CURDIR)/$(BUILD)/contract.test" ./test/contract; \
 	cd test/contract && "$(CURDIR)/$(BUILD)/contract.test" -test.timeout 10m
 PACT_CLI = pact=$$(go run ./test/contract/setup cli)
+# What a release is tested beside: the last one, or, while there is none, a commit.
+PREVIOUS ?= $(shell git describe --tags --abbrev=0 HEAD 2>/dev/null || echo a8d6096f502f87c66dc18b3e88a9142c02b6a966)
 # Who publishes what, to a Pact Broker: a service's version is its commit.
 VERSION ?= $(shell git rev-parse HEAD)
 BRANCH ?= $(shell git branch --show-current)
@@ -66,12 +68,35 @@ build: ## Build both services into .build/
 check: format vet tidy unit ## Format, vet, staticcheck, tidy, import rules, unit and property tests (2 minutes)
 
 .PHONY: test
-test: ## Everything: check, also on PostgreSQL, the contracts, then the tests of the real processes
-	@$(SETUP) $(MAKE) --no-print-directory check contract process
+test: ## Everything: check, also on PostgreSQL, the contracts, the real processes, and every exchange in containers
+	@$(SETUP) $(MAKE) --no-print-directory check contract process exchanges
 
 .PHONY: images
 images: ## Make the container images, without an engine: make images [LOAD=1 into the local engine] [PUSH=registry/prefix]
 	@go run ./deploy/image --out $(BUILD)/images $(if $(filter 1,$(LOAD)),--load,) $(if $(PUSH),--push=$(PUSH),)
+
+.PHONY: integration
+integration: ## Every exchange in containers, on every wire, under every fault, with a report to look at (5 minutes)
+	@$(SETUP) $(MAKE) --no-print-directory exchanges
+
+.PHONY: exchanges
+exchanges: test-images
+	@echo "== exchanges in containers"
+	@rm -rf .reports/integration
+	@status=0; $(TOOL) gotestsum --format testname --hide-summary skipped -- -count=1 -timeout 30m -parallel 6 ./test/integration \
+		-args -report "$(CURDIR)/.reports/integration" || status=$$?; \
+	echo ".reports/integration/index.html"; exit $$status
+
+.PHONY: test-images
+test-images:
+	@echo "== the pair's images, and those of $(PREVIOUS)"
+	@go run ./deploy/image --here --load --tag test --out $(BUILD)/test-images
+	@rm -rf "$(BUILD)/previous" && git clone --quiet --shared --no-checkout . "$(BUILD)/previous" && git -C "$(BUILD)/previous" checkout --quiet "$(PREVIOUS)"
+	@go run ./deploy/image --here --load --tag previous --out $(BUILD)/previous-images --source "$(BUILD)/previous"
+
+.PHONY: integration-mutants
+integration-mutants: ## Plant one bug after the other and see the integration tests notice it (15 minutes)
+	@$(SETUP) go run ./test/integration/mutants
 
 .PHONY: contract
 contract: ## Verify the pact from both sides, on every wire, and that it catches every mutant (30 seconds)
@@ -159,7 +184,7 @@ tidy:
 unit: race-detector
 	@echo "== unit and property tests"
 	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) or the library of Pact is LEFT OUT; make test brings both."
-	@go test -timeout 20m $(RACE) $$(go list ./... | grep -v '/test/process$$')
+	@go test -timeout 20m $(RACE) $$(go list ./... | grep -vE '/test/(process|integration)$$')
 
 .PHONY: process
 process:

@@ -224,7 +224,14 @@ func signals() (ctx context.Context, stop context.CancelFunc) {
 
 // NewLogger writes structured logs: JSON, or text where w is a terminal.
 func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		// A problem is written as it crosses a wire, without its cause, which is what a
+		// log is for.
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(err.Error())
+		}
+		return a
+	}}
 	if file, ok := w.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		return slog.New(slog.NewTextHandler(w, options))
 	}

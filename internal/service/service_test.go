@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/term"
 
+	"roundtrip/internal/problem"
 	"roundtrip/internal/service"
 )
 
@@ -39,6 +40,17 @@ func TestTheDatabasesAddressComesFromTheFileWhereThereIsOne(t *testing.T) {
 		if got, err := source(); err != nil || got.SQLite != path {
 			t.Errorf("got %+v, %v, want %s", got, err, path)
 		}
+	}
+}
+
+// A problem crosses a wire without its cause; a log has it.
+func TestALoggedErrorHasItsCause(t *testing.T) {
+	t.Parallel()
+	var buffer bytes.Buffer
+	service.NewLogger(&buffer, slog.LevelInfo).Error("it failed", "error", problem.Wrap(errors.New("no space left"), problem.Unavailable, "It can't be done."))
+	var line struct{ Error string }
+	if err := json.Unmarshal(buffer.Bytes(), &line); err != nil || line.Error != "unavailable: It can't be done. (no space left)" {
+		t.Errorf("%v: %s", err, &buffer)
 	}
 }
 

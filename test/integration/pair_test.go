@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/testcontainers/testcontainers-go"
@@ -34,15 +35,15 @@ type setting struct {
 	// proxied puts a proxy into each connection of the wire. Each replica of orders
 	// has its own.
 	proxied bool
-	// ownPostgres and ownNATS give the pair servers that it may break; the arguments
-	// are PostgreSQL's.
-	ownPostgres, ownNATS bool
-	postgresArgs         []string
+	// ownPostgres and ownNATS give the pair servers that it may break; only what is
+	// killed keeps its data on a disk. The arguments are PostgreSQL's.
+	ownPostgres, killsPostgres, ownNATS bool
+	postgresArgs                        []string
 	// ordersArgs go to every replica of orders, and those of ordersArgsOf to one.
 	ordersArgs, inventoryArgs []string
 	ordersArgsOf              map[int][]string
-	// volumes are mounted where a service's SQLite database is; else it has its own.
-	volumes map[string]string
+	// smallDisk gives a service a disk that can be filled, for its SQLite database.
+	smallDisk string
 	// ordersImage and inventoryImage are tags; today's where they are empty.
 	ordersImage, inventoryImage string
 }
@@ -63,6 +64,11 @@ type pair struct {
 	// on NATS, between the server and it, and the last between the server and inventory.
 	links []link
 	diary *diary
+	// disk reaches the small disk, and volumes are what is mounted for a service's
+	// SQLite database; hogged are PostgreSQL's connections that a fault took.
+	disk    *containers.Container
+	volumes map[string]string
+	hogged  []*pgx.Conn
 }
 
 // service is all replicas of one.
@@ -98,7 +104,7 @@ func startPair(t testing.TB, s setting) *pair {
 	var err error
 	if s.ownPostgres {
 		p.postgresName = p.name + "-postgres"
-		if p.postgres, err = p.startPostgres(t.Context(), p.postgresName, false, s.postgresArgs...); err != nil {
+		if p.postgres, err = p.startPostgres(t.Context(), p.postgresName, !s.killsPostgres, s.postgresArgs...); err != nil {
 			t.Fatal(err)
 		}
 		p.atEnd(p.postgres.Stop)
@@ -109,6 +115,9 @@ func startPair(t testing.TB, s setting) *pair {
 			t.Fatal(err)
 		}
 		p.atEnd(p.nats.Stop)
+	}
+	if s.smallDisk != "" {
+		p.smallDiskFor(s.smallDisk)
 	}
 	natsAt := func(host string) string { return fmt.Sprintf("nats://%[1]s:%[1]s@%s", p.account, host) }
 	inventoryHost := p.name + "-inventory"
@@ -215,7 +224,6 @@ func (p *pair) add(s *service) *containers.Container {
 		args = append(args, "--database="+s.database)
 	}
 	c, err := containers.Start(p.Context(), s.image, s.ports, p.as(s.names...), testcontainers.WithCmd(args...),
-		testcontainers.WithEnv(map[string]string{strings.ToUpper(s.name) + "_ALLOW_UNSAFE_DATABASE": "true"}),
 		testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
 			host.ReadonlyRootfs = true
 			host.CapDrop = []string{"ALL"}
@@ -311,12 +319,17 @@ func (p *pair) again(s *service) {
 	}
 }
 
+// routed is how long a replica that gets no more connections is left alone before it
+// is asked to stop: one may just be on its way there.
+const routed = 300 * time.Millisecond
+
 // remove stops a replica as an orchestrator does: it gets no more connections, is
 // asked to stop, and may answer what it has.
 func (p *pair) remove(s *service, c *containers.Container) {
 	p.Helper()
 	s.replicas = slices.DeleteFunc(s.replicas, func(other *containers.Container) bool { return other == c })
 	p.route(s)
+	isClosed(p.Context().Done(), routed)
 	p.check(c.Signal(p.Context(), "SIGTERM"))
 	ctx, cancel := context.WithTimeout(p.Context(), patience)
 	defer cancel()

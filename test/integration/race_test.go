@@ -117,17 +117,20 @@ func overtaken(t *testing.T, r *row, direction string, after map[string]kept) {
 
 func TestAReplyIsLostAndTheHoldRunsOut(t *testing.T) {
 	r := races.row("the reply lost, and the hold runs out before anybody asks again", "What inventory has stored for the request says held; what the reservation is, is expired.")
-	onAllWires(t, r, "It starts no hold.", setting{proxied: true}, []string{"place", "amend"}, func(p *pair, cells map[string]*cell) {
+	s := setting{proxied: true, ordersArgs: []string{"--settle-interval=1h"}}
+	onAllWires(t, r, "It starts no hold.", s, []string{"place", "amend"}, func(p *pair, cells map[string]*cell) {
 		const hold = 3
 		for id := range cells {
 			p.stock("sku-" + id)
 		}
 		isPlacedFor(hold)(p, "amend", "sku-amend")
+		asks := map[string]request{"place": placingFor(hold), "amend": amending(5)}
 		p.diary.during("replies vanish", func() {
 			p.spoil(p.links[0], back, "timeout", toxiproxy.Attributes{"timeout": 0})
 			var all sync.WaitGroup
-			all.Go(func() { p.make("place", "place", timeout, placingFor(hold)(p, "place", "sku-place")) })
-			all.Go(func() { p.make("amend", "amend", timeout, amending(5)(p, "amend", "sku-amend")) })
+			for id, ask := range asks {
+				all.Go(func() { p.make(id, id, timeout, ask(p, id, "sku-"+id)) })
+			}
 			all.Wait()
 			for id := range cells {
 				shop.Wait(p, patience, "the hold of "+id+" has run out", nil, func() bool {
@@ -136,6 +139,10 @@ func TestAReplyIsLostAndTheHoldRunsOut(t *testing.T) {
 			}
 			p.mend(p.links[0], back, "timeout")
 		})
+		// The caller asks again, which settles it.
+		for id, ask := range asks {
+			p.mustBe(id, "expired", func() shop.Reply { return p.make(id, id, timeout, ask(p, id, "sku-"+id)).reply })
+		}
 		p.diary.settled = p.settles()
 		for id, ledger := range map[string][]string{"place": {"held", "expired"}, "amend": {"held", "amended", "expired"}} {
 			shop.Wait(p, patience, "its stock is given back", nil, func() bool {

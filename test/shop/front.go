@@ -76,7 +76,7 @@ func (f *Front) Close() {
 }
 
 // dialTimeout is for replicas that are gone with their address, which nobody refuses.
-const dialTimeout = 250 * time.Millisecond
+const dialTimeout = 2 * time.Second
 
 // pass joins a connection with the first replica that takes it, until either
 // side ends it.
