@@ -95,19 +95,15 @@ func overtaken(t *testing.T, r *row, direction string, after map[string]kept) {
 		})
 		p.diary.settled = p.settles()
 		if direction == there {
-			shop.Wait(p, patience, "what was late has arrived", nil, func() bool {
-				b := p.read()
-				for id := range after {
-					stale := false
-					for _, l := range b.arrived(p.diary.of(id, id)[0].requestID) {
-						stale = stale || l.Outcome == "stale-seq"
-					}
-					if !stale {
-						return false
+			for id := range after {
+				requestID := p.diary.of(id, id)[0].requestID
+				shop.Wait(p, patience, "the late "+id+" has arrived", nil, func() bool { return len(p.read().arrived(requestID)) > 0 })
+				for _, l := range p.read().arrived(requestID) {
+					if l.Outcome != "stale-seq" {
+						cells[id].Errorf("what came late was answered with %s", l.Outcome)
 					}
 				}
-				return true
-			})
+			}
 		}
 		for id, want := range after {
 			p.compare(cells[id], id, "sku-"+id, want)
