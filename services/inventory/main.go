@@ -22,6 +22,7 @@ type cli struct {
 	Import      importCommand            `cmd:"" help:"Set stock from a CSV or NDJSON file, through a running inventory."`
 	Audit       audit                    `cmd:"" help:"Compare levels, ledger and reservations; exit 1 if they differ."`
 	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
+	Check       checkCommand             `cmd:"" help:"Ask a running inventory for stock, on each wire that is given; exit 1 if one does not answer."`
 	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running inventory whether it takes requests; exit 1 if not."`
 	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
 }

@@ -26,6 +26,7 @@ type cli struct {
 	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
 	Audit       auditCommand             `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ. --repair mends that."`
 	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
+	Check       checkCommand             `cmd:"" help:"Place an order of what nobody has through a running orders, and see inventory refuse it; exit 1 if not."`
 	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
 	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
 }
