@@ -1,0 +1,192 @@
+{{- define "common.service" -}}
+apiVersion: v1
+kind: Service
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .) "annotations" .Values.service.annotations) }}
+spec:
+  type: {{ .Values.service.type }}
+  selector:
+    {{- include "common.servingSelector" . | nindent 4 }}
+  ports:
+    - name: http
+      port: 8080
+      targetPort: http
+      appProtocol: http
+    {{- if include (printf "%s.usesGRPC" .Chart.Name) . }}
+    - name: grpc
+      port: 8090
+      targetPort: grpc
+      appProtocol: kubernetes.io/h2c
+    {{- end }}
+---
+# Its name has every pod's address: for gRPC, whose clients choose by themselves, and for Prometheus.
+apiVersion: v1
+kind: Service
+{{ include "common.metadata" (dict "root" . "name" (printf "%s-headless" (include "common.fullname" .))) }}
+spec:
+  clusterIP: None
+  selector:
+    {{- include "common.servingSelector" . | nindent 4 }}
+  ports:
+    {{- if include (printf "%s.usesGRPC" .Chart.Name) . }}
+    - name: grpc
+      port: 8090
+      targetPort: grpc
+      appProtocol: kubernetes.io/h2c
+    {{- end }}
+    - name: metrics
+      port: 9090
+      targetPort: admin
+      appProtocol: http
+{{- end -}}
+
+{{- define "common.ingress" -}}
+{{- if .Values.ingress.enabled }}
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .) "annotations" .Values.ingress.annotations) }}
+spec:
+  {{- with .Values.ingress.className }}
+  ingressClassName: {{ . }}
+  {{- end }}
+  {{- with include "common.tlsSecret" . }}
+  tls:
+    - secretName: {{ . }}
+      hosts:
+        {{- toYaml $.Values.hosts | nindent 8 }}
+  {{- end }}
+  rules:
+    {{- range .Values.hosts }}
+    - host: {{ . | quote }}
+      http:
+        paths:
+          - path: /
+            pathType: Prefix
+            backend:
+              service:
+                name: {{ include "common.fullname" $ }}
+                port:
+                  name: http
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "common.httpRoute" -}}
+{{- if .Values.httpRoute.enabled }}
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .) "annotations" .Values.httpRoute.annotations) }}
+spec:
+  parentRefs:
+    {{- toYaml .Values.httpRoute.parentRefs | nindent 4 }}
+  {{- with .Values.hosts }}
+  hostnames:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  rules:
+    - backendRefs:
+        - name: {{ include "common.fullname" . }}
+          port: 8080
+{{- end }}
+{{- end -}}
+
+{{- define "common.certificate" -}}
+{{- if .Values.tls.certificate.enabled }}
+apiVersion: cert-manager.io/v1
+kind: Certificate
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
+spec:
+  secretName: {{ include "common.tlsSecret" . }}
+  issuerRef:
+    {{- toYaml .Values.tls.certificate.issuerRef | nindent 4 }}
+  dnsNames:
+    {{- toYaml .Values.hosts | nindent 4 }}
+{{- end }}
+{{- end -}}
+
+{{/*
+Who reaches the pods, and whom they reach; what is not named here is refused. It
+binds the pods that migrate and test as well. Probes come from the node, which no
+policy stops.
+*/}}
+{{- define "common.networkPolicy" -}}
+{{- if .Values.networkPolicy.enabled }}
+{{- $policy := .Values.networkPolicy }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "common.selector" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    - from:
+        - podSelector: # its own test
+            matchLabels:
+              {{- include "common.selector" . | nindent 14 }}
+        {{- with include (printf "%s.callers" .Chart.Name) . | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
+      ports: &wires
+        - port: http
+        {{- if include (printf "%s.usesGRPC" .Chart.Name) . }}
+        - port: grpc
+        {{- end }}
+    {{- with $policy.namespaces }}
+    - from:
+        {{- range . }}
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: {{ . }}
+        {{- end }}
+      ports:
+        - port: http
+    {{- end }}
+    {{- with $policy.metricsNamespaces }}
+    - from:
+        {{- range . }}
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: {{ . }}
+        {{- end }}
+      ports:
+        - port: admin
+    {{- end }}
+    {{- with $policy.extraIngress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  egress:
+    - ports: # DNS
+        - port: 53
+          protocol: UDP
+        - port: 53
+          protocol: TCP
+    - to:
+        - podSelector: # its own test
+            matchLabels:
+              {{- include "common.selector" . | nindent 14 }}
+      ports: *wires
+    {{- with include (printf "%s.asks" .Chart.Name) . | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- if include "common.onPostgres" . }}
+    - ports:
+        - port: {{ $policy.database.port }}
+      {{- with $policy.database.to }}
+      to:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    {{- end }}
+    {{- if include (printf "%s.usesNATS" .Chart.Name) . }}
+    - ports:
+        - port: {{ $policy.nats.port }}
+      {{- with $policy.nats.to }}
+      to:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    {{- end }}
+    {{- with $policy.extraEgress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end }}
+{{- end -}}

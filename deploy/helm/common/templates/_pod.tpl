@@ -1,0 +1,119 @@
+{{/* What the pods that serve, migrate and test have in common. */}}
+{{- define "common.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false # they would set variables that begin like the service's own
+{{- with .Values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
+{{- with concat .Values.image.pullSecrets (((.Values.global).imagePullSecrets) | default list) }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "common.container" -}}
+image: {{ include "common.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+{{- end -}}
+
+{{/* Nine tenths of the memory limit: from there on Go collects garbage harder, and is not killed. */}}
+{{- define "common.memoryEnv" -}}
+{{- with (.Values.resources.limits).memory }}
+{{- $mebibytes := regexFind "^[0-9]+" . | int64 | mul (ternary 1024 1 (hasSuffix "Gi" .)) }}
+- name: GOMEMLIMIT
+  value: {{ printf "%dMiB" (div (mul $mebibytes 9) 10) | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Where the data is. */}}
+{{- define "common.databaseEnv" -}}
+{{- $prefix := upper .Chart.Name }}
+{{- if include "common.onPostgres" . }}
+- name: {{ $prefix }}_DATABASE_FILE
+  value: /etc/roundtrip/database/uri
+- name: {{ $prefix }}_DATABASE_CONNECTIONS
+  value: {{ .Values.database.connections | quote }}
+{{- else }}
+- name: {{ $prefix }}_DATABASE
+  value: sqlite:/data/{{ .Chart.Name }}.db
+{{- end }}
+{{- end -}}
+
+{{/* Mounts as folders, not as single files: those are not renewed when a Secret changes. */}}
+{{- define "common.databaseMount" -}}
+{{- if include "common.onPostgres" . }}
+- name: database
+  mountPath: /etc/roundtrip/database
+  readOnly: true
+{{- else }}
+- name: data
+  mountPath: /data
+- name: tmp
+  mountPath: /tmp
+{{- end }}
+{{- end -}}
+
+{{- define "common.databaseVolume" -}}
+{{- if include "common.onPostgres" . }}
+- name: database
+  secret:
+    secretName: {{ .Values.database.secret.name | default (printf "%s-app" (include "common.fullname" .)) }}
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.database.secret.key }}
+        path: uri
+{{- else }}
+- name: data
+  persistentVolumeClaim:
+    claimName: {{ include "common.claim" . }}
+- name: tmp # SQLite sorts here what does not fit into memory
+  emptyDir: {}
+{{- end }}
+{{- end -}}
+
+{{/* NATS, where the chart says that it is used. */}}
+{{- define "common.natsEnv" -}}
+{{- if and (include (printf "%s.usesNATS" .Chart.Name) .) .Values.nats.credentialsSecret.name }}
+- name: {{ upper .Chart.Name }}_NATS_CREDENTIALS
+  value: /etc/roundtrip/nats/nats.creds
+{{- end }}
+{{- end -}}
+
+{{- define "common.natsMount" -}}
+{{- if and (include (printf "%s.usesNATS" .Chart.Name) .) .Values.nats.credentialsSecret.name }}
+- name: nats
+  mountPath: /etc/roundtrip/nats
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "common.natsVolume" -}}
+{{- if and (include (printf "%s.usesNATS" .Chart.Name) .) .Values.nats.credentialsSecret.name }}
+- name: nats
+  secret:
+    secretName: {{ .Values.nats.credentialsSecret.name }}
+    defaultMode: 0440
+    items:
+      - key: {{ .Values.nats.credentialsSecret.key }}
+        path: nats.creds
+{{- end }}
+{{- end -}}

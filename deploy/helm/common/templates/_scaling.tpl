@@ -1,0 +1,36 @@
+{{- define "common.autoscaler" -}}
+{{- if .Values.autoscaling.enabled }}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "common.fullname" . }}
+  minReplicas: {{ .Values.autoscaling.minReplicas }}
+  maxReplicas: {{ .Values.autoscaling.maxReplicas }}
+  metrics:
+    - type: Resource
+      resource:
+        name: cpu
+        target:
+          type: Utilization
+          averageUtilization: {{ .Values.autoscaling.cpuPercent }}
+{{- end }}
+{{- end -}}
+
+{{/* One replica alone has none: it would only keep its node from being drained. */}}
+{{- define "common.disruptionBudget" -}}
+{{- if and .Values.podDisruptionBudget.enabled (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "common.servingSelector" . | nindent 6 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,71 @@
+{{/* It stays when the release is removed. */}}
+{{- define "common.volumeClaim" -}}
+{{- if not (or (include "common.onPostgres" .) .Values.persistence.existingClaim) }}
+apiVersion: v1
+kind: PersistentVolumeClaim
+{{ include "common.metadata" (dict "root" . "name" (include "common.claim" .) "annotations" (dict "helm.sh/resource-policy" "keep")) }}
+spec:
+  accessModes: [ReadWriteOnce]
+  {{- with .Values.persistence.storageClass }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests:
+      storage: {{ .Values.persistence.size }}
+{{- end }}
+{{- end -}}
+
+{{/*
+A Job can't be changed, so its name hashes all that it is: another image or Secret
+makes another Job, and the same again changes nothing. It is no hook: whatever
+applies the chart runs it, and pods wait by themselves for what it does.
+*/}}
+{{- define "common.migration" -}}
+{{- if include "common.onPostgres" . }}
+{{- $spec := include "common.migrationSpec" . }}
+apiVersion: batch/v1
+kind: Job
+{{ include "common.metadata" (dict "root" . "name" (printf "%s-migrate-%s" (include "common.fullname" .) ($spec | sha256sum | trunc 10)) "component" "migration") }}
+{{ $spec }}
+{{- end }}
+{{- end -}}
+
+{{- define "common.migrationSpec" -}}
+spec:
+  backoffLimit: {{ .Values.migration.backoffLimit }}
+  template:
+    metadata:
+      labels:
+        {{- include "common.selector" . | nindent 8 }}
+        app.kubernetes.io/component: migration
+        {{- with .Values.podLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with .Values.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      {{- include "common.pod" . | nindent 6 }}
+      restartPolicy: Never
+      containers:
+        - name: migrate
+          {{- include "common.container" . | nindent 10 }}
+          args: [migrate, up]
+          env:
+            {{- include "common.memoryEnv" . | trim | nindent 12 }}
+            {{- include "common.databaseEnv" . | trim | nindent 12 }}
+            {{- with .Values.extraEnv }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+          volumeMounts:
+            {{- include "common.databaseMount" . | trim | nindent 12 }}
+            {{- with .Values.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
+      volumes:
+        {{- include "common.databaseVolume" . | trim | nindent 8 }}
+        {{- with .Values.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+{{- end -}}

@@ -1,0 +1,49 @@
+{{/* `helm test` runs it. Its arguments are the chart's: CHART.check. */}}
+{{- define "common.test" -}}
+{{- $check := include (printf "%s.check" .Chart.Name) . | trim -}}
+{{- $nats := contains "--nats-url" $check -}}
+apiVersion: v1
+kind: Pod
+{{ include "common.metadata" (dict "root" . "name" (printf "%s-test" (include "common.fullname" .)) "component" "test"
+  "annotations" (dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded") "labels" .Values.podLabels) }}
+spec:
+  {{- include "common.pod" . | nindent 2 }}
+  restartPolicy: Never
+  containers:
+    - name: check
+      {{- include "common.container" . | nindent 6 }}
+      args:
+        {{- $check | nindent 8 }}
+      env:
+        {{- include "common.memoryEnv" . | trim | nindent 8 }}
+        {{- with and $nats (include "common.natsEnv" . | trim) }}
+        {{- . | nindent 8 }}
+        {{- end }}
+      {{- with and $nats (include "common.natsMount" . | trim) }}
+      volumeMounts:
+        {{- . | nindent 8 }}
+      {{- end }}
+  {{- with and $nats (include "common.natsVolume" . | trim) }}
+  volumes:
+    {{- . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
+{{/* Whatever else belongs to the release: objects, or texts of objects, which are templates. */}}
+{{- define "common.extraObjects" -}}
+{{- range .Values.extraObjects }}
+---
+{{ tpl (ternary . (toYaml .) (kindIs "string" .)) $ }}
+{{- end }}
+{{- end -}}
+
+{{/* All that a service consists of. */}}
+{{- define "common.all" -}}
+{{- range list "deployment" "volumeClaim" "migration" "service" "ingress" "httpRoute" "certificate" "networkPolicy" "autoscaler" "disruptionBudget" "serviceMonitor" "alerts" "dashboard" "test" }}
+{{- with include (printf "common.%s" .) $ | trim }}
+---
+{{ . }}
+{{- end }}
+{{- end }}
+{{- include "common.extraObjects" . }}
+{{- end -}}

@@ -1,0 +1,101 @@
+{{- define "orders.usesGRPC" -}}{{- end -}}
+
+{{- define "orders.usesNATS" -}}
+{{- if eq .Values.inventory.wire "nats" }}true{{ end -}}
+{{- end -}}
+
+{{/* Where inventory is, on a wire. gRPC asks the headless Service, whose name has every replica's address. */}}
+{{- define "orders.inventoryURL" -}}
+{{- $i := .Values.inventory -}}
+{{- $name := tpl $i.name . -}}
+{{- $domain := $i.namespace | default .Release.Namespace -}}
+{{- if eq $i.wire "nats" }}{{ .Values.nats.url }}
+{{- else if eq $i.wire "grpc" }}dns:///{{ $name }}-headless.{{ $domain }}:8090
+{{- else }}http://{{ $name }}.{{ $domain }}:8080{{ end -}}
+{{- end -}}
+
+{{- define "orders.env" -}}
+- name: ORDERS_INVENTORY_WIRE
+  value: {{ .Values.inventory.wire }}
+- name: ORDERS_INVENTORY_URL
+  value: {{ include "orders.inventoryURL" . | quote }}
+{{- end -}}
+
+{{- define "orders.check" -}}
+- check
+- --url=http://{{ include "common.fullname" . }}:8080
+{{- end -}}
+
+{{- define "orders.callers" -}}{{- end -}}
+
+{{/* Whom orders asks. REST always: orders audit lists reservations by it. */}}
+{{- define "orders.asks" -}}
+- to:
+    - podSelector:
+        matchLabels:
+          app.kubernetes.io/name: inventory
+          app.kubernetes.io/part-of: roundtrip
+      {{- with .Values.inventory.namespace }}
+      namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ . }}
+      {{- end }}
+  ports:
+    - port: 8080
+    {{- if eq .Values.inventory.wire "grpc" }}
+    - port: 8090
+    {{- end }}
+{{- end -}}
+
+{{- define "orders.alerts" -}}
+{{- $s := include "common.series" . -}}
+- alert: RoundtripAlarm
+  # A series that is new counts too: to a rate its first value is no growth.
+  expr: |-
+    sum by (reason) (increase(roundtrip_alarms_total{ {{- $s -}} }[10m])) > 0
+      or sum by (reason) (roundtrip_alarms_total{ {{- $s -}} } unless roundtrip_alarms_total{ {{- $s -}} } offset 10m) > 0
+  labels: {severity: critical, service: orders}
+  annotations:
+    summary: Inventory answers what leaves an operation unsettled, and repeating will not mend it. See docs/operations.md.
+- alert: RoundtripUnsettled
+  expr: max(orders_oldest_intent_age_seconds{ {{- $s -}} }) > 60
+  for: 1m
+  labels: {severity: critical, service: orders}
+  annotations:
+    summary: An operation has not settled for more than a minute. Is inventory ready? If it is, look at the alarms.
+- alert: RoundtripBacklogGrows
+  expr: max(deriv(orders_intents_unsettled{ {{- $s -}} }[10m])) > 0
+  for: 10m
+  labels: {severity: warning, service: orders}
+  annotations:
+    summary: More and more operations are not settled. Is inventory ready, and fast enough?
+{{- end -}}
+
+{{- define "orders.panels" -}}
+{{- $s := include "common.series" . -}}
+- title: Exchanges with inventory, a second
+  unit: reqps
+  queries:
+    - legend: {{ "{{operation}} {{outcome}}" | quote }}
+      expr: sum by (operation, outcome) (rate(roundtrip_exchanges_total{ {{- $s -}} ,role="caller"}[5m]))
+- title: How long inventory took (p99)
+  unit: s
+  queries:
+    - legend: {{ "{{operation}} {{wire}}" | quote }}
+      expr: histogram_quantile(0.99, sum by (le, operation, wire) (rate(roundtrip_exchange_duration_seconds_bucket{ {{- $s -}} ,role="caller"}[5m])))
+- title: Operations not settled
+  unit: none
+  queries:
+    - legend: how many
+      expr: max(orders_intents_unsettled{ {{- $s -}} })
+- title: The oldest of them
+  unit: s
+  queries:
+    - legend: age
+      expr: max(orders_oldest_intent_age_seconds{ {{- $s -}} })
+- title: Requests sent to inventory, a second
+  unit: reqps
+  queries:
+    - legend: {{ "{{operation}} repeats of the settler's: {{resend}}" | quote }}
+      expr: sum by (operation, resend) (rate(roundtrip_attempts_total{ {{- $s -}} }[5m]))
+{{- end -}}
