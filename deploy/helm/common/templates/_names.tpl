@@ -51,10 +51,9 @@ metadata:
 {{- end -}}
 
 {{- define "common.image" -}}
-{{- $image := .Values.image -}}
-{{- with ((.Values.global).imageRegistry) | default $image.registry }}{{ . }}/{{ end -}}
-{{- $image.repository -}}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .Chart.AppVersion }}{{ end -}}
+{{- with .Values.global.imageRegistry | default .Values.image.registry }}{{ . }}/{{ end -}}
+{{- .Values.image.repository -}}
+{{- if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end -}}
 {{- end -}}
 
 {{- define "common.onPostgres" -}}

@@ -110,7 +110,6 @@ policy stops.
 */}}
 {{- define "common.networkPolicy" -}}
 {{- if .Values.networkPolicy.enabled }}
-{{- $policy := .Values.networkPolicy }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 {{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
@@ -127,12 +126,9 @@ spec:
         {{- with include (printf "%s.callers" .Chart.Name) . | trim }}
         {{- . | nindent 8 }}
         {{- end }}
-      ports: &wires
-        - port: http
-        {{- if include (printf "%s.usesGRPC" .Chart.Name) . }}
-        - port: grpc
-        {{- end }}
-    {{- with $policy.namespaces }}
+      ports:
+        {{- include "common.wirePorts" . | nindent 8 }}
+    {{- with .Values.networkPolicy.namespaces }}
     - from:
         {{- range . }}
         - namespaceSelector:
@@ -142,7 +138,7 @@ spec:
       ports:
         - port: http
     {{- end }}
-    {{- with $policy.metricsNamespaces }}
+    {{- with .Values.networkPolicy.metricsNamespaces }}
     - from:
         {{- range . }}
         - namespaceSelector:
@@ -152,7 +148,7 @@ spec:
       ports:
         - port: admin
     {{- end }}
-    {{- with $policy.extraIngress }}
+    {{- with .Values.networkPolicy.extraIngress }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   egress:
@@ -165,28 +161,36 @@ spec:
         - podSelector: # its own test
             matchLabels:
               {{- include "common.selector" . | nindent 14 }}
-      ports: *wires
+      ports:
+        {{- include "common.wirePorts" . | nindent 8 }}
     {{- with include (printf "%s.asks" .Chart.Name) . | trim }}
     {{- . | nindent 4 }}
     {{- end }}
     {{- if include "common.onPostgres" . }}
     - ports:
-        - port: {{ $policy.database.port }}
-      {{- with $policy.database.to }}
+        - port: {{ .Values.networkPolicy.database.port }}
+      {{- with .Values.networkPolicy.database.to }}
       to:
         {{- toYaml . | nindent 8 }}
       {{- end }}
     {{- end }}
     {{- if include (printf "%s.usesNATS" .Chart.Name) . }}
     - ports:
-        - port: {{ $policy.nats.port }}
-      {{- with $policy.nats.to }}
+        - port: {{ .Values.networkPolicy.nats.port }}
+      {{- with .Values.networkPolicy.nats.to }}
       to:
         {{- toYaml . | nindent 8 }}
       {{- end }}
     {{- end }}
-    {{- with $policy.extraEgress }}
+    {{- with .Values.networkPolicy.extraEgress }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "common.wirePorts" -}}
+- port: http
+{{- if include (printf "%s.usesGRPC" .Chart.Name) . }}
+- port: grpc
 {{- end }}
 {{- end -}}

@@ -5,7 +5,7 @@ enableServiceLinks: false # they would set variables that begin like the service
 {{- with .Values.serviceAccountName }}
 serviceAccountName: {{ . }}
 {{- end }}
-{{- with concat .Values.image.pullSecrets (((.Values.global).imagePullSecrets) | default list) }}
+{{- with concat .Values.image.pullSecrets .Values.global.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}

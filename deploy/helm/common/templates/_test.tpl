@@ -14,11 +14,10 @@ spec:
       {{- include "common.container" . | nindent 6 }}
       args:
         {{- $check | nindent 8 }}
+      {{- with printf "%s\n%s" (include "common.memoryEnv" .) (ternary (include "common.natsEnv" .) "" $nats) | trim }}
       env:
-        {{- include "common.memoryEnv" . | trim | nindent 8 }}
-        {{- with and $nats (include "common.natsEnv" . | trim) }}
         {{- . | nindent 8 }}
-        {{- end }}
+      {{- end }}
       {{- with and $nats (include "common.natsMount" . | trim) }}
       volumeMounts:
         {{- . | nindent 8 }}

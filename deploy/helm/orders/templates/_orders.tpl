@@ -6,11 +6,10 @@
 
 {{/* Where inventory is, on a wire. gRPC asks the headless Service, whose name has every replica's address. */}}
 {{- define "orders.inventoryURL" -}}
-{{- $i := .Values.inventory -}}
-{{- $name := tpl $i.name . -}}
-{{- $domain := $i.namespace | default .Release.Namespace -}}
-{{- if eq $i.wire "nats" }}{{ .Values.nats.url }}
-{{- else if eq $i.wire "grpc" }}dns:///{{ $name }}-headless.{{ $domain }}:8090
+{{- $name := tpl .Values.inventory.name . -}}
+{{- $domain := .Values.inventory.namespace | default .Release.Namespace -}}
+{{- if eq .Values.inventory.wire "nats" }}{{ .Values.nats.url }}
+{{- else if eq .Values.inventory.wire "grpc" }}dns:///{{ $name }}-headless.{{ $domain }}:8090
 {{- else }}http://{{ $name }}.{{ $domain }}:8080{{ end -}}
 {{- end -}}
 
