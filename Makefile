@@ -21,8 +21,10 @@ RACE := $(if $(shell command -v "$$(go env CC)"),-race,)
 SETUP := go run ./test/containers/setup
 # The load generator; a server in a container wants an engine.
 GENERATOR = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
-# Packages whose tests start processes have `make test` to themselves.
+# Packages whose tests start processes have `make test` to themselves, as have the
+# charts', which want Helm.
 PROCESS_TESTS := ./test/process/...
+CHART_TESTS := ./test/charts/...
 # Pact's library, brought here; its tests are Go's with the tag contract.
 PACT_FFI = lib=$$(go run ./test/contract/setup ffi); folder=$$(dirname "$$lib"); \
 	export CGO_ENABLED=1 CGO_LDFLAGS="-L$$folder -Wl,-rpath,$$folder" PACT_DO_NOT_TRACK=true
@@ -68,8 +70,8 @@ build: ## Build both services into .build/
 check: format vet tidy unit ## Format, vet, staticcheck, tidy, import rules, unit and property tests (2 minutes)
 
 .PHONY: test
-test: ## Everything: check, also on PostgreSQL, the contracts, the real processes, and every exchange in containers
-	@$(SETUP) $(MAKE) --no-print-directory check contract process exchanges
+test: ## Everything: check, also on PostgreSQL, contracts, charts, the real processes, and every exchange in containers
+	@$(SETUP) $(MAKE) --no-print-directory check contract charts process exchanges
 
 .PHONY: images
 images: ## Make the container images, without an engine: make images [LOAD=1 into the local engine] [PUSH=registry/prefix]
@@ -97,6 +99,20 @@ test-images:
 .PHONY: integration-mutants
 integration-mutants: ## Plant one bug after the other and see the integration tests notice it (15 minutes)
 	@$(SETUP) go run ./test/integration/mutants
+
+.PHONY: charts
+charts: helm ## Test the Helm charts without a cluster, with Helm 3 and 4 (the first time builds both, some minutes)
+	@echo "== charts"
+	@go test -count=1 -timeout 10m $(CHART_TESTS)
+
+.PHONY: values
+values: ## Write the table of the charts' values anew, after a change of a values.yaml
+	@go test -count=1 -run '^TestTheTableOfValuesIsUpToDate$$' ./test/charts -update
+
+.PHONY: helm
+helm:
+	@go run ./test/charts/setup helm >/dev/null
+	@go run ./test/charts/setup helm3 >/dev/null
 
 .PHONY: contract
 contract: ## Verify the pact from both sides, on every wire, and that it catches every mutant (30 seconds)
@@ -184,7 +200,7 @@ tidy:
 unit: race-detector
 	@echo "== unit and property tests"
 	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) or the library of Pact is LEFT OUT; make test brings both."
-	@go test -timeout 20m $(RACE) $$(go list ./... | grep -vE '/test/(process|integration)$$')
+	@go test -timeout 20m $(RACE) $$(go list ./... | grep -vE '/test/(process|integration|charts)$$')
 
 .PHONY: process
 process:

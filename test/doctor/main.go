@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"roundtrip/test/charts/helm"
 	"roundtrip/test/containers"
 )
 
@@ -36,8 +37,10 @@ func main() {
 			"apt-get install gcc, or xcode-select --install", false},
 		{"git", "make check, make images, make integration, make breaking, make can-i-deploy", program(ctx, "git", "--version"), "apt-get install git", false},
 		{"an engine for containers", "make test, make integration", engine(ctx), "make engine", true},
-		{"Pact's library", "make contract", brought("libpact_ffi.so", "libpact_ffi.dylib"), "go run ./test/contract/setup ffi", true},
-		{"Pact's command line", "make stub, make contract-publish", brought("pact"), "go run ./test/contract/setup cli", true},
+		{"Pact's library", "make contract", brought(".tools/pact-*/libpact_ffi.so", ".tools/pact-*/libpact_ffi.dylib"), "go run ./test/contract/setup ffi", true},
+		{"Pact's command line", "make stub, make contract-publish", brought(".tools/pact-*/pact"), "go run ./test/contract/setup cli", true},
+		{"Helm 4", "make charts", brought(helm.Four.Path(".tools")), "go run ./test/charts/setup helm", true},
+		{"Helm 3", "make charts", brought(helm.Three.Path(".tools")), "go run ./test/charts/setup helm3", true},
 		{"npm", "only where GitHub can't be reached, for Pact", program(ctx, "npm", "--version"), "apt-get install npm", true},
 	} {
 		mark, says := "ok     ", f.there
@@ -79,9 +82,9 @@ func engine(ctx context.Context) string {
 }
 
 // brought is where a file is that setup brings.
-func brought(names ...string) string {
-	for _, name := range names {
-		if found, _ := filepath.Glob(filepath.Join(".tools", "pact-*", name)); len(found) > 0 {
+func brought(patterns ...string) string {
+	for _, pattern := range patterns {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
 			return found[0]
 		}
 	}

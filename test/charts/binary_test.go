@@ -1,0 +1,321 @@
+package charts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/VictoriaMetrics/metricsql"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"roundtrip/internal/database"
+	"roundtrip/internal/service"
+	inventory "roundtrip/services/inventory/app"
+	orders "roundtrip/services/orders/app"
+	"roundtrip/test/charts/helm"
+	"roundtrip/test/pair"
+)
+
+// binaries is the folder with both services.
+var binaries = sync.OnceValues(func() (string, error) {
+	folder := filepath.Join(schemas(), "bin")
+	return folder, errors.Join(os.Mkdir(folder, 0o700), pair.Build(context.Background(), folder))
+})
+
+func binary(t *testing.T, name string) string {
+	t.Helper()
+	folder, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(folder, name)
+}
+
+// execute runs a service's binary with nothing but that environment.
+func execute(t *testing.T, name string, environment []string, args ...string) (exit int, out string) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), binary(t, name), args...)
+	c.Env, c.Dir = append([]string{"PATH=" + os.Getenv("PATH")}, environment...), t.TempDir()
+	text, err := c.CombinedOutput()
+	if c.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return c.ProcessState.ExitCode(), string(text)
+}
+
+// runtimeVariables are Go's own.
+var runtimeVariables = []string{"GOMEMLIMIT"}
+
+// Every variable that a chart sets is one that the command knows, and it takes the
+// value; and it takes the arguments.
+func TestTheBinariesKnowWhatTheChartsSet(t *testing.T) {
+	t.Parallel()
+	find(t, helm.Four)
+	known := map[string]string{}
+	for _, name := range []string{"orders", "inventory"} {
+		for _, command := range []string{"serve", "migrate up", "check"} {
+			_, help := execute(t, name, nil, append(strings.Fields(command), "--help")...)
+			known[name] += help
+		}
+	}
+	each(t, func(t *testing.T, _ values, objects []object) {
+		for _, p := range podsOf(t, objects) {
+			c, name := p.spec.Containers[0], p.meta.Labels["app.kubernetes.io/name"]
+			var set []string
+			for variable, value := range environment(c) {
+				set = append(set, variable+"="+value)
+				if !regexp.MustCompile(`\$`+variable+`\b`).MatchString(known[name]) && !slices.Contains(runtimeVariables, variable) {
+					t.Errorf("%s: %s does not know %s", p.of, name, variable)
+				}
+			}
+			// Far enough to know that everything is understood: an address that nobody can listen on comes later.
+			args, want := c.Args, ""
+			switch c.Args[0] {
+			case "serve":
+				args, want = append(slices.Clone(args), "--http-addr=:-1"), "listen tcp: address -1: invalid port"
+			case "migrate":
+				want = "no such file" // where the Secret would be
+			case "check":
+				continue // by real processes, below
+			}
+			if exit, out := execute(t, name, set, args...); exit != service.ExitFailed || !strings.HasPrefix(out, name+": ") || !strings.Contains(out, want) {
+				t.Errorf("%s: with %v it ends with %d and says %s", p.of, set, exit, out)
+			}
+		}
+	})
+	for variable, says := range map[string]string{"ORDERS_DRAIN_TIMEOUT=10": "error:", "ORDERS_INVENTORY_WIRE=udp": "error:", "GOMEMLIMIT=115Mi": "malformed GOMEMLIMIT"} {
+		if exit, out := execute(t, "orders", []string{variable}, "serve", "--http-addr=:-1"); exit != service.ExitFailed || !strings.Contains(out, says) {
+			t.Errorf("with %s it ends with %d and says %s", variable, exit, out)
+		}
+	}
+}
+
+// The chart's test, and its probes, against the pair as the chart sets it up.
+func TestTheChecksAndProbesOfARealPair(t *testing.T) {
+	t.Parallel()
+	find(t, helm.Four)
+	for _, wire := range []string{"http", "grpc", "nats"} {
+		t.Run(wire, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			address := l.Addr().String()
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			environments := map[string][]string{}
+			for _, p := range podsOf(t, parse(t, template(t, helm.Four, "try", "roundtrip", ""))) {
+				if strings.HasPrefix(p.of, "Deployment ") {
+					for variable, value := range environment(p.spec.Containers[0]) {
+						environments[p.meta.Labels["app.kubernetes.io/name"]] = append(environments[p.meta.Labels["app.kubernetes.io/name"]], variable+"="+value)
+					}
+				}
+			}
+			folder := t.TempDir()
+			both, err := pair.StartPair(t.Context(), folder, pair.Wire{Name: wire, Addr: address},
+				pair.Options{Binary: binary(t, "inventory"), Env: environments["inventory"]}, pair.Options{Binary: binary(t, "orders"), Env: environments["orders"]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				if err := both.Stop(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+			inventoryCheck := []string{"check", "--url=" + both.Inventory.URL}
+			switch wire {
+			case "grpc":
+				inventoryCheck = append(inventoryCheck, "--grpc-target=dns:///"+both.Inventory.GRPCAddr)
+			case "nats":
+				inventoryCheck = append(inventoryCheck, "--nats-url=nats://"+address)
+			}
+			if exit, out := execute(t, "inventory", nil, inventoryCheck...); exit != 0 || !strings.Contains(out, wire+": GetStock") {
+				t.Errorf("inventory's check ends with %d and says %s", exit, out)
+			}
+			for range 2 {
+				if exit, out := execute(t, "orders", nil, "check", "--url="+both.Orders.URL); exit != 0 {
+					t.Errorf("orders' check ends with %d and says %s", exit, out)
+				}
+			}
+			for _, s := range []*pair.Process{both.Inventory, both.Orders} {
+				for _, path := range []string{"/startupz", "/livez", "/readyz", "/metrics"} {
+					response, err := http.Get(s.AdminURL + path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusOK {
+						t.Errorf("%s answers %d", path, response.StatusCode)
+					}
+				}
+			}
+			// Orders has kept a rejected order of each, and inventory holds nothing for it.
+			if exit, out := execute(t, "orders", nil, "audit", "--database=sqlite:"+filepath.Join(folder, "orders.db"), "--inventory-url="+both.Inventory.URL); exit != 0 || !strings.Contains(out, "2 orders and 2 reservations") {
+				t.Errorf("the audit ends with %d and says %s", exit, out)
+			}
+		})
+	}
+}
+
+// exported are the labels of every metric that a service exports, by its name.
+func exported(t *testing.T) map[string][]string {
+	t.Helper()
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	o, err := orders.New(t.Context(), orders.Options{
+		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1, InventoryWire: "http", InventoryURL: "http://127.0.0.1:1", SettleInterval: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, err := inventory.New(t.Context(), inventory.Options{
+		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")),
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(o.Stop(context.Background()), i.Stop(context.Background())); err != nil {
+			t.Error(err)
+		}
+	}()
+	found := map[string][]string{}
+	for name, registry := range map[string]*prometheus.Registry{"orders": o.Metrics.Registry, "inventory": i.Metrics.Registry} {
+		described := make(chan *prometheus.Desc)
+		go func() { registry.Describe(described); close(described) }()
+		for d := range described {
+			m := descPattern.FindStringSubmatch(d.String())
+			if m == nil {
+				t.Fatalf("a metric describes itself as %s", d)
+			}
+			found[name+" "+m[1]] = strings.Split(m[2], ",")
+		}
+	}
+	return found
+}
+
+var descPattern = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", .*variableLabels: \{(.*)\}\}$`)
+
+// Labels that Prometheus and the operator add to every series.
+var targetLabels = []string{"namespace", "job", "service", "pod", "instance", "le"}
+
+// unknown is what a query names that a service does not export.
+func unknown(t *testing.T, service, query string, metrics map[string][]string) (names []string) {
+	t.Helper()
+	parsed, err := metricsql.Parse(query)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	var labels, grouped []string
+	metricsql.VisitAll(parsed, func(e metricsql.Expr) {
+		switch e := e.(type) {
+		case *metricsql.MetricExpr:
+			for _, filters := range e.LabelFilterss {
+				for _, f := range filters {
+					if f.Label != "__name__" {
+						grouped = append(grouped, f.Label)
+						continue
+					}
+					name := f.Value
+					for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+						name = strings.TrimSuffix(name, suffix)
+					}
+					of, ok := metrics[service+" "+name]
+					if !ok {
+						names = append(names, f.Value)
+					}
+					labels = append(labels, of...)
+				}
+			}
+		case *metricsql.AggrFuncExpr:
+			grouped = append(grouped, e.Modifier.Args...)
+		}
+	})
+	for _, l := range grouped {
+		if !slices.Contains(labels, l) && !slices.Contains(targetLabels, l) {
+			names = append(names, l)
+		}
+	}
+	return names
+}
+
+var legendPattern = regexp.MustCompile(`\{\{(\w+)\}\}`)
+
+// dashboard is what is looked at of one.
+type dashboard struct {
+	UID    string
+	Panels []struct {
+		Title   string
+		Targets []struct{ Expr, LegendFormat string }
+	}
+}
+
+func TestAlertsAndDashboardsNameMetricsThatAreExported(t *testing.T) {
+	t.Parallel()
+	metrics := exported(t)
+	for _, chart := range []string{"inventory", "orders"} {
+		queries := 0
+		for _, o := range parse(t, template(t, helm.Four, "a", chart, "monitoring: {prometheusRule: {enabled: true}, dashboard: {enabled: true}}")) {
+			switch o.kind() {
+			case "PrometheusRule":
+				for _, g := range o["spec"].(map[string]any)["groups"].([]any) {
+					for _, r := range g.(map[string]any)["rules"].([]any) {
+						queries++
+						if names := unknown(t, chart, r.(map[string]any)["expr"].(string), metrics); len(names) > 0 {
+							t.Errorf("%s: %v names %v", chart, r, names)
+						}
+					}
+				}
+			case "ConfigMap":
+				for _, text := range o["data"].(map[string]any) {
+					var d dashboard
+					if err := json.Unmarshal([]byte(text.(string)), &d); err != nil || d.UID == "" {
+						t.Fatalf("%v in %s", err, text)
+					}
+					for _, panel := range d.Panels {
+						for _, target := range panel.Targets {
+							queries++
+							names := unknown(t, chart, target.Expr, metrics)
+							for _, label := range legendPattern.FindAllStringSubmatch(target.LegendFormat, -1) {
+								if !strings.Contains(target.Expr, label[1]) && label[1] != "pod" {
+									names = append(names, label[1])
+								}
+							}
+							if len(names) > 0 {
+								t.Errorf("%s: %s names %v", chart, panel.Title, names)
+							}
+						}
+					}
+				}
+			}
+		}
+		if queries < 9 {
+			t.Errorf("%s has %d queries", chart, queries)
+		}
+	}
+	if names := unknown(t, "orders", `sum by (kind) (rate(roundtrip_exchange_total{role="caller"}[5m]))`, metrics); len(names) != 3 {
+		t.Errorf("of three planted faults it finds %v", names)
+	}
+}

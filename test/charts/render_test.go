@@ -1,0 +1,231 @@
+// Package charts tests the Helm charts without a cluster: what they render, with
+// many values, by the pinned Helm. `make charts` brings that Helm and runs them;
+// without it they are skipped, and in CI they fail.
+package charts
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"roundtrip/test/charts/helm"
+)
+
+const (
+	// kubernetesVersion is that of the schemas, and of the cluster that the charts are tried on.
+	kubernetesVersion = "v1.34.4"
+
+	root   = "../.."
+	charts = root + "/deploy/helm"
+)
+
+// find is where a Helm is that setup has brought.
+func find(t *testing.T, version helm.Version) string {
+	t.Helper()
+	path, err := filepath.Abs(version.Path(root + "/.tools"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("CI") == "" {
+			t.Skipf("LEFT OUT: there is no Helm %s; run `make charts`", version)
+		}
+		t.Fatalf("there is no Helm %s; run `make charts`", version)
+	}
+	return path
+}
+
+// run runs Helm and gives what it prints, and what went wrong with what it says.
+func run(t *testing.T, version helm.Version, stdin string, args ...string) (out string, err error) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	c := exec.CommandContext(t.Context(), find(t, version), args...)
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	// Nothing of the user's: no cluster, no plugins, no repositories.
+	home := t.TempDir()
+	c.Env = append(os.Environ(), "KUBECONFIG="+home+"/none", "HELM_CONFIG_HOME="+home, "HELM_CACHE_HOME="+home, "HELM_DATA_HOME="+home)
+	if err := c.Run(); err != nil {
+		return stdout.String(), errors.New(stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// template renders a chart as the release of that name.
+func template(t *testing.T, version helm.Version, release, chart, values string) string {
+	t.Helper()
+	// A Helm that Go has built takes an old Kubernetes for granted where it asks none.
+	out, err := run(t, version, values, "template", release, filepath.Join(charts, chart), "--namespace=shop", "--values=-", "--kube-version="+kubernetesVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// object is what a document is decoded into where its kind does not matter.
+type object map[string]any
+
+func (o object) kind() string { return o["kind"].(string) }
+func (o object) name() string { return o["metadata"].(map[string]any)["name"].(string) }
+
+// into decodes an object strictly.
+func into[T any](t *testing.T, o object) T {
+	t.Helper()
+	var v T
+	text, err := yaml.Marshal(o)
+	if err == nil {
+		err = yaml.UnmarshalStrict(text, &v)
+	}
+	if err != nil {
+		t.Fatalf("%s %s: %v", o.kind(), o.name(), err)
+	}
+	return v
+}
+
+// all decodes every object of a kind.
+func all[T any](t *testing.T, objects []object, kind string) (found []T) {
+	t.Helper()
+	for _, o := range objects {
+		if o.kind() == kind {
+			found = append(found, into[T](t, o))
+		}
+	}
+	return found
+}
+
+// parse reads the documents that a chart renders.
+func parse(t *testing.T, text string) (objects []object) {
+	t.Helper()
+	for documents := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text))); ; {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o object
+		if err := yaml.UnmarshalStrict(document, &o); err != nil {
+			t.Fatalf("%v in\n%s", err, document)
+		}
+		if o != nil {
+			objects = append(objects, o)
+		}
+	}
+}
+
+// pod is a pod that a chart makes, by itself or by way of another object.
+type pod struct {
+	of   string
+	meta metav1.ObjectMeta
+	spec corev1.PodSpec
+}
+
+func podsOf(t *testing.T, objects []object) (pods []pod) {
+	t.Helper()
+	for _, d := range all[appsv1.Deployment](t, objects, "Deployment") {
+		pods = append(pods, pod{"Deployment " + d.Name, d.Spec.Template.ObjectMeta, d.Spec.Template.Spec})
+	}
+	for _, j := range all[batchv1.Job](t, objects, "Job") {
+		pods = append(pods, pod{"Job " + j.Name, j.Spec.Template.ObjectMeta, j.Spec.Template.Spec})
+	}
+	for _, p := range all[corev1.Pod](t, objects, "Pod") {
+		pods = append(pods, pod{"Pod " + p.Name, p.ObjectMeta, p.Spec})
+	}
+	return pods
+}
+
+// values are a set of values to render a chart with.
+type values struct{ name, release, chart, values string }
+
+// everything turns on what is behind flags; the charts' own wires are added.
+const everything = `
+image: {registry: images.example.com, digest: "sha256:` + "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" + `", pullSecrets: [images]}
+database: {kind: postgres, secret: {name: pg, key: address}, connections: 8}
+replicas: 3
+hosts: [shop.example.com, www.shop.example.com]
+ingress: {enabled: true, className: nginx, annotations: {a: b}}
+httpRoute: {enabled: true, parentRefs: [{name: public, namespace: gateways}]}
+tls: {certificate: {enabled: true, issuerRef: {name: letsencrypt, kind: ClusterIssuer}}}
+networkPolicy:
+  enabled: true
+  namespaces: [web]
+  metricsNamespaces: [monitoring]
+  database: {to: [{podSelector: {matchLabels: {cnpg.io/cluster: pg}}}]}
+  nats: {to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: nats}}}]}
+  extraIngress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]
+  extraEgress: [{to: [{ipBlock: {cidr: 10.1.0.0/16}}]}]
+monitoring:
+  serviceMonitor: {enabled: true, labels: {release: prometheus}}
+  prometheusRule: {enabled: true, labels: {release: prometheus}}
+  dashboard: {enabled: true}
+service: {type: LoadBalancer, annotations: {c: d}}
+labels: {team: shop}
+annotations: {e: f}
+podLabels: {g: h}
+podAnnotations: {i: j}
+nodeSelector: {kubernetes.io/os: linux}
+tolerations: [{key: a, operator: Exists}]
+affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
+priorityClassName: high
+serviceAccountName: shop
+extraVolumes: [{name: ca, configMap: {name: ca}}]
+extraVolumeMounts: [{name: ca, mountPath: /etc/ssl/certs}]
+global: {imageRegistry: mirror.example.com, imagePullSecrets: [mirror]}
+extraObjects:
+  - {apiVersion: v1, kind: ConfigMap, metadata: {name: more}, data: {a: b}}
+  - |
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: "{{ .Release.Name }}-text"}
+`
+
+// matrix is what the charts are tested with.
+var matrix = []values{
+	{"the pair, as it is", "roundtrip", "roundtrip", ""},
+	{"the pair by gRPC", "try", "roundtrip", "{inventory: {grpc: {enabled: true, reflection: true}}, orders: {inventory: {wire: grpc}}}"},
+	{"the pair by NATS, on PostgreSQL", "try", "roundtrip", `
+global: {imageRegistry: mirror.example.com}
+inventory: {database: {kind: postgres}, replicas: 2, nats: {enabled: true, url: "nats://nats:4222"}, networkPolicy: {enabled: true}}
+orders: {database: {kind: postgres}, replicas: 2, inventory: {wire: nats}, nats: {url: "nats://nats:4222"}, networkPolicy: {enabled: true}}`},
+	{"the pair with policies", "try", "roundtrip", `
+inventory: {grpc: {enabled: true}, networkPolicy: {enabled: true}}
+orders: {inventory: {wire: grpc}, networkPolicy: {enabled: true, namespaces: [web]}}`},
+	{"inventory", "inventory", "inventory", ""},
+	{"inventory on a claim that is there", "inventory", "inventory", "{persistence: {existingClaim: stock}, resources: {limits: null}, preStopSeconds: 7, drainSeconds: 20}"},
+	{"inventory with everything", "stock", "inventory", everything + `
+grpc: {enabled: true}
+nats: {enabled: true, url: "nats://nats:4222", credentialsSecret: {name: nats}}
+extraEnv: [{name: INVENTORY_ALLOW_UNSAFE_DATABASE, value: "true"}]`},
+	{"inventory that scales", "inventory", "inventory", "{database: {kind: postgres}, autoscaling: {enabled: true}, resources: {limits: {memory: 1Gi}}}"},
+	{"orders", "orders", "orders", ""},
+	{"orders of an inventory elsewhere", "sales", "orders", "{fullnameOverride: desk, inventory: {name: stock, namespace: warehouse}, persistence: {storageClass: fast, size: 20Gi}}"},
+	{"orders with everything", "orders", "orders", everything + `
+inventory: {wire: nats}
+nats: {url: "nats://nats:4222", credentialsSecret: {name: nats}}
+extraEnv: [{name: ORDERS_GIVE_UP_AFTER, value: 24h}]`},
+	{"orders that scale", "orders", "orders", "{database: {kind: postgres}, autoscaling: {enabled: true, minReplicas: 3}, inventory: {wire: grpc}, networkPolicy: {enabled: true}}"},
+}
+
+// each runs a test on what every set of values renders.
+func each(t *testing.T, test func(t *testing.T, v values, objects []object)) {
+	t.Helper()
+	for _, v := range matrix {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, v, parse(t, template(t, helm.Four, v.release, v.chart, v.values)))
+		})
+	}
+}
