@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -27,6 +28,8 @@ type checkCommand struct {
 	GRPCTarget      string `name:"grpc-target" help:"The same over gRPC, such as dns:///HOST:PORT; it is not asked where this is empty."`
 	NATSURL         string `name:"nats-url" help:"The NATS server to ask it by, such as nats://HOST:4222; it is not asked where this is empty."`
 	NATSCredentials string `name:"nats-credentials" help:"A file with the credentials for NATS (.creds), which must allow to ask." placeholder:"PATH"`
+
+	Within time.Duration `help:"How long a wire may take to answer: a Service leads to a pod only a moment after it is ready." default:"30s"`
 }
 
 // Run makes one exchange on each wire and says how each went.
@@ -36,10 +39,13 @@ func (c checkCommand) Run(ctx context.Context) error {
 		if address == "" {
 			return
 		}
-		ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.MaxTimeout)
-		defer cancel()
-		sku := "check-" + uuid.NewString() // of which there is none
-		err := exchange.NewCaller(exchange.Options{MaxInFlight: 1}).Do(ctx, "GetStock", func(ctx context.Context, n int) error { return get(ctx, n, sku) })
+		sku, attempt := "check-"+uuid.NewString(), 0 // there is none of it
+		err := service.Patiently(exchange.WithRequestID(ctx, exchange.NewRequestID()), c.Within, func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
+			defer cancel()
+			attempt++
+			return get(ctx, attempt, sku)
+		})
 		if err != nil {
 			failures = append(failures, fmt.Errorf("%s: GetStock by %s: %w", wire, address, err))
 			return
