@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,13 +25,14 @@ import (
 const (
 	// maxReconnectWait is the most time between two attempts to connect again.
 	maxReconnectWait = 2 * time.Second
-	// resolveWait is the least time between two looks for the addresses of a name. The
-	// library's 30 seconds are longer than it takes to replace every replica.
-	resolveWait = 200 * time.Millisecond
+	// resolveAgain is how soon after a name was looked up a lost connection may have it
+	// looked up again. The library's 30 s are longer than it takes to replace every
+	// replica: the last old one would go before anybody has asked for the new ones.
+	resolveAgain = 200 * time.Millisecond
 )
 
-// The library has it for all of a process, from before the first connection.
-func init() { dns.SetMinResolutionInterval(resolveWait) }
+// setResolveAgain is for the whole process, for the library has it nowhere else.
+var setResolveAgain = sync.OnceFunc(func() { dns.SetMinResolutionInterval(resolveAgain) })
 
 // Dial makes a connection to a service such as dns:///inventory:8082, in turns to
 // every address that the name has. Nothing is connected yet. The library's own
@@ -40,6 +42,7 @@ func Dial(target string, dial func(ctx context.Context, network, address string)
 	if rest, ok := strings.CutPrefix(target, "dns:///"); !ok || rest == "" {
 		return nil, fmt.Errorf("the address must look like dns:///HOST:PORT, not %q", target)
 	}
+	setResolveAgain()
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -17,11 +18,17 @@ import (
 // says what is there.
 const replicasName = "inventory.test."
 
+// movingName is another one, whose addresses change: those of movingIPs.
+const movingName = "moving.test."
+
+var movingIPs atomic.Pointer[[]netip.Addr]
+
 var replicaIPs = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
 
 // TestMain answers this process's DNS queries: gRPC resolves a name with Go's own
 // resolver, which takes no other from outside.
 func TestMain(m *testing.M) {
+	movingIPs.Store(&[]netip.Addr{})
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		near, far := net.Pipe()
 		go serveDNS(far)
@@ -52,7 +59,7 @@ func serveDNS(c net.Conn) {
 	}
 }
 
-// answerDNS knows one name, and its IPv4 addresses.
+// answerDNS knows two names, and their IPv4 addresses.
 func answerDNS(query []byte) ([]byte, error) {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil {
@@ -60,11 +67,12 @@ func answerDNS(query []byte) ([]byte, error) {
 	}
 	m.Response, m.Authoritative, m.Additionals = true, true, nil
 	for _, q := range m.Questions {
+		ips, known := map[string][]netip.Addr{replicasName: replicaIPs, movingName: *movingIPs.Load()}[q.Name.String()]
 		switch {
-		case q.Name.String() != replicasName:
+		case !known:
 			m.RCode = dnsmessage.RCodeNameError
 		case q.Type == dnsmessage.TypeA:
-			for _, ip := range replicaIPs {
+			for _, ip := range ips {
 				header := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1}
 				m.Answers = append(m.Answers, dnsmessage.Resource{Header: header, Body: &dnsmessage.AResource{A: ip.As4()}})
 			}

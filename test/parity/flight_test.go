@@ -45,6 +45,42 @@ func TestSlowRequestsAreWorkedOnTogether(t *testing.T) {
 	}
 }
 
+// A rollout replaces every replica within seconds, and orders finds the new ones:
+// it looks the name up again when it loses the old.
+func TestReplicasThatAreAllReplacedAreFound(t *testing.T) {
+	t.Parallel()
+	addresses := map[string]string{}
+	var replicas [2]*inventory.App
+	for i := range replicas {
+		a, grpc := startInventory(t, "", 512, func(_ string, handle func() error) error { return handle() })
+		replicas[i], addresses[net.JoinHostPort(replicaIPs[i].String(), "8082")] = a, strings.TrimPrefix(grpc, "dns:///")
+	}
+	old, replaced := replicaIPs[:1], replicaIPs[1:]
+	movingIPs.Store(&old)
+	w := newWire(t, orders.Options{InventoryWire: "grpc", InventoryURL: "dns:///" + movingName + ":8082", Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addresses[address])
+	}})
+	ask := func(ctx context.Context) error {
+		_, err := w.GetStock(ctx, 1, []string{"a"})
+		return err
+	}
+	if err := ask(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	movingIPs.Store(&replaced)
+	if err := replicas[0].Stop(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	var err error
+	for time.Since(began) < 15*time.Second { // half of what the library waits by itself
+		if err = ask(deadline(t)); err == nil {
+			return
+		}
+	}
+	t.Errorf("the new replica is not found: %v", err)
+}
+
 // Two replicas share the requests: each is executed once, by one of them, and
 // one that stops under load lets none fail. On NATS they are members of a queue
 // group; on gRPC they are two addresses of one name. (On HTTP the share is a
