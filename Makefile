@@ -31,6 +31,12 @@ PACT_FFI = lib=$$(go run ./test/contract/setup ffi); folder=$$(dirname "$$lib");
 # Go links a test each time that it runs one, and with that library it takes 5 seconds.
 PACT_TEST = mkdir -p "$(BUILD)"; go test -c -tags contract -o "$(CURDIR)/$(BUILD)/contract.test" ./test/contract; \
 	cd test/contract && "$(CURDIR)/$(BUILD)/contract.test" -test.timeout 10m
+# A release's version is its tag, and is in no file; what is not tagged is a rehearsal.
+RELEASE ?= $(shell git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null || echo v0.0.0-rehearsal)
+REGISTRY ?=
+HELM = helm=$$(go run ./test/charts/setup helm)
+# Signs with the identity of the CI job that runs it.
+COSIGN := go run github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 PACT_CLI = pact=$$(go run ./test/contract/setup cli)
 # What a release is tested beside: the last one, or, while there is none, a commit.
 PREVIOUS ?= $(shell git describe --tags --abbrev=0 HEAD 2>/dev/null || echo a8d6096f502f87c66dc18b3e88a9142c02b6a966)
@@ -113,6 +119,41 @@ values: ## Write the table of the charts' values anew, after a change of a value
 helm:
 	@go run ./test/charts/setup helm >/dev/null
 	@go run ./test/charts/setup helm3 >/dev/null
+
+.PHONY: packages
+packages: helm ## Package the charts into .build/packages, as the version of RELEASE=v1.2.3 and for images in REGISTRY
+	@[[ "$(RELEASE)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$$ ]] || { echo "$(RELEASE) is no version such as v1.2.3"; exit 2; }
+	@rm -rf $(BUILD)/charts $(BUILD)/packages; mkdir -p $(BUILD)/packages; cp -R deploy/helm $(BUILD)/charts
+	@for file in $(BUILD)/charts/*/Chart.yaml $(BUILD)/charts/*/values.yaml; do \
+		sed -e 's|^\( *version:\) 0\.0\.0$$|\1 $(RELEASE:v%=%)|; s|^appVersion: latest$$|appVersion: $(RELEASE)|' \
+			-e 's|^  registry: ""$$|  registry: "$(REGISTRY)"|' "$$file" >"$$file.new"; mv "$$file.new" "$$file"; \
+	done
+	@$(HELM); for chart in inventory orders roundtrip; do \
+		"$$helm" lint --quiet --strict "$(BUILD)/charts/$$chart"; \
+		"$$helm" package --destination $(BUILD)/packages "$(BUILD)/charts/$$chart"; \
+		"$$helm" template a "$(BUILD)/packages/$$chart-$(RELEASE:v%=%).tgz" | grep -q 'roundtrip/.*:$(RELEASE)"' \
+			|| { echo "the package of $$chart does not run $(RELEASE)"; exit 1; }; \
+	done 2> >(grep -v 'found symbolic link' >&2)
+
+.PHONY: release-dry-run
+release-dry-run: images packages ## Make all that a release publishes, and publish nothing: make release-dry-run [RELEASE=v1.2.3]
+	@[[ "$(RELEASE)" == *-* ]] || grep -q '^## $(RELEASE:v%=%) ' CHANGELOG.md || { echo "CHANGELOG.md says nothing of $(RELEASE:v%=%): give what is unreleased that heading, with the date"; exit 1; }
+	@echo "== $(RELEASE), not published"; ls -l $(BUILD)/images/*.cdx.json $(BUILD)/packages
+
+.PHONY: release
+release: release-dry-run ## Publish a release, signed, as release.yml does: make release REGISTRY=ghcr.io/somebody
+	@[[ -n "$(REGISTRY)" ]] || { echo "where to? REGISTRY=ghcr.io/somebody"; exit 2; }
+	@[[ "$$(git describe --tags --always --dirty)" == "$(RELEASE)" ]] || { echo "this is not a clean checkout of $(RELEASE)"; exit 2; }
+	@$(MAKE) --no-print-directory images PUSH="$(REGISTRY)/roundtrip" | tee $(BUILD)/pushed
+	@for service in inventory orders; do \
+		image=$$(sed -nE "s|^($(REGISTRY)/roundtrip/$$service):[^@]+(@sha256:.*)|\1\2|p" $(BUILD)/pushed); \
+		$(COSIGN) sign --yes "$$image"; \
+		$(COSIGN) attest --yes --type cyclonedx --predicate "$(BUILD)/images/$$service-linux-amd64.cdx.json" "$$image"; \
+	done
+	@$(HELM); for chart in inventory orders roundtrip; do \
+		"$$helm" push "$(BUILD)/packages/$$chart-$(RELEASE:v%=%).tgz" "oci://$(REGISTRY)/roundtrip/charts" 2>&1 | tee $(BUILD)/pushed; \
+		$(COSIGN) sign --yes "$(REGISTRY)/roundtrip/charts/$$chart@$$(sed -nE 's/^Digest: //p' $(BUILD)/pushed)"; \
+	done
 
 .PHONY: contract
 contract: ## Verify the pact from both sides, on every wire, and that it catches every mutant (30 seconds)
