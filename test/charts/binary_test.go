@@ -65,7 +65,7 @@ func TestTheBinariesKnowWhatTheChartsSet(t *testing.T) {
 	find(t, helm.Four)
 	known := map[string]string{}
 	for _, name := range []string{"orders", "inventory"} {
-		for _, command := range []string{"serve", "migrate up", "check"} {
+		for _, command := range []string{"serve", "migrate up", "check", "audit"} {
 			_, help := execute(t, name, nil, append(strings.Fields(command), "--help")...)
 			known[name] += help
 		}

@@ -4,13 +4,15 @@
 {{- if eq .Values.inventory.wire "nats" }}true{{ end -}}
 {{- end -}}
 
-{{/* Where inventory is, on a wire. gRPC asks the headless Service, whose name has every replica's address. */}}
+{{- define "orders.inventoryREST" -}}
+http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | default .Release.Namespace }}:8080
+{{- end -}}
+
+{{/* Where inventory is, on the wire. gRPC asks the headless Service, whose name has every replica's address. */}}
 {{- define "orders.inventoryURL" -}}
-{{- $name := tpl .Values.inventory.name . -}}
-{{- $domain := .Values.inventory.namespace | default .Release.Namespace -}}
 {{- if eq .Values.inventory.wire "nats" }}{{ .Values.nats.url }}
-{{- else if eq .Values.inventory.wire "grpc" }}dns:///{{ $name }}-headless.{{ $domain }}:8090
-{{- else }}http://{{ $name }}.{{ $domain }}:8080{{ end -}}
+{{- else if eq .Values.inventory.wire "grpc" }}dns:///{{ tpl .Values.inventory.name . }}-headless.{{ .Values.inventory.namespace | default .Release.Namespace }}:8090
+{{- else }}{{ include "orders.inventoryREST" . }}{{ end -}}
 {{- end -}}
 
 {{- define "orders.env" -}}
@@ -18,6 +20,9 @@
   value: {{ .Values.inventory.wire }}
 - name: ORDERS_INVENTORY_URL
   value: {{ include "orders.inventoryURL" . | quote }}
+# For `orders audit` in this container.
+- name: ORDERS_AUDIT_INVENTORY_URL
+  value: {{ include "orders.inventoryREST" . | quote }}
 {{- end -}}
 
 {{- define "orders.check" -}}
