@@ -3,6 +3,7 @@ package charts
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -336,6 +337,29 @@ orders: {inventory: {wire: `+wire+`}, networkPolicy: {enabled: true}}`))
 			}
 		}
 	}
+}
+
+var notesPattern = regexp.MustCompile(`(?:deployment|service)/([a-z-]+)`)
+
+// What an install prints goes on with objects that are there.
+func TestTheNotesNameWhatIsThere(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, v values, objects []object) {
+		out, err := run(t, helm.Four, v.values, "install", v.release, charts+"/"+v.chart, "--namespace=shop", "--values=-", "--dry-run=client")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, notes, _ := strings.Cut(out, "\nNOTES:\n")
+		named := notesPattern.FindAllStringSubmatch(notes, -1)
+		if len(named) < 2 {
+			t.Errorf("the notes are %q", notes)
+		}
+		for _, m := range named {
+			if !slices.ContainsFunc(objects, func(o object) bool { return o.kind() == "Deployment" && o.name() == m[1] }) {
+				t.Errorf("the notes name %s, which is not there", m[1])
+			}
+		}
+	})
 }
 
 // environment is what a container sets.
