@@ -29,6 +29,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -48,6 +49,10 @@ const (
 	maxHeaderBytes    = 16 << 10
 )
 
+// parting is how long a server that stops waits for its callers to leave: each is
+// told with its next answer.
+const parting = time.Second
+
 // wire is this wire's name.
 const wire = "http"
 
@@ -65,6 +70,9 @@ type Server struct {
 	echo    *echo.Echo
 	http    *http.Server
 	routes  []Route
+
+	draining    atomic.Bool
+	connections atomic.Int64
 }
 
 // Route is an operation and where it is served.
@@ -85,6 +93,14 @@ func New(o Options) *Server {
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			age := o.MaxConnectionAge + time.Duration((rand.Float64()-0.5)/5*float64(o.MaxConnectionAge))
 			return context.WithValue(ctx, closeAfterKey{}, time.Now().Add(age))
+		},
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				s.connections.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				s.connections.Add(-1)
+			}
 		},
 	}
 	return s
@@ -144,14 +160,33 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown stops accepting and waits for the requests in flight. When ctx is
-// done first, their connections are closed.
+// Shutdown has callers leave, stops accepting and waits for the requests in flight.
+// When ctx is done first, their connections are closed.
+//
+// A connection that is closed while it is idle may have the next request on its way
+// already, and its caller can't know whether that was taken. So each caller is told
+// with its next answer to close it, for a while.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	s.part(ctx)
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}
 	return err
+}
+
+// part waits until every connection is closed, for [parting] at most.
+func (s *Server) part(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, parting)
+	defer cancel()
+	for tick := time.NewTicker(parting / 100); s.connections.Load() > 0; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // middleware surrounds every request, also those that reach no route.
@@ -167,7 +202,7 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		header.Set("Cache-Control", "no-store")
 		c.SetRequest(c.Request().WithContext(ctx))
 		closeAfter, ok := ctx.Value(closeAfterKey{}).(time.Time)
-		if ok && s.options.MaxConnectionAge > 0 && time.Now().After(closeAfter) {
+		if s.draining.Load() || ok && s.options.MaxConnectionAge > 0 && time.Now().After(closeAfter) {
 			header.Set("Connection", "close")
 		}
 

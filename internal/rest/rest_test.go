@@ -824,6 +824,50 @@ func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
 	}
 }
 
+// A caller that keeps its connection until it is told to close it has an answer to
+// every request, whenever the server is stopped.
+func TestShutdownTellsCallersToLeave(t *testing.T) {
+	t.Parallel()
+	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodPost, "/", "Post", decodes) })
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for told := false; !told; {
+				response, err := s.client.Post(s.url, "application/json", strings.NewReader(good))
+				if err != nil {
+					t.Errorf("a connection ended unannounced: %v", err)
+					return
+				}
+				_, err = io.Copy(io.Discard, response.Body)
+				if err := errors.Join(err, response.Body.Close()); err != nil {
+					t.Error(err)
+				}
+				told = response.Close
+			}
+		})
+	}
+	for range 500 {
+		<-s.observed
+	}
+	go func() { // who is not told goes on
+		for {
+			select {
+			case <-s.observed:
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-s.ended; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	s.ended <- nil // for the cleanup
+	callers.Wait()
+}
+
 func TestShutdownWaitsForWhatIsInFlightButNotForEver(t *testing.T) {
 	t.Parallel()
 	for _, patience := range []time.Duration{time.Second, time.Minute} {
