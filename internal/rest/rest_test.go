@@ -89,6 +89,13 @@ func serveOn(
 	return s
 }
 
+// caller is a client with at most one connection.
+func (s *served) caller(t *testing.T) *http.Client {
+	transport := &http.Transport{DialContext: s.dial, MaxConnsPerHost: 1}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
 // do sends a request and gives the response with its body read.
 func (s *served) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
@@ -793,9 +800,10 @@ func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
 	})
 	var callers sync.WaitGroup
 	for range 8 {
+		client := s.caller(t)
 		callers.Go(func() {
 			for {
-				response, err := s.client.Post(s.url, "application/json", strings.NewReader(good))
+				response, err := client.Post(s.url, "application/json", strings.NewReader(good))
 				if err != nil {
 					return // refused, or closed before it was read
 				}
@@ -831,9 +839,10 @@ func TestShutdownTellsCallersToLeave(t *testing.T) {
 	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodPost, "/", "Post", decodes) })
 	var callers sync.WaitGroup
 	for range 8 {
+		client := s.caller(t)
 		callers.Go(func() {
 			for told := false; !told; {
-				response, err := s.client.Post(s.url, "application/json", strings.NewReader(good))
+				response, err := client.Post(s.url, "application/json", strings.NewReader(good))
 				if err != nil {
 					t.Errorf("a connection ended unannounced: %v", err)
 					return
