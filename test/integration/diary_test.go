@@ -38,8 +38,7 @@ type diary struct {
 	mu    sync.Mutex
 	calls []call
 	notes []note
-	// mended is when the last fault ended, and settled how long after that all was.
-	mended  time.Time
+	// settled is how long after the last fault's end everything was.
 	settled time.Duration
 }
 
@@ -201,7 +200,8 @@ func (p *pair) story(b book, c call) []report.Event {
 func messages(b book, id string, at func(time.Time) float64, repair bool) (events []report.Event) {
 	arrived := b.arrived(id)
 	take := func(attempt int) (line, bool) {
-		i := slices.IndexFunc(arrived, func(l line) bool { return l.Attempt == attempt })
+		// The first releases of inventory do not log which attempt it was.
+		i := slices.IndexFunc(arrived, func(l line) bool { return l.Attempt == attempt || l.Attempt == 0 })
 		if i < 0 {
 			return line{}, false
 		}

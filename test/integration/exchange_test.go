@@ -153,7 +153,16 @@ func isExpired(p *pair, id, sku string) {
 	p.Helper()
 	isPlacedFor(1)(p, id, sku)
 	p.becomes(id, "expired")
-	shop.Wait(p, patience, "its stock is given back", nil, func() bool {
+	p.isFreed(sku)
+}
+
+// freedWithin is how long after its hold ran out stock is given back, on a machine
+// however busy; the rule is 5 s.
+const freedWithin = 30 * time.Second
+
+func (p *pair) isFreed(sku string) {
+	p.Helper()
+	shop.Wait(p, freedWithin, "the stock of "+sku+" is given back", nil, func() bool {
 		level, err := p.Level(p.Context(), sku)
 		return err == nil && level.Reserved == 0
 	})

@@ -141,10 +141,7 @@ func TestAReplyIsLostAndTheHoldRunsOut(t *testing.T) {
 		}
 		p.diary.settled = p.settles()
 		for id, ledger := range map[string][]string{"place": {"held", "expired"}, "amend": {"held", "amended", "expired"}} {
-			shop.Wait(p, patience, "its stock is given back", nil, func() bool {
-				level, err := p.Level(p.Context(), "sku-"+id)
-				return err == nil && level.Reserved == 0
-			})
+			p.isFreed("sku-" + id)
 			p.compare(cells[id], id, "sku-"+id, kept{"expired", map[string]int64{"place": 3, "amend": 5}[id], "expired", stocked, 0, ledger})
 		}
 	})

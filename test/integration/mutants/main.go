@@ -22,7 +22,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 
 	"roundtrip/test/integration/report"
 )
@@ -108,7 +107,6 @@ func run(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	survivors := 0
 	for _, m := range mutants {
 		if len(names) > 0 && !slices.Contains(names, m.name) {
@@ -121,15 +119,11 @@ func run(ctx context.Context, names []string) error {
 		}
 		if len(caught) == 0 {
 			survivors++
-			caught = []string{"SURVIVED"}
+			fmt.Println("   NOBODY NOTICED")
 		}
-		fmt.Fprintf(table, "%s\t%s\n", m.name, caught[0])
-		for _, more := range caught[1:] {
-			fmt.Fprintf(table, "\t%s\n", more)
+		for _, cell := range caught {
+			fmt.Println("   noticed in:", cell)
 		}
-	}
-	if err := table.Flush(); err != nil {
-		return err
 	}
 	if survivors > 0 {
 		return fmt.Errorf("%d bugs were not noticed", survivors)
@@ -231,8 +225,9 @@ func (m mutant) overlay(folder string) (path string, err error) {
 
 func execute(ctx context.Context, name string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, name, args...)
-	// What it started ends with it: it gets the signal that we would, and cleans up.
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	// go test does not pass a signal on: all that it started gets it, and cleans up.
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGINT) }
 	out, err := c.CombinedOutput()
 	return string(out), err
 }
