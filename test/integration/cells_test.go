@@ -50,7 +50,8 @@ var (
 	races = &section{title: "Requests and answers that are overtaken", about: "What comes late meets what was decided meanwhile."}
 	loads = &section{title: "Under load, while a part is broken or replaced", about: "Several callers take orders through their lives, and each repeats what was not answered for good. Afterwards every " +
 		"order is what its caller was told."}
-	versions = &section{title: "The last version beside this one", about: "Old orders with new inventory and the reverse, on today's schema: each exchange to each outcome, and a reply that is lost."}
+	oldOrders    = &section{title: "The last version of orders beside this inventory", about: "On today's schema: each exchange to each outcome, and replies that vanish."}
+	oldInventory = &section{title: "The last version of inventory beside this orders", about: oldOrders.about}
 )
 
 // cell is one of the report's, while its case runs.
@@ -159,7 +160,7 @@ func tell(calls []call) call {
 // theReport is that of the whole run.
 func theReport(began time.Time) report.Report {
 	r := report.Report{Version: version(), Began: began, Seconds: time.Since(began).Seconds(), Machine: machine()}
-	for _, s := range []*section{outcomes, faults, races, loads, versions} {
+	for _, s := range []*section{outcomes, faults, races, loads, oldOrders, oldInventory} {
 		if len(s.rows) == 0 { // it was not run
 			continue
 		}

@@ -300,16 +300,15 @@ func TestEachExchangeToEachOutcome(t *testing.T) {
 			t.Run(wire+"/"+store, func(t *testing.T) {
 				t.Parallel()
 				p := startPair(t, setting{wire: wire, store: store})
-				p.makesEach(outcomes, "")
+				p.makesEach(outcomes)
 				p.audit()
 			})
 		}
 	}
 }
 
-// makesEach brings every outcome about, many at the same time. Its rows begin with a
-// prefix.
-func (p *pair) makesEach(s *section, prefix string) {
+// makesEach brings every outcome about, many at the same time.
+func (p *pair) makesEach(s *section) {
 	p.Helper()
 	var cells []map[string]*cell
 	var work errgroup.Group
@@ -320,7 +319,7 @@ func (p *pair) makesEach(s *section, prefix string) {
 		for _, o := range group.of {
 			made = append(made, o.exchange)
 		}
-		opened := s.row(prefix+group.name, group.about).open(p, p.wire, p.store, group.whyNot, made...)
+		opened := s.row(group.name, group.about).open(p, p.wire, p.store, group.whyNot, made...)
 		cells = append(cells, opened)
 		for _, o := range group.of {
 			c := opened[o.exchange]

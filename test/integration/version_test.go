@@ -15,10 +15,11 @@ func TestTheLastVersionBesideThisOne(t *testing.T) {
 	t.Parallel()
 	for _, beside := range []struct {
 		name              string
+		cells             *section
 		orders, inventory string
 	}{
-		{"old orders, new inventory", *previousTag, ""},
-		{"new orders, old inventory", "", *previousTag},
+		{"old orders", oldOrders, *previousTag, ""},
+		{"old inventory", oldInventory, "", *previousTag},
 	} {
 		for _, wire := range wires {
 			t.Run(beside.name+"/"+wire, func(t *testing.T) {
@@ -30,8 +31,8 @@ func TestTheLastVersionBesideThisOne(t *testing.T) {
 				}
 				s := setting{wire: wire, store: "postgres", proxied: true, ordersImage: beside.orders, inventoryImage: beside.inventory}
 				p := startPair(t, s)
-				p.makesEach(versions, beside.name+": ")
-				opened := versions.row(beside.name+": replies vanish", "What inventory answers is dropped, in silence.").open(p, wire, "postgres", "", everyExchange...)
+				p.makesEach(beside.cells)
+				opened := beside.cells.row("replies vanish", "What inventory answers is dropped, in silence.").open(p, wire, "postgres", "", everyExchange...)
 				for id, c := range opened {
 					c.order = id
 				}
