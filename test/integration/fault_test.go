@@ -199,10 +199,7 @@ func (p *pair) under(f fault, cells map[string]*cell) {
 				calls[id] = c
 			})
 		}
-		// A read that needs no inventory goes on.
-		if read := p.make("read", "amend", timeout, func(h ...string) shop.Reply { return p.Order(p.Context(), "amend", h...) }); read.reply.Status != http.StatusOK {
-			p.Errorf("to read an order: %d %s %v", read.reply.Status, read.reply.Text, read.reply.Err)
-		}
+		p.mustRead("amend")
 		all.Wait()
 	})
 	mended := time.Now()
@@ -217,6 +214,14 @@ func (p *pair) under(f fault, cells map[string]*cell) {
 			p.mustBe(id, s.after.state, func() shop.Reply { return s.request(p, id, "sku-"+id)() })
 		}
 		p.compare(cells[id], id, "sku-"+id, s.after)
+	}
+}
+
+// mustRead reads an order, which needs no inventory.
+func (p *pair) mustRead(id string) {
+	p.Helper()
+	if r := p.make("read", id, timeout, func(h ...string) shop.Reply { return p.Order(p.Context(), id, h...) }).reply; r.Status != http.StatusOK {
+		p.Errorf("to read an order: %d %s %v", r.Status, r.Text, r.Err)
 	}
 }
 

@@ -25,6 +25,8 @@ type breakdown struct {
 	setting     setting
 	// whyNot is why it can't happen on a wire.
 	whyNot map[string]string
+	// reads says that orders can go on reading what it has.
+	reads bool
 	// harm breaks the part; mend is the end of it.
 	harm, mend func(p *pair)
 }
@@ -37,11 +39,11 @@ const noBroker = "The services speak to each other directly; there is no server 
 
 var breakdowns = []breakdown{
 	{
-		name: "inventory killed", about: "kill -9 under load, and a restart; on PostgreSQL.", setting: setting{store: "postgres"},
+		name: "inventory killed", about: "kill -9 under load, and a restart; on PostgreSQL.", setting: setting{store: "postgres"}, reads: true,
 		harm: func(p *pair) { p.kill(p.inventory) }, mend: func(p *pair) { p.again(p.inventory) },
 	},
 	{
-		name: "inventory killed, on SQLite", about: "kill -9 under load, and a restart.", setting: setting{store: "sqlite"},
+		name: "inventory killed, on SQLite", about: "kill -9 under load, and a restart.", setting: setting{store: "sqlite"}, reads: true,
 		harm: func(p *pair) { p.kill(p.inventory) }, mend: func(p *pair) { p.again(p.inventory) },
 	},
 	{
@@ -66,7 +68,7 @@ var breakdowns = []breakdown{
 		harm:    func(p *pair) { p.hog() }, mend: func(p *pair) { p.unhog() },
 	},
 	{
-		name: "NATS killed", about: "kill -9 under load, and a restart.", setting: setting{store: "postgres", ownNATS: true},
+		name: "NATS killed", about: "kill -9 under load, and a restart.", setting: setting{store: "postgres", ownNATS: true}, reads: true,
 		whyNot: map[string]string{"http": noBroker, "grpc": noBroker},
 		harm:   func(p *pair) { p.check(p.nats.Kill(p.Context())) },
 		mend: func(p *pair) {
@@ -80,7 +82,7 @@ var breakdowns = []breakdown{
 // full is the disk of a service's SQLite database.
 func full(service string) breakdown {
 	return breakdown{
-		name: "the disk of " + service + " full", about: "Nothing more fits beside the SQLite database of " + service + ", until something is removed.", setting: setting{store: "sqlite", smallDisk: service},
+		name: "the disk of " + service + " full", about: "Nothing more fits beside the SQLite database of " + service + ", until something is removed.", setting: setting{store: "sqlite", smallDisk: service}, reads: true,
 		harm: func(p *pair) {
 			// It ends when nothing more fits.
 			_, err := p.disk.Run(p.Context(), "dd", "if=/dev/zero", "of=/data/filler", "bs=4096")
@@ -164,6 +166,9 @@ func TestUnderLoad(t *testing.T) {
 				l.Flows(30, nil)
 				p.diary.during(b.name, func() {
 					b.harm(p)
+					if b.reads {
+						p.mustRead("order-1")
+					}
 					isClosed(t.Context().Done(), harmFor)
 					b.mend(p)
 				})
