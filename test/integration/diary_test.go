@@ -47,8 +47,6 @@ type note struct {
 	text         string
 }
 
-func newDiary() *diary { return new(diary) }
-
 func (d *diary) add(c call) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

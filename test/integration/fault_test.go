@@ -88,7 +88,7 @@ var theFaults = []fault{
 				p.check(err)
 				requests()
 				_, err = p.engine.NetworkConnect(p.Context(), p.network.ID, client.NetworkConnectOptions{
-					Container: c.GetContainerID(), EndpointConfig: &network.EndpointSettings{Aliases: p.inventory.names},
+					Container: c.GetContainerID(), EndpointConfig: &network.EndpointSettings{Aliases: []string{p.host("inventory")}},
 				})
 				p.check(err)
 			})

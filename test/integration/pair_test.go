@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,8 @@ type setting struct {
 	ownPostgres, killsPostgres, ownNATS bool
 	postgresArgs                        []string
 	// ordersArgs go to every replica of orders, and those of ordersArgsOf to one.
-	ordersArgs, inventoryArgs []string
-	ordersArgsOf              map[int][]string
+	ordersArgs   []string
+	ordersArgsOf map[int][]string
 	// smallDisk gives a service a disk that can be filled, for its SQLite database.
 	smallDisk string
 	// ordersImage and inventoryImage are tags; today's where they are empty.
@@ -73,17 +74,14 @@ type pair struct {
 
 // service is all replicas of one.
 type service struct {
-	name     string
-	image    string
-	ports    []string
-	database string
-	args     func(replica int) []string
-	names    []string
+	name, image string
+	database    string
+	args        func(replica int) []string
 
 	replicas []*containers.Container
 	// all are the replicas, also those that were replaced.
 	all   []*containers.Container
-	front *shop.Front
+	front shop.Front
 }
 
 const (
@@ -93,109 +91,97 @@ const (
 // startPair starts a pair; what it is made of goes when the test ends.
 func startPair(t testing.TB, s setting) *pair {
 	t.Helper()
-	p := &pair{TB: t, suite: shared(t), setting: s, diary: newDiary()}
-	n := p.suite.cases.Add(1)
-	p.name, p.account = fmt.Sprintf("case%d", n), account(n-1)
+	p := &pair{TB: t, suite: shared(t), setting: s, diary: new(diary)}
+	n := p.cases.Add(1)
 	if n > accounts {
 		t.Fatalf("NATS has accounts for %d cases, and there are more", accounts)
 	}
-	p.postgres, p.postgresName, p.nats = p.suite.postgres, postgresName, p.suite.nats
-	natsHost := natsName
-	var err error
-	if s.ownPostgres {
-		p.postgresName = p.name + "-postgres"
-		if p.postgres, err = p.startPostgres(t.Context(), p.postgresName, !s.killsPostgres, s.postgresArgs...); err != nil {
-			t.Fatal(err)
-		}
-		p.atEnd(p.postgres.Stop)
-	}
-	if s.ownNATS && s.wire == "nats" {
-		natsHost = p.name + "-nats"
-		if p.nats, err = p.startNATS(t.Context(), natsHost); err != nil {
-			t.Fatal(err)
-		}
-		p.atEnd(p.nats.Stop)
-	}
-	if s.smallDisk != "" {
-		p.smallDiskFor(s.smallDisk)
-	}
-	natsAt := func(host string) string { return fmt.Sprintf("nats://%[1]s:%[1]s@%s", p.account, host) }
-	inventoryHost := p.name + "-inventory"
-
-	// upstream is what an orders connects to, and at makes an --inventory-url of a host
-	// and port.
-	upstream, at := net.JoinHostPort(inventoryHost, httpPort), func(host string) string { return "http://" + host }
-	inventoryNATS := ""
-	switch s.wire {
-	case "grpc":
-		upstream, at = net.JoinHostPort(inventoryHost, grpcPort), func(host string) string { return "dns:///" + host }
-	case "nats":
-		upstream, at = net.JoinHostPort(natsHost, "4222"), natsAt
-		inventoryNATS = natsAt(upstream)
-	}
-	urls := slices.Repeat([]string{at(upstream)}, max(1, s.ordersReplicas))
-	if s.proxied {
-		for i := range urls {
-			urls[i] = at(p.link(upstream))
-		}
-		if s.wire == "nats" {
-			inventoryNATS = natsAt(p.link(upstream))
-		}
-	}
-
-	p.inventory = &service{
-		name: "inventory", image: imageOf("inventory", or(s.inventoryImage, *imageTag)), names: []string{inventoryHost}, ports: []string{httpPort, adminPort},
-		args: func(int) []string {
-			args := slices.Clone(s.inventoryArgs)
-			switch s.wire {
-			case "grpc":
-				args = append(args, "--grpc-addr=:"+grpcPort)
-			case "nats":
-				args = append(args, "--nats-url="+inventoryNATS)
-			}
-			return args
-		},
-	}
-	p.orders = &service{
-		name: "orders", image: imageOf("orders", or(s.ordersImage, *imageTag)), names: []string{p.name + "-orders"}, ports: []string{httpPort, adminPort},
-		args: func(i int) []string {
-			i %= len(urls)
-			return slices.Concat([]string{"--inventory-wire=" + s.wire, "--inventory-url=" + urls[i]}, s.ordersArgs, s.ordersArgsOf[i])
-		},
-	}
-	for _, v := range []struct {
-		*service
-		replicas int
-		contract *openapi.Document
-		client   **shop.Client
-	}{
-		{p.inventory, s.inventoryReplicas, openapi.Inventory(), &p.Shop.Inventory},
-		{p.orders, s.ordersReplicas, openapi.Orders(), &p.Shop.Orders},
-	} {
-		if s.store == "postgres" {
-			v.database = p.database(t, p.postgres, p.postgresName, v.name)
-		}
-		v.front = new(shop.Front)
-		for range max(1, v.replicas) {
-			p.add(v.service)
-		}
-		p.check(v.front.Open())
-		t.Cleanup(v.front.Close)
-		*v.client = shop.NewClient(v.front.URL(), v.contract, func(err error) { t.Error(err) })
-	}
-	for _, v := range []*service{p.inventory, p.orders} {
-		for _, c := range v.replicas {
-			p.ready(c)
-		}
+	p.name, p.account = fmt.Sprintf("case%d", n), account(n-1)
+	natsHost := p.startServers()
+	inventoryArgs, ordersArgs := p.connect(natsHost)
+	p.inventory = &service{name: "inventory", image: imageOf("inventory", cmp.Or(s.inventoryImage, *imageTag)), args: inventoryArgs}
+	p.orders = &service{name: "orders", image: imageOf("orders", cmp.Or(s.ordersImage, *imageTag)), args: ordersArgs}
+	p.Shop.Inventory = p.start(p.inventory, s.inventoryReplicas, openapi.Inventory())
+	p.Shop.Orders = p.start(p.orders, s.ordersReplicas, openapi.Orders())
+	for _, c := range slices.Concat(p.inventory.replicas, p.orders.replicas) {
+		p.ready(c)
 	}
 	return p
 }
 
-func or(value, otherwise string) string {
-	if value == "" {
-		return otherwise
+// startServers starts the servers that the pair has to itself, and returns the name of
+// its NATS server.
+func (p *pair) startServers() (natsHost string) {
+	p.Helper()
+	var err error
+	p.postgres, p.postgresName, p.nats, natsHost = p.suite.postgres, postgresName, p.suite.nats, natsName
+	if p.ownPostgres {
+		p.postgresName = p.name + "-postgres"
+		p.postgres, err = p.startPostgres(p.Context(), p.postgresName, !p.killsPostgres, p.postgresArgs...)
+		p.check(err)
+		p.atEnd(p.postgres.Stop)
 	}
-	return value
+	if p.ownNATS && p.wire == "nats" {
+		natsHost = p.name + "-nats"
+		p.nats, err = p.startNATS(p.Context(), natsHost)
+		p.check(err)
+		p.atEnd(p.nats.Stop)
+	}
+	if p.smallDisk != "" {
+		p.smallDiskFor(p.smallDisk)
+	}
+	return natsHost
+}
+
+// connect makes the links, and the arguments by which the services find each other,
+// for each of their replicas.
+func (p *pair) connect(natsHost string) (inventory, orders func(replica int) []string) {
+	p.Helper()
+	natsAt := func(host string) string { return fmt.Sprintf("nats://%[1]s:%[1]s@%s", p.account, host) }
+	// upstream is what orders connects to, and at makes an --inventory-url of a host and
+	// port.
+	upstream, at := net.JoinHostPort(p.host("inventory"), httpPort), func(host string) string { return "http://" + host }
+	var inventoryArgs []string
+	switch p.wire {
+	case "grpc":
+		upstream, at = net.JoinHostPort(p.host("inventory"), grpcPort), func(host string) string { return "dns:///" + host }
+		inventoryArgs = []string{"--grpc-addr=:" + grpcPort}
+	case "nats":
+		upstream, at = net.JoinHostPort(natsHost, "4222"), natsAt
+	}
+	urls := slices.Repeat([]string{at(upstream)}, max(1, p.ordersReplicas))
+	fromInventory := upstream
+	if p.proxied {
+		for i := range urls {
+			urls[i] = at(p.link(upstream))
+		}
+		if p.wire == "nats" {
+			fromInventory = p.link(upstream)
+		}
+	}
+	if p.wire == "nats" {
+		inventoryArgs = []string{"--nats-url=" + natsAt(fromInventory)}
+	}
+	return func(int) []string { return inventoryArgs }, func(i int) []string {
+		return slices.Concat([]string{"--inventory-wire=" + p.wire, "--inventory-url=" + urls[i%len(urls)]}, p.ordersArgs, p.ordersArgsOf[i])
+	}
+}
+
+// host is a service's name in the network.
+func (p *pair) host(service string) string { return p.name + "-" + service }
+
+// start starts a service, and returns a client that reaches its replicas in turn.
+func (p *pair) start(s *service, replicas int, contract *openapi.Document) *shop.Client {
+	p.Helper()
+	if p.store == "postgres" {
+		s.database = p.database(p, p.postgres, p.postgresName, s.name)
+	}
+	for range max(1, replicas) {
+		p.add(s)
+	}
+	p.check(s.front.Open())
+	p.Cleanup(s.front.Close)
+	return shop.NewClient(s.front.URL(), contract, func(err error) { p.Error(err) })
 }
 
 func (p *pair) check(err error) {
@@ -216,14 +202,11 @@ func (p *pair) atEnd(end func(context.Context) error) {
 // add starts one more replica.
 func (p *pair) add(s *service) *containers.Container {
 	p.Helper()
-	args := append([]string{"serve", "--drain-timeout=60s", "--give-up-after=30s"}, s.args(len(s.all))...)
-	if s.name == "inventory" {
-		args = slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--give-up-after") })
-	}
+	args := append([]string{"serve", "--drain-timeout=60s"}, s.args(len(s.all))...)
 	if s.database != "" {
 		args = append(args, "--database="+s.database)
 	}
-	c, err := containers.Start(p.Context(), s.image, s.ports, p.as(s.names...), testcontainers.WithCmd(args...),
+	c, err := containers.Start(p.Context(), s.image, []string{httpPort, adminPort}, p.as(p.host(s.name)), testcontainers.WithCmd(args...),
 		testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
 			host.ReadonlyRootfs = true
 			host.CapDrop = []string{"ALL"}
@@ -354,7 +337,7 @@ func (p *pair) audit() {
 		args []string
 	}{
 		{p.inventory, []string{"/inventory", "audit"}},
-		{p.orders, []string{"/orders", "audit", "--inventory-url=http://" + net.JoinHostPort(p.inventory.names[0], httpPort)}},
+		{p.orders, []string{"/orders", "audit", "--inventory-url=http://" + net.JoinHostPort(p.host("inventory"), httpPort)}},
 	} {
 		if a.database != "" {
 			a.args = append(a.args, "--database="+a.database)
