@@ -121,25 +121,33 @@ func Main(m *testing.M) int {
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-interrupted
+		signal.Stop(interrupted) // the second ends it at once
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if err := sweep(ctx); err != nil {
+		if err := errors.Join(end(ctx), sweep(ctx)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		os.Exit(130) // 128 + SIGINT
 	}()
 	status := m.Run()
-	shared.Lock()
-	defer shared.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for _, end := range slices.Backward(shared.ends) {
-		if err := end(ctx); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = 1
-		}
+	if err := end(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	return status
+}
+
+// end ends what is shared, what was begun last first.
+func end(ctx context.Context) (err error) {
+	shared.Lock()
+	defer shared.Unlock()
+	for _, end := range slices.Backward(shared.ends) {
+		err = errors.Join(err, end(ctx))
+	}
+	shared.ends = nil
+	return err
 }
 
 // AtEnd has [Main] do something when all tests have ended, what was given last

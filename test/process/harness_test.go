@@ -36,11 +36,11 @@ func run(m *testing.M) int {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(folder)
+	containers.AtEnd(func(context.Context) error { return os.RemoveAll(folder) })
 	product, crashing = filepath.Join(folder, "product"), filepath.Join(folder, "crashing")
 	for path, tags := range map[string][]string{product: nil, crashing: {"failpoints"}} {
 		if err := errors.Join(os.Mkdir(path, 0o700), pair.Build(context.Background(), path, tags...)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			fmt.Fprintln(os.Stderr, errors.Join(err, os.RemoveAll(folder)))
 			return 1
 		}
 	}
