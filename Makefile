@@ -111,6 +111,28 @@ charts: helm ## Test the Helm charts without a cluster, with Helm 3 and 4 (the f
 	@echo "== charts"
 	@go test -count=1 -timeout 10m $(CHART_TESTS)
 
+# Whatever cluster KUBECONFIG names; IMAGE_LOAD, with images of the local engine as arguments, puts them into it.
+KIND := kind
+KIND_CLUSTER := roundtrip-e2e
+KIND_CONFIG := $(CURDIR)/$(BUILD)/kind-kubeconfig
+
+.PHONY: e2e
+e2e: ## The charts on a real cluster, rollouts under load: make e2e [KUBECONFIG=file] [IMAGE_LOAD=command]; without, that of make kind-up (10 minutes)
+	@export KUBECONFIG="$${KUBECONFIG:-$(KIND_CONFIG)}" IMAGE_LOAD="$${IMAGE_LOAD-$(if $(shell echo "$${KUBECONFIG:-}"),,$(KIND) load docker-image --name $(KIND_CLUSTER))}"; \
+	[[ -s "$$KUBECONFIG" ]] || { echo "on which cluster? make kind-up, or KUBECONFIG=file"; exit 2; }; \
+	command -v kubectl >/dev/null || { echo "kubectl is missing: https://kubernetes.io/docs/tasks/tools"; exit 2; }; \
+	$(SETUP); go run ./test/charts/setup helm >/dev/null; \
+	echo "== charts on a cluster"; go test -count=1 -timeout 30m -v ./test/e2e
+
+.PHONY: kind-up
+kind-up: ## Make a cluster with kind, for make e2e
+	@command -v $(KIND) >/dev/null || { echo "kind is missing: https://kind.sigs.k8s.io/docs/user/quick-start/#installation"; exit 2; }
+	@mkdir -p $(BUILD); $(KIND) create cluster --name $(KIND_CLUSTER) --kubeconfig "$(KIND_CONFIG)" --wait 2m
+
+.PHONY: kind-down
+kind-down: ## Remove that cluster
+	@$(KIND) delete cluster --name $(KIND_CLUSTER) --kubeconfig "$(KIND_CONFIG)"; rm -f "$(KIND_CONFIG)"
+
 .PHONY: values
 values: ## Write the table of the charts' values anew, after a change of a values.yaml
 	@go test -count=1 -run '^TestTheTableOfValuesIsUpToDate$$' ./test/charts -update
@@ -241,7 +263,7 @@ tidy:
 unit: race-detector
 	@echo "== unit and property tests"
 	@[[ -n "$${ROUNDTRIP_ENGINE:-}" ]] || echo "!! What needs a container (PostgreSQL) or the library of Pact is LEFT OUT; make test brings both."
-	@go test -timeout 20m $(RACE) $$(go list ./... | grep -vE '/test/(process|integration|charts)$$')
+	@go test -timeout 20m $(RACE) $$(go list ./... | grep -vE '/test/(process|integration|charts|e2e)$$')
 
 .PHONY: process
 process:

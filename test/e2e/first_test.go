@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"roundtrip/test/e2e/taken"
+)
+
+const (
+	anOrder = `{"customer":"c","currency":"GBP","lines":[{"sku":"A","quantity":2,"unit_price":100}]}`
+	stock   = `{"sku":"A","on_hand":10,"reason":"counted"}`
+	// soon is how long an installation may take until it serves an order, once the
+	// images are there.
+	soon = 30 * time.Second
+)
+
+func TestWithNoValues(t *testing.T) {
+	n := theCluster(t).namespace(t, "first", "restricted")
+	n.caller("wait")
+	orders, inventory := "http://roundtrip-orders:8080/v1", "http://roundtrip-inventory:8080/v1"
+
+	began := time.Now()
+	n.helm("install", "roundtrip", "deploy/helm/roundtrip")
+	answered := func(begins, method, url, body string) func() bool {
+		return func() bool {
+			out, _ := n.call(method, url, body)
+			return strings.HasPrefix(out, begins)
+		}
+	}
+	until(t, "there is stock", answered("20", "PUT", inventory+"/adjustments/first", stock))
+	until(t, "an order is served", answered("20", "PUT", orders+"/orders/1", anOrder))
+	took := time.Since(began)
+	note("no values: from install to an order", took, taken.Taken{})
+	if took > soon {
+		t.Errorf("it took %s until an order was served", took)
+	}
+
+	n.must("200", "PUT", orders+"/orders/1/lines", `{"lines":[{"sku":"A","quantity":3,"unit_price":100}]}`)
+	n.must("200", "POST", orders+"/orders/1/confirm")
+	n.must("201", "PUT", orders+"/orders/2", anOrder)
+	n.must("200", "POST", orders+"/orders/2/cancel")
+	n.helm("test", "roundtrip")
+
+	before := n.must("200", "GET", orders+"/orders/1")
+	level := n.must("200", "GET", inventory+"/stock/A")
+	n.kubectl("delete", "pods", "--selector=app.kubernetes.io/instance=roundtrip")
+	n.kubectl("wait", "--for=condition=Available", "deployments", "--all", "--timeout=3m")
+	until(t, "orders answers", answered("200", "GET", orders+"/orders/1", ""))
+	until(t, "inventory answers", answered("200", "GET", inventory+"/stock/A", ""))
+	if after := n.must("200", "GET", orders+"/orders/1"); after != before {
+		t.Errorf("the order was\n%sand is, in a new pod,\n%s", before, after)
+	}
+	if after := n.must("200", "GET", inventory+"/stock/A"); after != level {
+		t.Errorf("the level was\n%sand is, in a new pod,\n%s", level, after)
+	}
+
+	t.Run("and another release beside it", func(t *testing.T) {
+		n := &namespace{t, n.cluster, n.name}
+		pods := n.kubectl("get", "pods", "--selector=app.kubernetes.io/instance=roundtrip", "--output=name")
+		n.helm("install", "other", "deploy/helm/roundtrip", "--wait", "--timeout=3m")
+		n.helm("test", "other")
+		if out := n.must("409", "PUT", "http://other-orders:8080/v1/orders/1", anOrder); !strings.Contains(out, "insufficient-stock") {
+			t.Errorf("the other release has what is not its own: %s", out)
+		}
+		n.helm("uninstall", "other", "--wait", "--timeout=2m")
+		n.leaves("other")
+		n.must("201", "PUT", orders+"/orders/3", anOrder)
+		if after := n.kubectl("get", "pods", "--selector=app.kubernetes.io/instance=roundtrip", "--output=name"); after != pods {
+			t.Errorf("the first one's pods were\n%sand are\n%s", pods, after)
+		}
+	})
+
+	n.helm("uninstall", "roundtrip", "--wait", "--timeout=2m")
+	n.leaves("roundtrip")
+	note("no values: all of it", time.Since(began), taken.Taken{})
+}
+
+// leaves waits until a release has left nothing but its claims.
+func (n *namespace) leaves(release string) {
+	n.Helper()
+	kinds := slices.DeleteFunc(strings.Fields(n.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name")), func(kind string) bool {
+		return strings.HasSuffix(kind, "metrics.k8s.io") || strings.HasPrefix(kind, "events")
+	})
+	claims := "persistentvolumeclaim/" + release + "-inventory\npersistentvolumeclaim/" + release + "-orders\n"
+	var left string
+	n.Cleanup(func() {
+		if n.Failed() {
+			n.Log("what was left:", left)
+		}
+	})
+	until(n.T, "nothing is left but the claims of "+release, func() bool {
+		left = n.kubectl("get", strings.Join(kinds, ","), "--selector=app.kubernetes.io/instance="+release, "--output=name")
+		return left == claims
+	})
+}
