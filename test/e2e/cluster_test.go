@@ -39,7 +39,7 @@ const (
 	callerImage = "roundtrip/caller:e2e"
 )
 
-//go:embed servers.yaml caller.yaml
+//go:embed *.yaml
 var manifests embed.FS
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }

@@ -3,6 +3,7 @@
 //
 //	caller wait                                     until it is stopped
 //	caller call METHOD URL [BODY]                   one request; prints the answer
+//	caller metric URL NAME [LABEL...]               a metric's sum, of a private port
 //	caller load --rate=120 http://orders.shop:8080  constant load, until it is stopped
 //	caller take                                     what that load met since it was last asked
 package main
@@ -39,10 +40,11 @@ const ordersPerConnection = 10
 const maxExamples = 5
 
 type cli struct {
-	Wait waitCommand `cmd:"" help:"Do nothing until stopped."`
-	Call callCommand `cmd:"" help:"Make one request, and print its answer; exit 1 if there is none."`
-	Load loadCommand `cmd:"" help:"Make a constant number of requests a second, until stopped."`
-	Take takeCommand `cmd:"" help:"Print what the load of this pod met since it was last asked."`
+	Wait   waitCommand   `cmd:"" help:"Do nothing until stopped."`
+	Call   callCommand   `cmd:"" help:"Make one request, and print its answer; exit 1 if there is none."`
+	Metric metricCommand `cmd:"" help:"Print the sum of a metric over the series that have all labels."`
+	Load   loadCommand   `cmd:"" help:"Make a constant number of requests a second, until stopped."`
+	Take   takeCommand   `cmd:"" help:"Print what the load of this pod met since it was last asked."`
 }
 
 func main() {
@@ -74,6 +76,20 @@ func (c callCommand) Run(ctx context.Context) error {
 	}
 	fmt.Printf("%d %s\n", r.Status, r.Text)
 	return nil
+}
+
+type metricCommand struct {
+	URL    string   `arg:"" help:"Of a private port."`
+	Name   string   `arg:""`
+	Labels []string `arg:"" optional:"" sep:"none"`
+}
+
+func (m metricCommand) Run() error {
+	sum, err := shop.Metric(m.URL, m.Name, m.Labels...)
+	if err == nil {
+		fmt.Println(sum)
+	}
+	return err
 }
 
 type takeCommand struct{}
