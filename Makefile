@@ -118,11 +118,11 @@ KIND_CONFIG := $(CURDIR)/$(BUILD)/kind-kubeconfig
 
 .PHONY: e2e
 e2e: ## The charts on a real cluster, rollouts under load: make e2e [KUBECONFIG=file] [IMAGE_LOAD=command]; without, that of make kind-up (10 minutes)
-	@export KUBECONFIG="$${KUBECONFIG:-$(KIND_CONFIG)}" IMAGE_LOAD="$${IMAGE_LOAD-$(if $(shell echo "$${KUBECONFIG:-}"),,$(KIND) load docker-image --name $(KIND_CLUSTER))}"; \
+	@if [[ -z "$${KUBECONFIG:-}" ]]; then export KUBECONFIG="$(KIND_CONFIG)" IMAGE_LOAD="$(KIND) load docker-image --name $(KIND_CLUSTER)"; fi; \
 	[[ -s "$$KUBECONFIG" ]] || { echo "on which cluster? make kind-up, or KUBECONFIG=file"; exit 2; }; \
 	command -v kubectl >/dev/null || { echo "kubectl is missing: https://kubernetes.io/docs/tasks/tools"; exit 2; }; \
-	$(SETUP); go run ./test/charts/setup helm >/dev/null; \
-	echo "== charts on a cluster"; go test -count=1 -timeout 30m -v ./test/e2e
+	go run ./test/charts/setup helm >/dev/null; \
+	echo "== charts on a cluster"; $(SETUP) go test -count=1 -timeout 30m -v ./test/e2e
 
 .PHONY: kind-up
 kind-up: ## Make a cluster with kind, for make e2e

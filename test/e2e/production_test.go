@@ -29,6 +29,12 @@ type production struct {
 
 // TestUnderLoad does to the pair what is done in production, and nobody notices.
 func TestUnderLoad(t *testing.T) {
+	theCluster(t)
+	// Before there is load, as a compiler would be much of it.
+	makeImagesThat(t, "e2e-next", 99999, map[string]string{
+		"inventory": "ALTER TABLE levels ADD COLUMN e2e text;", "orders": "ALTER TABLE orders ADD COLUMN e2e text;",
+	})
+	makeImagesThat(t, "e2e-bad", 100000, map[string]string{"inventory": "ALTER TABLE nothing ADD COLUMN e2e text;"})
 	p := startProduction(t)
 	for _, wire := range []string{"http", "grpc", "nats"} {
 		if wire != "http" {
@@ -42,9 +48,6 @@ func TestUnderLoad(t *testing.T) {
 		})
 	}
 	p.step("another image, with a migration", func() {
-		p.makeImages("e2e-next", map[string]string{
-			"inventory": "ALTER TABLE levels ADD COLUMN e2e text;", "orders": "ALTER TABLE orders ADD COLUMN e2e text;",
-		}, 99999)
 		for _, service := range services {
 			p.upgrade(service, "image.tag=e2e-next")
 		}
@@ -77,7 +80,6 @@ func TestUnderLoad(t *testing.T) {
 	t.Run("a stranger reaches nothing", p.stranger)
 
 	p.step("a migration that fails", func() {
-		p.makeImages("e2e-bad", map[string]string{"inventory": "ALTER TABLE nothing ADD COLUMN e2e text;"}, 100000)
 		p.fails("inventory", "image.tag=e2e-bad")
 		p.says("nothing", "logs", "--selector=app.kubernetes.io/component=migration,app.kubernetes.io/name=inventory", "--tail=-1")
 		p.pair.helm("rollback", "inventory", "--wait", "--timeout=3m")
@@ -234,19 +236,19 @@ func (p *production) share(service, label string) {
 	})
 }
 
-// makeImages makes the pair's images with one migration more, and puts them into
+// makeImagesThat makes the pair's images that have one migration more, and puts them into
 // the cluster.
-func (p *production) makeImages(tag string, migrations map[string]string, number int) {
-	p.Helper()
-	folder, replace := p.TempDir(), map[string]string{}
+func makeImagesThat(t *testing.T, tag string, number int, migrations map[string]string) {
+	t.Helper()
+	folder, replace := t.TempDir(), map[string]string{}
 	top, err := filepath.Abs(root)
 	if err != nil {
-		p.Fatal(err)
+		t.Fatal(err)
 	}
 	write := func(name, text string) string {
 		path := filepath.Join(folder, name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			p.Fatal(err)
+			t.Fatal(err)
 		}
 		return path
 	}
@@ -256,10 +258,10 @@ func (p *production) makeImages(tag string, migrations map[string]string, number
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
-		p.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := makeImages(p.Context(), tag, "--overlay", write("overlay.json", string(overlay))); err != nil {
-		p.Fatal(err)
+	if err := makeImages(t.Context(), tag, "--overlay", write("overlay.json", string(overlay))); err != nil {
+		t.Fatal(err)
 	}
 }
 

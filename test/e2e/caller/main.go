@@ -4,7 +4,7 @@
 //	caller wait                                     until it is stopped
 //	caller call METHOD URL [BODY]                   one request; prints the answer
 //	caller metric URL NAME [LABEL...]               a metric's sum, of a private port
-//	caller load --rate=120 http://orders.shop:8080  constant load, until it is stopped
+//	caller load --rate=150 http://orders.shop:8080  constant load, until it is stopped
 //	caller take                                     what that load met since it was last asked
 package main
 
@@ -111,7 +111,7 @@ func (takeCommand) Run(ctx context.Context) error {
 type loadCommand struct {
 	Orders  string `arg:"" help:"The URL of orders."`
 	SKU     string `help:"What is ordered, of which there is enough." default:"A"`
-	Rate    int    `help:"Requests a second." default:"120"`
+	Rate    int    `help:"Requests a second." default:"150"`
 	Callers int    `help:"How many make them." default:"16"`
 }
 
