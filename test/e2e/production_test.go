@@ -36,9 +36,11 @@ func TestUnderLoad(t *testing.T) {
 	})
 	makeImagesThat(t, "e2e-bad", 100000, map[string]string{"inventory": "ALTER TABLE nothing ADD COLUMN e2e text;"})
 	p := startProduction(t)
+	before := "http"
 	for _, wire := range []string{"http", "grpc", "nats"} {
-		if wire != "http" {
-			p.step("from the wire before to "+wire, func() { p.upgrade("orders", "inventory.wire="+wire) })
+		if wire != before {
+			p.step("from "+before+" to "+wire, func() { p.upgrade("orders", "inventory.wire="+wire) })
+			before = wire
 		}
 		p.step("rolling restart of both, "+wire, func() {
 			p.pair.kubectl("rollout", "restart", "deployment/inventory", "deployment/orders")
@@ -129,7 +131,10 @@ func startProduction(t *testing.T) *production {
 		t.Fatal(err)
 	}
 	p.shop.caller("load", "http://orders."+p.pair.name+":8080")
-	until(t, "the load has begun", func() bool { return p.take().Requests > 0 })
+	until(t, "the load has begun", func() bool {
+		_, err := p.shop.try("exec", "caller", "--", "/caller", "take")
+		return err == nil
+	})
 	note("PostgreSQL, two replicas: from nothing to load", time.Since(began), taken.Taken{})
 	return p
 }
