@@ -79,7 +79,7 @@ func TestUnderLoad(t *testing.T) {
 		}
 	})
 
-	t.Run("a stranger reaches nothing", p.stranger)
+	p.step("a stranger, who reaches nothing", func() { t.Run("a stranger reaches nothing", p.stranger) })
 
 	p.step("a migration that fails", func() {
 		p.fails("inventory", "image.tag=e2e-bad")
