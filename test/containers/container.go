@@ -28,6 +28,8 @@ type Container struct {
 // Start starts a container whose ports this machine reaches, and nobody else on
 // the network. It does not wait for what is in it.
 func Start(ctx context.Context, image string, ports []string, options ...testcontainers.ContainerCustomizer) (*Container, error) {
+	starting.RLock()
+	defer starting.RUnlock()
 	engine, err := Engine(ctx)
 	if err != nil {
 		return nil, err

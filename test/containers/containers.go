@@ -122,6 +122,7 @@ func Main(m *testing.M) int {
 	go func() {
 		<-interrupted
 		signal.Stop(interrupted) // the second ends it at once
+		starting.Lock()          // what is being started is there before it is looked for, and no more is
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := errors.Join(end(ctx), sweep(ctx)); err != nil {
@@ -157,6 +158,9 @@ func AtEnd(end func(context.Context) error) {
 	defer shared.Unlock()
 	shared.ends = append(shared.ends, end)
 }
+
+// starting is held by whoever starts a container.
+var starting sync.RWMutex
 
 // label marks what tests have in the engine, with the session that they belong to.
 const label = "roundtrip.tests"
