@@ -76,7 +76,7 @@ var theFaults = []fault{
 			asking.Wait()
 		},
 	},
-	toxic("bandwidth throttled", "1 KB a second goes each way.", there, "bandwidth", toxiproxy.Attributes{"rate": 1}, either),
+	toxic("bandwidth throttled", "From orders to inventory goes 1 KB a second.", there, "bandwidth", toxiproxy.Attributes{"rate": 1}, either),
 	toxic("requests vanish", "What orders sends is dropped, in silence.", there, "timeout", toxiproxy.Attributes{"timeout": 0}, unknown),
 	toxic("replies vanish", "What inventory answers is dropped, in silence.", back, "timeout", toxiproxy.Attributes{"timeout": 0}, unknown),
 	{
