@@ -61,7 +61,7 @@ FUZZTIME ?= 10s
 
 .PHONY: help
 help: ## List what make can do
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## Run the pair here, on SQLite under .data/; Ctrl-C stops it: make run [WIRE=http|grpc|nats]
