@@ -7,7 +7,8 @@
 // What that leaves to do is small. Responders share a queue group, so that each
 // request goes to one of them. Nobody subscribed is an answer of the server's
 // own, at once, and means that nothing took effect. A reply that is lost leaves
-// the outcome unknown, as everywhere.
+// the outcome unknown, as everywhere; but nothing tells that whoever had the request
+// is gone, so an attempt does not wait for all of the time (exchange.Options.Silent).
 //
 // A broker can also keep a request for too long: in its buffers, or in those of a
 // client that reconnects. So clients here buffer nothing while they are not

@@ -89,6 +89,18 @@ func serveOn(
 	return s
 }
 
+// stop stops the server, and waits until it serves no more.
+func (s *served) stop(t *testing.T) {
+	t.Helper()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-s.ended; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	s.ended <- nil // for the cleanup
+}
+
 // caller is a client with at most one connection.
 func (s *served) caller(t *testing.T) *http.Client {
 	transport := &http.Transport{DialContext: s.dial, MaxConnsPerHost: 1}
@@ -819,13 +831,7 @@ func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
 	for range 500 {
 		<-s.observed
 	}
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := <-s.ended; err != nil {
-		t.Errorf("Serve: %v", err)
-	}
-	s.ended <- nil // for the cleanup
+	s.stop(t)
 	callers.Wait()
 	if begun.Load() != answered.Load() {
 		t.Errorf("%d requests were begun, %d answered", begun.Load(), answered.Load())
@@ -867,13 +873,7 @@ func TestShutdownTellsCallersToLeave(t *testing.T) {
 			}
 		}
 	}()
-	if err := s.Shutdown(t.Context()); err != nil {
-		t.Error(err)
-	}
-	if err := <-s.ended; err != nil {
-		t.Errorf("Serve: %v", err)
-	}
-	s.ended <- nil // for the cleanup
+	s.stop(t)
 	callers.Wait()
 }
 

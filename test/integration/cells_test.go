@@ -103,8 +103,7 @@ func (p *pair) close(opened map[string]*cell) {
 	b := p.read()
 	for exchange, c := range opened {
 		calls := p.diary.of(exchange, c.order)
-		var durations []time.Duration
-		latest := -timeout
+		var durations, lateness []time.Duration
 		for _, call := range calls {
 			c.Requests++
 			durations = append(durations, call.ended.Sub(call.began))
@@ -118,7 +117,7 @@ func (p *pair) close(opened map[string]*cell) {
 				c.Refused++
 			}
 			c.Attempts += b.attempts(call.requestID)
-			latest = max(latest, call.late())
+			lateness = append(lateness, call.late())
 			if call.late() > time.Second {
 				c.Errorf("%s %s was answered %s past its deadline, with %d", call.operation, call.order, call.late(), call.reply.Status)
 			}
@@ -129,7 +128,9 @@ func (p *pair) close(opened map[string]*cell) {
 		} else {
 			c.Errorf("there was no request for it")
 		}
-		c.MostLateMS = float64(latest.Microseconds()) / 1000
+		if len(lateness) > 0 {
+			c.MostLateMS = float64(slices.Max(lateness).Microseconds()) / 1000
+		}
 		c.SettledMS = float64(p.diary.settled.Microseconds()) / 1000
 		if len(calls) > 0 {
 			c.Story = p.story(b, tell(calls))
