@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -331,23 +333,46 @@ func (p *pair) makesEach(s *section) {
 		}
 	}
 	p.check(work.Wait())
-	b := p.read()
-	for i, opened := range cells {
-		for _, o := range theOutcomes[i].of {
-			c := opened[o.exchange]
-			for _, call := range p.diary.of(o.exchange, c.order) {
-				asked, arrived := b.attempts(call.requestID), len(b.arrived(call.requestID))
-				if len(b.orders[call.requestID]) == 0 || asked != o.attempts || arrived != o.attempts {
-					c.Errorf("orders has %d lines about request %s, with %d attempts, and inventory has answered %d; %d were wanted",
-						len(b.orders[call.requestID]), call.requestID, asked, arrived, o.attempts)
-				}
-			}
-		}
-	}
+	p.bothLogged(cells)
 	for _, opened := range cells {
 		p.close(opened)
 	}
 }
+
+// bothLogged looks for every request in both services' logs. A line is written once
+// the answer is on its way, so that it may come after it.
+func (p *pair) bothLogged(cells []map[string]*cell) {
+	p.Helper()
+	missing := map[*cell]string{}
+	ctx, cancel := context.WithTimeout(p.Context(), logsWithin)
+	defer cancel()
+	_ = poll(ctx, func() error { // what is missing then is told below
+		clear(missing)
+		b := p.read()
+		for i, opened := range cells {
+			for _, o := range theOutcomes[i].of {
+				c := opened[o.exchange]
+				for _, call := range p.diary.of(o.exchange, c.order) {
+					asked, arrived := b.attempts(call.requestID), len(b.arrived(call.requestID))
+					if len(b.orders[call.requestID]) == 0 || asked != o.attempts || arrived != o.attempts {
+						missing[c] = fmt.Sprintf("orders has %d lines about request %s, with %d attempts, and inventory has answered %d; %d were wanted",
+							len(b.orders[call.requestID]), call.requestID, asked, arrived, o.attempts)
+					}
+				}
+			}
+		}
+		if len(missing) > 0 {
+			return errors.New("lines are missing")
+		}
+		return nil
+	})
+	for c, what := range missing {
+		c.Errorf("%s", what)
+	}
+}
+
+// logsWithin is how soon a line is in a container's log.
+const logsWithin = 10 * time.Second
 
 // makes brings one outcome about and looks at both ends.
 func (p *pair) makes(o outcome, c *cell, sku string) {
