@@ -2,8 +2,8 @@ package integration
 
 import (
 	"cmp"
-
 	"net/http"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -84,11 +84,13 @@ var theFaults = []fault{
 		run: func(p *pair, requests func()) {
 			p.diary.during("disconnected", func() {
 				c := p.inventory.replicas[0]
-				_, err := p.engine.NetworkDisconnect(p.Context(), p.network.ID, client.NetworkDisconnectOptions{Container: c.GetContainerID(), Force: true})
+				address, err := c.ContainerIP(p.Context())
+				p.check(err)
+				_, err = p.engine.NetworkDisconnect(p.Context(), p.network.ID, client.NetworkDisconnectOptions{Container: c.GetContainerID(), Force: true})
 				p.check(err)
 				requests()
 				_, err = p.engine.NetworkConnect(p.Context(), p.network.ID, client.NetworkConnectOptions{
-					Container: c.GetContainerID(), EndpointConfig: &network.EndpointSettings{Aliases: []string{p.host("inventory")}},
+					Container: c.GetContainerID(), EndpointConfig: &network.EndpointSettings{Aliases: []string{p.host("inventory")}, IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr(address)}},
 				})
 				p.check(err)
 			})

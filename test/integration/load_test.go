@@ -205,7 +205,7 @@ func (p *pair) load(seed uint64) *shop.Load {
 func TestReplicasAreReplaced(t *testing.T) {
 	r := loads.row("a rolling restart of both", "Two replicas of each: one is added, and an old one stopped, until all are new. No request fails.")
 	onReplicas(t, r, func(p *pair) {
-		for _, s := range p.inTurn() {
+		for _, s := range []*service{p.orders, p.inventory} {
 			for _, old := range slices.Clone(s.replicas) {
 				p.diary.during("a replica of "+s.name+" is replaced", func() {
 					p.ready(p.add(s))
@@ -220,7 +220,7 @@ func TestAReplicaIsLost(t *testing.T) {
 	r := loads.row("a replica of each killed", "Two replicas of each: one of orders, then one of inventory gets a kill -9. What was in flight at that one of orders breaks, and is "+
 		"asked again; no other request fails.")
 	onReplicas(t, r, func(p *pair) {
-		for _, s := range p.inTurn() {
+		for _, s := range []*service{p.orders, p.inventory} {
 			p.diary.during("a replica of "+s.name+" is killed", func() {
 				p.check(s.replicas[0].Kill(p.Context()))
 				s.replicas = s.replicas[1:]
@@ -231,11 +231,6 @@ func TestAReplicaIsLost(t *testing.T) {
 		}
 	})
 }
-
-// inTurn are both services, orders first: what is started next may get the address of
-// what was stopped, and a connection to inventory that orders is still making would
-// then end at an orders.
-func (p *pair) inTurn() []*service { return []*service{p.orders, p.inventory} }
 
 // onReplicas has load on two replicas of each service, on every wire in turn, and
 // does something to them.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2/client"
+	mobynetwork "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
@@ -51,8 +53,10 @@ type suite struct {
 	postgres  *containers.Postgres
 	nats      *containers.Container
 	toxiproxy *toxiproxy.Client
-	// ports counts the proxies' ports, and cases the cases.
-	ports, cases atomic.Int64
+	// gateway is the network's first address.
+	gateway netip.Addr
+	// ports counts the proxies' ports, addresses those of containers, and cases the cases.
+	ports, addresses, cases atomic.Int64
 }
 
 // Names in the network.
@@ -78,10 +82,9 @@ var start = sync.OnceValues(func() (*suite, error) {
 			return nil, fmt.Errorf("the engine has no %s; run `make integration`", imageOf(service, *imageTag))
 		}
 	}
-	if s.network, err = network.New(ctx, network.WithLabels(containers.Labels())); err != nil {
-		return nil, err
+	if err := s.makeNetwork(ctx); err != nil {
+		return nil, fmt.Errorf("make a network: %w", err)
 	}
-	containers.AtEnd(func(ctx context.Context) error { return s.network.Remove(ctx) })
 	var proxies *containers.Container
 	var all sync.WaitGroup
 	var failures [3]error
@@ -120,9 +123,49 @@ func shared(t testing.TB) *suite {
 
 func imageOf(service, tag string) string { return "roundtrip/" + service + ":" + tag }
 
+// makeNetwork makes a network in which containers choose their addresses. An engine
+// allows that only where the network's subnet was chosen too, so it is made twice: the
+// first time shows which subnet is free.
+func (s *suite) makeNetwork(ctx context.Context) error {
+	labels := network.WithLabels(containers.Labels())
+	first, err := network.New(ctx, labels)
+	if err != nil {
+		return err
+	}
+	found, err := s.engine.NetworkInspect(ctx, first.ID, client.NetworkInspectOptions{})
+	if err = errors.Join(err, first.Remove(ctx)); err != nil {
+		return err
+	}
+	ipam := found.Network.IPAM
+	if len(ipam.Config) == 0 {
+		return errors.New("the engine gives networks no subnet")
+	}
+	s.gateway = ipam.Config[0].Subnet.Masked().Addr().Next()
+	if s.network, err = network.New(ctx, labels, network.WithIPAM(&ipam)); err != nil {
+		return err
+	}
+	containers.AtEnd(func(ctx context.Context) error { return s.network.Remove(ctx) })
+	return nil
+}
+
+// address is one that no container had before. The engine gives that of one which has
+// ended to the next, and who still connects to the old one then reaches a stranger.
+func (s *suite) address() netip.Addr {
+	a := s.gateway
+	for range s.addresses.Add(1) {
+		a = a.Next()
+	}
+	return a
+}
+
 // as puts a container into the network under names.
 func (s *suite) as(names ...string) testcontainers.CustomizeRequestOption {
-	return network.WithNetwork(names, s.network)
+	return func(request *testcontainers.GenericContainerRequest) error {
+		return errors.Join(network.WithNetwork(names, s.network).Customize(request),
+			testcontainers.WithEndpointSettingsModifier(func(settings map[string]*mobynetwork.EndpointSettings) {
+				settings[s.network.Name].IPAMConfig = &mobynetwork.EndpointIPAMConfig{IPv4Address: s.address()}
+			}).Customize(request))
+	}
 }
 
 // startPostgres starts a server. Its data is in memory where it is not to be killed.
