@@ -131,7 +131,7 @@ func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (er
 		switch {
 		case err == nil:
 			return nil
-		case ctx.Err() != nil && !answered(err):
+		case ctx.Err() != nil && !Answered(err):
 			return deadlineExceeded(err, n)
 		case resend || n == maxAttempts || !retryable(err):
 			return err
@@ -162,17 +162,18 @@ func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe, brief b
 	defer func() {
 		timedOut := own.Err() != nil || problem.CodeOf(err) == problem.DeadlineExceeded
 		c.breaker.record(probe, err, timedOut)
-		if err != nil && own.Err() != nil && ctx.Err() == nil && !answered(err) {
+		if err != nil && own.Err() != nil && ctx.Err() == nil && !Answered(err) {
 			err = problem.Wrap(err, problem.Unavailable, "There was no answer; whoever had the request may be gone.")
 		}
 	}()
 	return attempt(own, n)
 }
 
-// answered tells an answer of the responder's from a fault of the transport.
-func answered(err error) bool {
+// Answered tells an answer of the responder's, be it an error, from a fault of the
+// transport.
+func Answered(err error) bool {
 	var p *problem.Problem
-	return errors.As(err, &p) && p.Unwrap() == nil
+	return err == nil || errors.As(err, &p) && p.Unwrap() == nil
 }
 
 func retryable(err error) bool {

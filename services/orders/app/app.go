@@ -59,6 +59,7 @@ type App struct {
 	settler *order.Settler
 	// ready waits until the store can be used.
 	ready func(context.Context) error
+	wire  inventory.Wire
 }
 
 // New opens the store and puts the app together. Nothing is served before Start.
@@ -101,7 +102,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 	})})
 	httpapi.Register(server, protocol)
 	frame.Metrics.Registry.MustRegister(backlog{s, o.Logger})
-	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger), wait}, nil
+	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger), wait, wire}, nil
 }
 
 // logExchange writes one line per exchange with inventory, without its content.
@@ -143,7 +144,28 @@ func tried(attempts []exchange.Attempted) []attempted {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// Start begins to serve, once the store can be used. ctx bounds that wait.
+// reachWithin is how long a start waits for inventory. A cluster may take some seconds
+// until it lets a new pod's connections through.
+const reachWithin = 5 * time.Second
+
+// reach waits until inventory has answered once, so that the first request need not.
+// It only delays the start: without inventory there is still much to serve.
+func (a *App) reach(ctx context.Context) {
+	err := service.Patiently(ctx, reachWithin, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout/4)
+		defer cancel()
+		if _, err := a.wire.GetReservation(ctx, 1, "orders-starts"); !exchange.Answered(err) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		a.options.Logger.Warn("starting without inventory, which does not answer yet", "error", err)
+	}
+}
+
+// Start begins to serve, once the store can be used, and is ready when inventory has
+// answered too, or after [reachWithin]. ctx bounds the wait for the store.
 func (a *App) Start(ctx context.Context) error {
 	err := a.Frame.Start(func() error {
 		if err := a.ready(ctx); err != nil {
@@ -151,6 +173,7 @@ func (a *App) Start(ctx context.Context) error {
 		}
 		a.Go("settler", a.settler.Run)
 		a.Serve("http", a.options.HTTP, a.server)
+		a.reach(ctx)
 		return nil
 	})
 	if err == nil {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"roundtrip/internal/database"
+	"roundtrip/internal/problem"
 	"roundtrip/test/memory"
 )
 
@@ -69,7 +70,13 @@ func (i *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		i.reservations[id] = asked
 	}
-	answer := i.reservations[id]
+	answer, ok := i.reservations[id]
+	if !ok {
+		w.Header().Set("Content-Type", problem.MediaType)
+		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(map[string]any{"type": "urn:roundtrip:problem:not-found", "title": "There is no such thing", "status": 404, "code": "not-found"})
+		return
+	}
 	if at, ok := answer["expires_at"].(time.Time); ok && answer["state"] == "held" && !time.Now().Before(at) {
 		answer["state"] = "expired"
 	}
@@ -86,9 +93,12 @@ type pair struct {
 }
 
 // startPair starts both over pipes; they stop when the test ends.
-func startPair(t *testing.T) *pair {
+func startPair(t *testing.T) *pair { return startPairWith(t, func(*stub) {}) }
+
+func startPairWith(t *testing.T, prepare func(*stub)) *pair {
 	t.Helper()
 	in := &stub{reservations: map[string]map[string]any{}, listener: memory.Listen()}
+	prepare(in)
 	server := &http.Server{Handler: in}
 	go func() { _ = server.Serve(in.listener) }() // until it is closed
 	t.Cleanup(func() { server.Close() })
@@ -187,6 +197,35 @@ func (p *pair) wantMetric(t *testing.T, when, line string) {
 			}
 		}
 		t.Errorf("%s: the metrics (%d) have no %q, but\n%s", when, status, line, strings.Join(near, ""))
+	}
+}
+
+func TestAStartWaitsForInventoryButNotForLong(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		back        time.Duration // when inventory can be reached
+		least, most time.Duration // how long the start takes
+	}{
+		"inventory is there":   {0, 0, 0},
+		"inventory comes":      {2 * time.Second, 2 * time.Second, 3 * time.Second},
+		"inventory stays away": {time.Hour, 4 * time.Second, reachWithin},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				p := startPairWith(t, func(i *stub) {
+					i.away = c.back > 0
+					time.AfterFunc(c.back, func() { i.set(func(i *stub) { i.away = false }) })
+				})
+				if took := time.Since(began); took < c.least || took > c.most {
+					t.Errorf("the start took %s, want between %s and %s", took, c.least, c.most)
+				}
+				if status, body := p.private(t, "/readyz"); status != 200 {
+					t.Errorf("then it is not ready: %d %s", status, body)
+				}
+			})
+		})
 	}
 }
 

@@ -30,6 +30,9 @@ type HTTP struct {
 	client *http.Client
 }
 
+// dialTimeout leaves time to connect to another replica where one does not answer.
+const dialTimeout = exchange.DefaultTimeout / 4
+
 // Dial opens a connection; tests bring one of their own.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -41,7 +44,7 @@ func NewHTTP(base string, connections int, dial Dial) (*HTTP, error) {
 		return nil, fmt.Errorf("inventory's address must look like http://HOST:PORT, not %q", base)
 	}
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: exchange.DefaultTimeout}).DialContext
+		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
 	return &HTTP{
 		base: strings.TrimSuffix(base, "/"),
