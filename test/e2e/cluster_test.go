@@ -25,6 +25,7 @@ import (
 
 	"roundtrip/test/charts/helm"
 	"roundtrip/test/containers"
+	"roundtrip/test/e2e/taken"
 )
 
 const (
@@ -145,13 +146,18 @@ func theCluster(t *testing.T) *cluster {
 
 // makeImages makes the pair's images with a tag, and puts them into the cluster.
 func makeImages(ctx context.Context, tag string, options ...string) error {
+	began := time.Now()
 	args := append([]string{"run", "./deploy/image", "--here", "--load", "--tag", tag, "--out", ".build/e2e-images"}, options...)
 	command := exec.CommandContext(ctx, "go", args...)
 	command.Dir = root
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("make the pair's images: %w\n%s", err, out)
 	}
-	return load(ctx, "roundtrip/inventory:"+tag, "roundtrip/orders:"+tag)
+	if err := load(ctx, "roundtrip/inventory:"+tag, "roundtrip/orders:"+tag); err != nil {
+		return err
+	}
+	note("images "+tag, time.Since(began), taken.Taken{})
+	return nil
 }
 
 // load puts images of the engine's into the cluster.
@@ -244,7 +250,8 @@ func (c *cluster) namespace(t *testing.T, name, level string) *namespace {
 				t.Log(n.name, args, out, err)
 			}
 		}
-		if _, err := output(ctx, "", "kubectl", "delete", "namespace", n.name); err != nil {
+		// The end of the tests waits for that of all.
+		if _, err := output(ctx, "", "kubectl", "delete", "namespace", n.name, "--wait=false"); err != nil {
 			t.Error(err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func TestUnderLoad(t *testing.T) {
 	makeImagesThat(t, "e2e-bad", 100000, map[string]string{"inventory": "ALTER TABLE nothing ADD COLUMN e2e text;"})
 	p := startProduction(t)
 	before := "http"
-	for _, wire := range []string{"http", "grpc", "nats"} {
+	for _, wire := range []string{"http", "nats", "grpc"} {
 		if wire != before {
 			p.step("from "+before+" to "+wire, func() { p.upgrade("orders", "inventory.wire="+wire) })
 			before = wire
@@ -71,7 +72,7 @@ func TestUnderLoad(t *testing.T) {
 			p.upgrade(service, "replicas=4")
 		}
 		p.share("orders", `wire="http"`)
-		p.share("inventory", `wire="nats"`)
+		p.share("inventory", `wire="grpc"`)
 	})
 	p.step("from 4 replicas to 2", func() {
 		for _, service := range services {
@@ -83,7 +84,7 @@ func TestUnderLoad(t *testing.T) {
 
 	p.step("a migration that fails", func() {
 		p.fails("inventory", "image.tag=e2e-bad")
-		p.says("nothing", "logs", "--selector=app.kubernetes.io/component=migration,app.kubernetes.io/name=inventory", "--tail=-1")
+		p.says("does not exist", "logs", "--selector=app.kubernetes.io/component=migration,app.kubernetes.io/name=inventory", "--tail=-1")
 		p.pair.helm("rollback", "inventory", "--wait", "--timeout=3m")
 	})
 	p.step("a Secret with a wrong password", func() {
@@ -131,9 +132,10 @@ func startProduction(t *testing.T) *production {
 		t.Fatal(err)
 	}
 	p.shop.caller("load", "http://orders."+p.pair.name+":8080")
-	until(t, "the load has begun", func() bool {
-		_, err := p.shop.try("exec", "caller", "--", "/caller", "take")
-		return err == nil
+	until(t, "the load flows", func() bool {
+		out, err := p.shop.try("exec", "caller", "--", "/caller", "take")
+		var t taken.Taken
+		return err == nil && json.Unmarshal([]byte(out), &t) == nil && t.Requests > t.Failures
 	})
 	note("PostgreSQL, two replicas: from nothing to load", time.Since(began), taken.Taken{})
 	return p
@@ -157,17 +159,16 @@ func (p *production) step(name string, do func()) {
 	}
 	until(p.T, "there was enough load", func() bool { return time.Since(began) > 5*time.Second })
 	met := p.take()
-	took := time.Since(began)
-	note(name, took, met)
-	p.Logf("%s: %d requests in %.1f s, %d failures", name, met.Requests, took.Seconds(), met.Failures)
+	for _, service := range services {
+		p.pair.kubectl("exec", "deployment/"+service, "--", "/"+service, "audit")
+	}
+	note(name, time.Since(began), met)
+	p.Logf("%s: %d requests in %.1f s, %d failures; the slowest: %s", name, met.Requests, met.Seconds, met.Failures, met.Slowest)
 	if met.Failures > 0 {
 		p.Errorf("%s: %d of %d requests failed:\n%s", name, met.Failures, met.Requests, strings.Join(met.Examples, "\n"))
 	}
 	if rate := float64(met.Requests) / met.Seconds; rate < leastRate {
 		p.Logf("!! %s: there were %.0f requests a second, fewer than %d", name, rate, leastRate)
-	}
-	for _, service := range services {
-		p.pair.kubectl("exec", "deployment/"+service, "--", "/"+service, "audit")
 	}
 }
 
@@ -188,7 +189,7 @@ func (p *production) upgrade(service, set string) {
 // fails upgrades to what can't work.
 func (p *production) fails(service, set string) {
 	p.Helper()
-	if out, err := p.pair.tryHelm("upgrade", service, "deploy/helm/"+service, "--reuse-values", "--set="+set, "--wait", "--timeout=20s"); err == nil {
+	if out, err := p.pair.tryHelm("upgrade", service, "deploy/helm/"+service, "--reuse-values", "--set="+set, "--wait", "--timeout=10s"); err == nil {
 		p.Errorf("with %s helm is content: %s", set, out)
 	}
 }
@@ -281,14 +282,20 @@ func (p *production) stranger(t *testing.T) {
 	if refused(n, "http://nats."+p.servers.name+":4222") { // which is for everybody
 		t.Fatal("the stranger reaches nothing at all, so nothing is shown by it")
 	}
+	var all sync.WaitGroup
 	for _, wire := range []string{"orders:8080", "inventory:8080", "inventory:8090", "inventory-headless:8090", "orders-headless:9090"} {
-		name, port, _ := strings.Cut(wire, ":")
-		url := "http://" + name + "." + p.pair.name + ":" + port
-		if !refused(n, url) {
-			t.Errorf("a stranger reaches %s", url)
+		all.Go(func() {
+			name, port, _ := strings.Cut(wire, ":")
+			url := "http://" + name + "." + p.pair.name + ":" + port
+			if !refused(n, url) {
+				t.Errorf("a stranger reaches %s", url)
+			}
+		})
+	}
+	all.Go(func() {
+		if url := "http://inventory." + p.pair.name + ":8080"; !refused(p.shop, url) {
+			t.Errorf("a shop reaches %s, which is for orders", url)
 		}
-	}
-	if url := "http://inventory." + p.pair.name + ":8080"; !refused(p.shop, url) {
-		t.Errorf("a shop reaches %s, which is for orders", url)
-	}
+	})
+	all.Wait()
 }

@@ -23,8 +23,8 @@ import (
 )
 
 // maxConnectionAge is when a connection is closed, so that callers find new
-// replicas.
-const maxConnectionAge = 5 * time.Minute
+// replicas: one that was added has its share that much later.
+const maxConnectionAge = 30 * time.Second
 
 // Options say what an App is made of. All of it comes from outside, so that the
 // same app runs in a process, in a test and in virtual time.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"roundtrip/internal/service"
 	"roundtrip/test/e2e/taken"
 	"roundtrip/test/shop"
 )
@@ -54,6 +55,24 @@ func main() {
 	command.FatalIfErrorf(command.Run())
 }
 
+// lookupFor is how long a name is looked up that the cluster's DNS can't tell: that is
+// none of the pair's.
+const lookupFor = 5 * time.Second
+
+// transport connects as the pair's callers do, and asks for a name again.
+func transport() *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
+		_ = service.Patiently(ctx, lookupFor, func(ctx context.Context) error {
+			c, err = new(net.Dialer).DialContext(ctx, network, address)
+			if unknown := new(net.DNSError); errors.As(err, &unknown) {
+				return err
+			}
+			return nil
+		})
+		return c, err
+	}}
+}
+
 type waitCommand struct{}
 
 func (waitCommand) Run(ctx context.Context) error {
@@ -69,7 +88,7 @@ type callCommand struct {
 }
 
 func (c callCommand) Run(ctx context.Context) error {
-	client := shop.Client{URL: c.URL, HTTP: &http.Client{Timeout: c.Within}}
+	client := shop.Client{URL: c.URL, HTTP: &http.Client{Timeout: c.Within, Transport: transport()}}
 	r := client.Call(ctx, c.Method, "", c.Body)
 	if r.Status == 0 {
 		return r.Err
@@ -133,7 +152,7 @@ func (c loadCommand) Run(ctx context.Context) error {
 	for n := range c.Callers {
 		all.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				transport := &http.Transport{}
+				transport := transport()
 				for j := range ordersPerConnection {
 					c.order(ctx, m, ticks.C, transport, fmt.Sprintf("load-%d-%d-%d-%d", run, n, i, j))
 				}
@@ -181,6 +200,7 @@ type met struct {
 	mu        sync.Mutex
 	since     time.Time
 	latencies []time.Duration
+	slowest   time.Duration
 	taken     taken.Taken
 }
 
@@ -188,15 +208,18 @@ type met struct {
 func (m *met) add(what string, began time.Time, r shop.Reply) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.taken.Requests++
-	m.latencies = append(m.latencies, time.Since(began))
+	took := time.Since(began)
+	answer := fmt.Sprintf("%s %s after %s: %d %s %v", began.UTC().Format("15:04:05.000"), what, took.Round(time.Millisecond), r.Status, r.Text, r.Err)
+	if m.taken.Requests++; took > m.slowest {
+		m.slowest, m.taken.Slowest = took, answer
+	}
+	m.latencies = append(m.latencies, took)
 	if r.Err == nil && r.Done() {
 		return true
 	}
 	m.taken.Failures++
 	if len(m.taken.Examples) < maxExamples {
-		m.taken.Examples = append(m.taken.Examples, fmt.Sprintf("%s %s after %s: %d %s %v",
-			began.UTC().Format("15:04:05.000"), what, time.Since(began).Round(time.Millisecond), r.Status, r.Text, r.Err))
+		m.taken.Examples = append(m.taken.Examples, answer)
 	}
 	return false
 }
@@ -210,7 +233,7 @@ func (m *met) take(w http.ResponseWriter, _ *http.Request) {
 		slices.Sort(m.latencies)
 		t.P99 = m.latencies[n*99/100]
 	}
-	m.since, m.latencies, m.taken = time.Now(), nil, taken.Taken{}
+	m.since, m.latencies, m.slowest, m.taken = time.Now(), nil, 0, taken.Taken{}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(t) // the caller of take says that it got nothing
 }

@@ -11,6 +11,8 @@ type Taken struct {
 	// Seconds is how long the while was.
 	Seconds float64
 	P99     time.Duration
+	// Slowest is the slowest of them.
+	Slowest string
 	// Examples are some of the failures.
 	Examples []string
 }

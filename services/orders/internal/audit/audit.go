@@ -26,7 +26,7 @@ const (
 	// pause is how long what looks different has to settle before it is looked
 	// at again: longer than a deadline, after which nothing is in flight.
 	pause = 6 * time.Second
-	// workers is how many orders are asked about at the same time.
+	// workers is how many orders are asked about, or read, at the same time.
 	workers = 8
 	page    = 200
 	// overdue is how old an intent is that inventory has decided and that should
@@ -118,14 +118,22 @@ func (a Audit) Run(ctx context.Context) (Report, error) {
 			return r, fmt.Errorf("list reservations: %w", err)
 		}
 		r.Reservations += len(batch)
+		reading, ctx := errgroup.WithContext(ctx)
+		reading.SetLimit(workers)
 		for _, reservation := range batch {
-			switch _, err := a.Orders.Order(ctx, reservation.ID); problem.CodeOf(err) {
-			case "":
-			case problem.NotFound:
-				suspect(reservation.ID)
-			default:
-				return r, fmt.Errorf("read order %s: %w", reservation.ID, err)
-			}
+			reading.Go(func() error {
+				switch _, err := a.Orders.Order(ctx, reservation.ID); problem.CodeOf(err) {
+				case "":
+				case problem.NotFound:
+					suspect(reservation.ID)
+				default:
+					return fmt.Errorf("read order %s: %w", reservation.ID, err)
+				}
+				return nil
+			})
+		}
+		if err := reading.Wait(); err != nil {
+			return r, err
 		}
 		if cursor = next; cursor == "" {
 			break
