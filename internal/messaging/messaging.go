@@ -64,13 +64,15 @@ const (
 // first time, and again whenever it is lost. The name tells a service's
 // connections from others', in the server's monitoring and in the names of its
 // inboxes, so that a server can allow it those alone. credentials is a file
-// (.creds), or "" for none.
+// (.creds) that is read at every connect, or "" for none.
 func Connect(url, name, credentials string, log *slog.Logger) (*nats.Conn, error) {
 	log = log.With("nats", name)
 	options := []nats.Option{
 		nats.Name(name), nats.CustomInboxPrefix("_INBOX_" + name), nats.Timeout(connectTimeout),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPings),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.CustomReconnectDelay(reconnectDelay),
+		// Who is refused twice goes on: the credentials may be on their way.
+		nats.IgnoreAuthErrorAbort(),
 		// Nothing is kept for later: what is sent while there is no connection fails.
 		nats.ReconnectBufSize(-1),
 		nats.ConnectHandler(func(c *nats.Conn) { log.Info("connected", "server", c.ConnectedUrlRedacted()) }),
@@ -80,6 +82,7 @@ func Connect(url, name, credentials string, log *slog.Logger) (*nats.Conn, error
 				log.Warn("the connection was lost", "error", err)
 			}
 		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("can't connect", "error", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Error("from NATS", "error", err) }),
 	}
 	if credentials != "" {

@@ -26,11 +26,13 @@ type Network struct {
 	mu        sync.Mutex
 	listeners map[string]*listener
 	broken    map[string]bool
+	// open are the connections to each address, also those that have ended.
+	open map[string][]net.Conn
 }
 
 // NewNetwork makes a network without listeners.
 func NewNetwork() *Network {
-	return &Network{listeners: map[string]*listener{}, broken: map[string]bool{}}
+	return &Network{listeners: map[string]*listener{}, broken: map[string]bool{}, open: map[string][]net.Conn{}}
 }
 
 // Listen makes a listener with that address.
@@ -42,12 +44,18 @@ func (n *Network) Listen(address string) net.Listener {
 	return l
 }
 
-// Cut makes an address unreachable, or reachable again. Connections that are
-// open stay open.
+// Cut makes an address unreachable, and breaks the connections to it; or makes it
+// reachable again.
 func (n *Network) Cut(address string, cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.broken[address] = cut
+	if cut {
+		for _, c := range n.open[address] {
+			c.Close()
+		}
+		delete(n.open, address)
+	}
 }
 
 // Dial connects to the listener with that address.
@@ -61,6 +69,9 @@ func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error)
 	near, far := net.Pipe()
 	select {
 	case l.conns <- far:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.open[address] = append(n.open[address], near)
 		return near, nil
 	case <-l.closed:
 		return nil, errors.New("connection refused")
