@@ -16,7 +16,8 @@
 // is outside of it. /startupz says that it has finished starting. /readyz says
 // whether it wants requests: not before it has started, and not while it drains.
 // It never asks the other service, for otherwise one that is down would take
-// down the one that could still answer; a start may wait for that, some seconds. /metrics is for Prometheus.
+// down the one that could still answer; only a start may wait for it, some seconds.
+// /metrics is for Prometheus.
 //
 // # Logs and metrics
 //
