@@ -75,7 +75,7 @@ func TestCredentialsAreReadAtEveryConnect(t *testing.T) {
 		}
 	}
 	refused("as a stranger")
-	write("caller.creds", own(2*time.Second))
+	write("caller.creds", own(8*time.Second))
 	eventually("there is an answer", func() bool { return ask() == nil })
 	eventually("who has run out is refused", func() bool { return !exchange.Answered(ask()) })
 	refused("with what has run out")
