@@ -2,15 +2,16 @@
 // difference, and mends it where it is told how.
 //
 // It runs beside services that are at work, so what it reads of one side may be
-// older than what it reads of the other. Whatever looks different is therefore
-// looked at again after a pause, and is reported only if it still is. An order
-// with an unsettled intent is in flight; it is counted, and is no difference
-// unless inventory has long decided what it waits for.
+// older than what it reads of the other. Whatever looks different in the lists is
+// therefore looked at by itself, and again after a pause, and is reported only if it
+// still is. An order with an unsettled intent is in flight; it is counted, and is no
+// difference unless inventory has long decided what it waits for.
 package audit
 
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -26,9 +27,11 @@ const (
 	// pause is how long what looks different has to settle before it is looked
 	// at again: longer than a deadline, after which nothing is in flight.
 	pause = 6 * time.Second
-	// workers is how many orders are asked about, or read, at the same time.
+	page  = 200
+	// most is how many orders and reservations wait for their other side. Beyond
+	// that they are looked at one by one, as workers many at the same time.
+	most    = 10_000
 	workers = 8
-	page    = 200
 	// overdue is how old an intent is that inventory has decided and that should
 	// have settled by now. Mending it does not have to wait for that: until then
 	// it does what the settler would do.
@@ -75,105 +78,115 @@ type Audit struct {
 // without an order. Differences are mended one order at a time.
 func (a Audit) Run(ctx context.Context) (Report, error) {
 	var r Report
-	var mu sync.Mutex
-	var suspects []string
-	suspect := func(id string) {
-		mu.Lock()
-		defer mu.Unlock()
-		suspects = append(suspects, id)
-	}
-	look := func(ctx context.Context, o order.Order) error {
-		if o.Intent != nil {
-			mu.Lock()
-			r.Unsettled++
-			mu.Unlock()
-		}
-		_, differences, err := a.compare(ctx, o)
-		if len(differences) > 0 {
-			suspect(o.ID)
-		}
-		return err
-	}
-	for cursor := ""; ; {
-		batch, next, err := a.Orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: page})
-		if err != nil {
-			return r, fmt.Errorf("list orders: %w", err)
-		}
-		r.Orders += len(batch)
-		asking, ctx := errgroup.WithContext(ctx)
-		asking.SetLimit(workers)
-		for _, o := range batch {
-			asking.Go(func() error { return look(ctx, o) })
-		}
-		if err := asking.Wait(); err != nil {
-			return r, err
-		}
-		if cursor = next; cursor == "" {
-			break
-		}
-	}
-	for cursor := ""; ; {
-		batch, next, err := a.list(ctx, cursor)
-		if err != nil {
-			return r, fmt.Errorf("list reservations: %w", err)
-		}
-		r.Reservations += len(batch)
-		reading, ctx := errgroup.WithContext(ctx)
-		reading.SetLimit(workers)
-		for _, reservation := range batch {
-			reading.Go(func() error {
-				switch _, err := a.Orders.Order(ctx, reservation.ID); problem.CodeOf(err) {
-				case "":
-				case problem.NotFound:
-					suspect(reservation.ID)
-				default:
-					return fmt.Errorf("read order %s: %w", reservation.ID, err)
-				}
-				return nil
-			})
-		}
-		if err := reading.Wait(); err != nil {
-			return r, err
-		}
-		if cursor = next; cursor == "" {
-			break
-		}
-	}
-	return r, a.again(ctx, suspects, &r)
-}
-
-func (a Audit) list(ctx context.Context, cursor string) ([]order.Reservation, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
-	defer cancel()
-	return a.Inventory.Reservations(ctx, cursor)
-}
-
-// again looks at what looked different, after a pause, and mends what still does.
-func (a Audit) again(ctx context.Context, suspects []string, r *Report) error {
-	if len(suspects) == 0 {
-		return nil
+	suspects, err := a.read(ctx, &r)
+	if err != nil || len(suspects) == 0 {
+		return r, err
 	}
 	select {
 	case <-time.After(pause):
 	case <-ctx.Done():
-		return ctx.Err()
+		return r, ctx.Err()
 	}
 	slices.Sort(suspects)
-	for _, id := range slices.Compact(suspects) {
-		o, err := a.Orders.Order(ctx, id)
-		missing := problem.CodeOf(err) == problem.NotFound
-		if err != nil && !missing {
-			return fmt.Errorf("read order %s: %w", id, err)
+	return r, a.report(ctx, slices.Compact(suspects), &r)
+}
+
+// read reads both lists to their ends, and returns the ids of what differs, also
+// when it is looked at by itself. Both have the newest first, so the two sides of an
+// order are read at about the same time.
+func (a Audit) read(ctx context.Context, r *Report) (suspects []string, err error) {
+	orders := pages[order.Order]{read: func(cursor string) ([]order.Order, string, error) {
+		return a.Orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: page})
+	}}
+	reservations := pages[order.Reservation]{read: func(cursor string) ([]order.Reservation, string, error) {
+		ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
+		defer cancel()
+		return a.Inventory.Reservations(ctx, cursor)
+	}}
+	// Those of which the other side has not been read yet.
+	lone, loneReservations := map[string]order.Order{}, map[string]order.Reservation{}
+	for !orders.ended || !reservations.ended {
+		batch, err := orders.next()
+		if err != nil {
+			return nil, fmt.Errorf("list orders: %w", err)
 		}
-		if missing {
-			o = order.Order{ID: id}
+		r.Orders += len(batch)
+		for _, o := range batch {
+			if o.Intent != nil {
+				r.Unsettled++
+			}
+			lone[o.ID] = o
 		}
-		reservation, differences, err := a.compare(ctx, o)
+		others, err := reservations.next()
+		if err != nil {
+			return nil, fmt.Errorf("list reservations: %w", err)
+		}
+		r.Reservations += len(others)
+		for _, reservation := range others {
+			loneReservations[reservation.ID] = reservation
+		}
+		for id, reservation := range loneReservations {
+			if o, ok := lone[id]; ok {
+				if len(a.differences(o, reservation)) > 0 {
+					suspects = append(suspects, id)
+				}
+				delete(lone, id)
+				delete(loneReservations, id)
+			}
+		}
+		if ended := orders.ended && reservations.ended; ended || len(lone)+len(loneReservations) > most {
+			suspects = slices.AppendSeq(slices.AppendSeq(suspects, maps.Keys(lone)), maps.Keys(loneReservations))
+			clear(lone)
+			clear(loneReservations)
+			if suspects, err = a.look(ctx, suspects); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return suspects, nil
+}
+
+// pages is a list that is read page by page.
+type pages[T any] struct {
+	read   func(cursor string) (page []T, next string, err error)
+	cursor string
+	ended  bool
+}
+
+// next is the next page, or none after the end.
+func (p *pages[T]) next() (page []T, err error) {
+	if !p.ended {
+		page, p.cursor, err = p.read(p.cursor)
+		p.ended = p.cursor == ""
+	}
+	return page, err
+}
+
+// look looks at orders by themselves, and returns those that differ.
+func (a Audit) look(ctx context.Context, ids []string) (differ []string, err error) {
+	var mu sync.Mutex
+	looking, ctx := errgroup.WithContext(ctx)
+	looking.SetLimit(workers)
+	for _, id := range ids {
+		looking.Go(func() error {
+			_, _, differences, err := a.compare(ctx, id)
+			if len(differences) > 0 {
+				mu.Lock()
+				defer mu.Unlock()
+				differ = append(differ, id)
+			}
+			return err
+		})
+	}
+	return differ, looking.Wait()
+}
+
+// report says what still differs, and mends it.
+func (a Audit) report(ctx context.Context, suspects []string, r *Report) error {
+	for _, id := range suspects {
+		o, reservation, differences, err := a.compare(ctx, id)
 		if err != nil {
 			return err
-		}
-		if missing {
-			differences = []string{"inventory has a reservation, and there is no such order"}
 		}
 		if len(differences) == 0 {
 			continue
@@ -211,22 +224,36 @@ func (a Audit) mend(ctx context.Context, o order.Order, r order.Reservation) (do
 	return fmt.Sprintf("; mended: it was %s and is %s, for a total of %d", o.State, now.State, now.Total), true
 }
 
-// compare asks inventory for an order's reservation and says how they differ.
-func (a Audit) compare(ctx context.Context, o order.Order) (order.Reservation, []string, error) {
+// compare reads an order, then asks inventory for its reservation, and says how they
+// differ. An order that is not there has no version.
+func (a Audit) compare(ctx context.Context, id string) (order.Order, order.Reservation, []string, error) {
+	o, err := a.Orders.Order(ctx, id)
+	missing := problem.CodeOf(err) == problem.NotFound
+	if err != nil && !missing {
+		return o, order.Reservation{}, nil, fmt.Errorf("read order %s: %w", id, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 	defer cancel()
-	r, err := a.Inventory.GetReservation(ctx, 1, o.ID)
+	r, err := a.Inventory.GetReservation(ctx, 1, id)
 	if problem.CodeOf(err) == problem.NotFound {
-		r, err = order.Reservation{ID: o.ID, State: order.None}, nil
+		r, err = order.Reservation{ID: id, State: order.None}, nil
 	}
-	if err == nil && r.ID != o.ID {
+	if err == nil && r.ID != id {
 		err = order.ErrUnexplained
 	}
 	if err != nil {
-		return r, nil, fmt.Errorf("ask for reservation %s: %w", o.ID, err)
+		return o, r, nil, fmt.Errorf("ask for reservation %s: %w", id, err)
 	}
+	if missing {
+		return order.Order{ID: id}, r, []string{"inventory has a reservation, and there is no such order"}, nil
+	}
+	return o, r, a.differences(o, r), nil
+}
+
+// differences are those that time will not mend.
+func (a Audit) differences(o order.Order, r order.Reservation) []string {
 	if in := o.Intent; in != nil && in.Seq == r.Seq && a.Mend == nil && time.Since(in.Since) < overdue {
-		return r, nil, nil
+		return nil
 	}
-	return r, order.Differences(o, r), nil
+	return order.Differences(o, r)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,15 +21,19 @@ import (
 type sides struct {
 	orders       map[string]order.Order
 	reservations map[string]order.Reservation
-	// look is called before anything is read for the n-th time.
-	look  func(n int64)
-	looks atomic.Int64
-	err   error
+	// look is called before anything of orders is read.
+	look func()
+	// asked is how many reservations were asked for by themselves.
+	asked atomic.Int64
+	// page is how many a page has, and backwards lists reservations the other way round.
+	page      int
+	backwards bool
+	err       error
 }
 
 func (s *sides) looked() {
-	if n := s.looks.Add(1); s.look != nil {
-		s.look(n)
+	if s.look != nil {
+		s.look()
 	}
 }
 
@@ -40,26 +46,19 @@ func (s *sides) Order(_ context.Context, id string) (order.Order, error) {
 	return o, nil
 }
 
-// Orders gives one order a page.
 func (s *sides) Orders(_ context.Context, _ order.State, _ string, p order.Page) ([]order.Order, string, error) {
 	s.looked()
-	id, next := nextOf(s.orders, p.Cursor)
-	if id == "" {
-		return nil, "", nil
-	}
-	return []order.Order{s.orders[id]}, next, nil
+	page, next := pageOf(s.orders, s.page, false, p.Cursor)
+	return page, next, nil
 }
 
-// Reservations gives one reservation a page.
 func (s *sides) Reservations(_ context.Context, cursor string) ([]order.Reservation, string, error) {
-	id, next := nextOf(s.reservations, cursor)
-	if id == "" {
-		return nil, "", s.err
-	}
-	return []order.Reservation{s.reservations[id]}, next, s.err
+	page, next := pageOf(s.reservations, s.page, s.backwards, cursor)
+	return page, next, s.err
 }
 
 func (s *sides) GetReservation(ctx context.Context, _ int, id string) (order.Reservation, error) {
+	s.asked.Add(1)
 	if _, ok := ctx.Deadline(); !ok {
 		return order.Reservation{}, errors.New("inventory is asked without a deadline")
 	}
@@ -73,26 +72,26 @@ func (s *sides) GetReservation(ctx context.Context, _ int, id string) (order.Res
 	return r, nil
 }
 
-// nextOf is the first key after a cursor, and the cursor of what follows.
-func nextOf[T any](m map[string]T, cursor string) (id, next string) {
-	var ids []string
-	for id := range m {
-		if id > cursor {
-			ids = append(ids, id)
-		}
+// pageOf is a page of what there is, by key, and the cursor of what follows: how many
+// have been read.
+func pageOf[T any](m map[string]T, size int, backwards bool, cursor string) (page []T, next string) {
+	ids := slices.Sorted(maps.Keys(m))
+	if backwards {
+		slices.Reverse(ids)
 	}
-	slices.Sort(ids)
-	if len(ids) == 0 {
-		return "", ""
+	from, _ := strconv.Atoi(cursor)
+	to := min(from+size, len(ids))
+	for _, id := range ids[from:to] {
+		page = append(page, m[id])
 	}
-	if len(ids) > 1 {
-		next = ids[0]
+	if to < len(ids) {
+		next = strconv.Itoa(to)
 	}
-	return ids[0], next
+	return page, next
 }
 
 func newSides() *sides {
-	return &sides{orders: map[string]order.Order{}, reservations: map[string]order.Reservation{}}
+	return &sides{orders: map[string]order.Order{}, reservations: map[string]order.Reservation{}, page: 1}
 }
 
 // add adds an order and its reservation, which agree where the states do.
@@ -216,6 +215,31 @@ func TestEveryKindOfDifference(t *testing.T) {
 	})
 }
 
+func TestManyAreComparedByTheirLists(t *testing.T) {
+	t.Parallel()
+	for name, backwards := range map[string]bool{"lists of the same order": false, "lists that meet too late": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newSides()
+				s.page, s.backwards = 2000, backwards
+				const fine = 2 * most
+				for i := range fine {
+					s.add(fmt.Sprintf("fine-%05d", i), order.Placed, order.Held)
+				}
+				s.add("differs", order.Placed, order.Committed)
+				r := run(t, s, nil)
+				if r.Differences != 1 || r.Orders != fine+1 || r.Reservations != fine+1 {
+					t.Errorf("reported %+v", r)
+				}
+				if asked := s.asked.Load(); backwards != (asked > most) || !backwards && asked != 2 {
+					t.Errorf("%d reservations were asked for by themselves", asked)
+				}
+			})
+		})
+	}
+}
+
 func TestWhatMovedMeanwhileIsNoDifference(t *testing.T) {
 	t.Parallel()
 	for name, settle := range map[string]func(*sides){
@@ -232,7 +256,7 @@ func TestWhatMovedMeanwhileIsNoDifference(t *testing.T) {
 				s := newSides()
 				s.add("x", order.Placed, order.Committed)
 				began := time.Now()
-				s.look = func(int64) {
+				s.look = func() {
 					if time.Since(began) > 0 {
 						settle(s)
 					}
