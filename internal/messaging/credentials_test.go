@@ -39,7 +39,7 @@ func TestCredentialsAreReadAtEveryConnect(t *testing.T) {
 		t.Cleanup(c.Close)
 		return c
 	}
-	s := messaging.NewServer(connect("responder", write("responder.creds", account.Responder("test.v1.*", time.Hour))), "test.v1", "test", 8,
+	s := messaging.NewServer(connect("responder", write("responder.creds", account.User(time.Hour, natsauth.Responder("test.v1.*")))), "test.v1", "test", 8,
 		exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 100, Observe: func(exchange.Answer) {}}))
 	s.Handle("Get", func(context.Context, []byte) (any, error) { return "done", nil })
 	if err := s.Start(); err != nil {
@@ -50,8 +50,8 @@ func TestCredentialsAreReadAtEveryConnect(t *testing.T) {
 	if _, err := messaging.Connect(url, "caller", filepath.Join(folder, "absent"), slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("it connects without its file")
 	}
-	own := func(lasts time.Duration) []byte { return account.Caller("caller", "test.v1.*", lasts) }
-	strangers := natsauth.New().Caller("caller", "test.v1.*", time.Hour)
+	own := func(lasts time.Duration) []byte { return account.User(lasts, natsauth.Caller("caller", "test.v1.*")) }
+	strangers := natsauth.New().User(time.Hour, natsauth.Caller("caller", "test.v1.*"))
 	caller := connect("caller", write("caller.creds", strangers))
 	ask := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), patient)

@@ -144,7 +144,7 @@ func readProblem(reply *nats.Msg) *problem.Problem {
 	p := new(problem.Problem)
 	if err := json.Unmarshal(reply.Data, p); err != nil {
 		status, _ := strconv.Atoi(reply.Header.Get(ErrorCodeHeader)) // 0 is no status we know, and is read as internal
-		p = problem.New(problem.ForStatus(status), "The answer was an error %d without a problem.", status)
+		p = problem.Foreign(status)
 	}
 	p.RetryAfter = exchange.ParseRetryAfter(reply.Header.Get(exchange.RetryAfterHeader))
 	return p

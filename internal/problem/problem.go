@@ -173,6 +173,17 @@ func ForStatus(status int) Code {
 	return Internal
 }
 
+// Foreign is how an answer without a problem of ours is read, by its HTTP status: a
+// proxy's, or that of somebody else at the address. Only the other service itself can
+// say that there is no such thing, so a 404 of others means that it was not reached.
+func Foreign(status int) *Problem {
+	code := ForStatus(status)
+	if code == NotFound {
+		code = Unavailable
+	}
+	return Wrap(fmt.Errorf("status %d without a problem of ours", status), code, "Somebody else answered.")
+}
+
 // Problem is an error as it crosses a wire. Its fields are set when it is made
 // and not changed afterwards.
 type Problem struct {

@@ -24,12 +24,12 @@ func writeProblem(c echo.Context, p *problem.Problem) {
 
 // ReadProblem reads the problem in a response that is no success. It is
 // tolerant: a body that is no problem of ours, such as a proxy's page, is read
-// by the status alone.
+// by the status alone ([problem.Foreign]).
 func ReadProblem(status int, header http.Header, body []byte) *problem.Problem {
 	p := new(problem.Problem)
 	media, _, err := mime.ParseMediaType(header.Get(echo.HeaderContentType))
 	if err != nil || media != problem.MediaType || json.Unmarshal(body, p) != nil {
-		p = problem.New(problem.ForStatus(status), "The answer was a %d without a problem.", status)
+		p = problem.Foreign(status)
 	}
 	p.RetryAfter = exchange.ParseRetryAfter(header.Get(echo.HeaderRetryAfter))
 	return p

@@ -134,7 +134,8 @@ func bare(s *status.Status, err error) *problem.Problem {
 	case codes.PermissionDenied:
 		code = problem.Forbidden
 	case codes.NotFound:
-		code = problem.NotFound
+		// As with [problem.Foreign]: it is not the other service that says so.
+		return problem.Wrap(err, problem.Unavailable, "Somebody else answered.")
 	case codes.Unimplemented:
 		code = problem.MethodNotAllowed
 	case codes.ResourceExhausted:

@@ -67,7 +67,7 @@ func TestAStatusThatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	want := map[codes.Code]problem.Code{
 		codes.InvalidArgument: problem.Invalid, codes.Unauthenticated: problem.Unauthenticated, codes.PermissionDenied: problem.Forbidden,
-		codes.NotFound: problem.NotFound, codes.Unimplemented: problem.MethodNotAllowed, codes.ResourceExhausted: problem.TooLarge,
+		codes.NotFound: problem.Unavailable, codes.Unimplemented: problem.MethodNotAllowed, codes.ResourceExhausted: problem.TooLarge,
 		codes.Unavailable: problem.Unavailable, codes.DeadlineExceeded: problem.DeadlineExceeded, codes.Canceled: problem.DeadlineExceeded,
 	}
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {

@@ -163,9 +163,20 @@ func (h *HTTP) exchange(ctx context.Context, attempt int, method, path string, b
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	switch {
-	case err != nil:
+	if err != nil {
 		return fault(ctx, err)
+	}
+	if err = read(response, answer, into); !exchange.Answered(err) {
+		// Whoever this is, it may not be inventory, such as where a cluster has not
+		// set up the way to it yet: the next attempt connects anew.
+		h.client.CloseIdleConnections()
+	}
+	return err
+}
+
+// read reads an answer.
+func read(response *http.Response, answer []byte, into any) error {
+	switch {
 	case len(answer) > maxAnswer:
 		return unexplained(fmt.Errorf("an answer of more than %d bytes", maxAnswer))
 	case response.StatusCode != http.StatusOK && response.StatusCode < 400:

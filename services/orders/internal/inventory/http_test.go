@@ -225,6 +225,7 @@ func TestHostileAnswers(t *testing.T) {
 		"a proxy's 504":         {answer(http.StatusGatewayTimeout, "text/plain", "no"), problem.DeadlineExceeded, false},
 		"a proxy's 429":         {answer(http.StatusTooManyRequests, "text/plain", "no"), problem.RateLimited, false},
 		"a proxy's 403":         {answer(http.StatusForbidden, "text/plain", "no"), problem.Forbidden, false},
+		"a stranger's 404":      {answer(http.StatusNotFound, "text/html", "<html>"), problem.Unavailable, false},
 		"a 500 in plain text":   {answer(http.StatusInternalServerError, "text/plain", shortage), problem.Internal, false},
 		"a shortage as text":    {answer(http.StatusConflict, "text/plain", shortage), problem.Internal, false},
 		"half a problem":        {answer(http.StatusConflict, problem.MediaType, shortage[:99]), problem.Internal, false},
@@ -252,6 +253,50 @@ func TestHostileAnswers(t *testing.T) {
 				if !errors.As(err, &p) || p.Code != c.code || errors.Is(err, order.ErrUnexplained) != c.unexplained {
 					t.Errorf("%s: got %v; want %s, unexplained: %v", what, err, c.code, c.unexplained)
 				}
+			}
+		})
+	}
+}
+
+// What a stranger's answer came over is not used again: the way to inventory may have
+// been set up since.
+func TestAfterAStrangersAnswerItConnectsAnew(t *testing.T) {
+	t.Parallel()
+	const json = "application/json"
+	for name, c := range map[string]struct {
+		first       http.HandlerFunc
+		connections int32
+	}{
+		"inventory's":               {answer(http.StatusOK, json, heldAnswer), 1},
+		"inventory's, of a problem": {answer(http.StatusConflict, problem.MediaType, shortage), 1},
+		"a stranger's 404":          {answer(http.StatusNotFound, "", ""), 2},
+		"a stranger's page":         {answer(http.StatusOK, "text/html", "<html>"), 2},
+		"a stranger's problem":      {answer(http.StatusForbidden, problem.MediaType, `{"type":"about:blank","status":403}`), 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var asked, connections atomic.Int32
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) == 1 {
+					c.first(w, r)
+					return
+				}
+				answer(http.StatusOK, json, heldAnswer)(w, r)
+			}))
+			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					connections.Add(1)
+				}
+			}
+			server.Start()
+			t.Cleanup(server.Close)
+			wire := wireTo(t, server.URL, nil)
+			_ = put(hold)(deadline(t, 5*time.Second), wire) // whatever it is
+			if err := put(hold)(deadline(t, 5*time.Second), wire); err != nil {
+				t.Error(err)
+			}
+			if n := connections.Load(); n != c.connections {
+				t.Errorf("there were %d connections, want %d", n, c.connections)
 			}
 		})
 	}
