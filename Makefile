@@ -121,7 +121,7 @@ e2e: ## The charts on a real cluster, rollouts under load: make e2e [KUBECONFIG=
 	@if [[ -z "$${KUBECONFIG:-}" ]]; then export KUBECONFIG="$(KIND_CONFIG)" IMAGE_LOAD="$(KIND) load docker-image --name $(KIND_CLUSTER)"; fi; \
 	[[ -s "$$KUBECONFIG" ]] || { echo "on which cluster? make kind-up, or KUBECONFIG=file"; exit 2; }; \
 	command -v kubectl >/dev/null || { echo "kubectl is missing: https://kubernetes.io/docs/tasks/tools"; exit 2; }; \
-	go run ./test/charts/setup helm >/dev/null; \
+	$(MAKE) --no-print-directory helm; \
 	echo "== charts on a cluster"; $(SETUP) go test -count=1 -timeout 30m -v ./test/e2e
 
 .PHONY: kind-up

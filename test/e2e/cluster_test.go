@@ -90,7 +90,7 @@ func remove() error {
 
 // cluster is a real one, and the tools by which tests use it.
 type cluster struct {
-	helmPath       string
+	tools          string
 	postgres, nats string
 }
 
@@ -103,13 +103,15 @@ var prepared = sync.OnceValues(func() (*cluster, error) {
 	if err := remove(); err != nil { // what a killed run left
 		return nil, err
 	}
-	path, err := filepath.Abs(helm.Four.Path(filepath.Join(root, ".tools")))
+	tools, err := filepath.Abs(filepath.Join(root, ".tools"))
 	if err != nil {
 		return nil, err
 	}
-	c := &cluster{helmPath: path}
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("run `go run ./test/charts/setup helm` first: %w", err)
+	c := &cluster{tools: tools}
+	for _, version := range []helm.Version{helm.Three, helm.Four} {
+		if _, err := os.Stat(version.Path(tools)); err != nil {
+			return nil, fmt.Errorf("run `make helm` first: %w", err)
+		}
 	}
 	engine, err := containers.Engine(ctx)
 	if err != nil {
@@ -228,17 +230,18 @@ func output(ctx context.Context, stdin, name string, args ...string) (string, er
 	return out.String(), nil
 }
 
-// namespace is one of the test's own.
+// namespace is one of the test's own, and the Helm that is used in it.
 type namespace struct {
 	*testing.T
 	*cluster
 	name string
+	by   helm.Version
 }
 
 // namespace makes a namespace that enforces a level of Pod Security.
 func (c *cluster) namespace(t *testing.T, name, level string) *namespace {
 	t.Helper()
-	n := &namespace{t, c, "roundtrip-e2e-" + name}
+	n := &namespace{t, c, "roundtrip-e2e-" + name, helm.Four}
 	label, value, _ := strings.Cut(ours, "=")
 	n.apply(fmt.Sprintf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":{%q:%q,"pod-security.kubernetes.io/enforce":%q}}}`, n.name, label, value, level))
 	t.Cleanup(func() {
@@ -281,7 +284,7 @@ func (n *namespace) apply(manifest string) {
 
 // tryHelm runs Helm in the namespace.
 func (n *namespace) tryHelm(args ...string) (string, error) {
-	return output(n.Context(), "", n.helmPath, append([]string{"--namespace=" + n.name}, args...)...)
+	return output(n.Context(), "", n.by.Path(n.tools), append([]string{"--namespace=" + n.name}, args...)...)
 }
 
 func (n *namespace) helm(args ...string) string {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"roundtrip/test/e2e/taken"
+	"roundtrip/test/natsauth"
 )
 
 // leastRate is the requests a second that there should be; a busy machine makes fewer.
@@ -79,6 +80,19 @@ func TestUnderLoad(t *testing.T) {
 			p.upgrade(service, "replicas=2")
 		}
 	})
+	p.step("autoscaling on, and off", func() {
+		for _, service := range services {
+			p.upgrade(service, "autoscaling.enabled=true")
+		}
+		for _, service := range services {
+			until(t, "the autoscaler gives "+service+" its least replicas", func() bool {
+				return p.pair.kubectl("get", "deployment", service, "--output=jsonpath={.spec.replicas} {.status.availableReplicas}") == "2 2"
+			})
+		}
+		for _, service := range services {
+			p.upgrade(service, "autoscaling.enabled=false")
+		}
+	})
 
 	p.step("a stranger, who reaches nothing", func() { t.Run("a stranger reaches nothing", p.stranger) })
 
@@ -111,19 +125,26 @@ func startProduction(t *testing.T) *production {
 	began := time.Now()
 	p := &production{T: t}
 	p.servers, p.shop, p.pair = c.namespace(t, "servers", "baseline"), c.namespace(t, "shop", "restricted"), c.namespace(t, "pair", "restricted")
-	p.servers.apply(p.servers.manifest("servers.yaml", map[string]string{"Postgres": c.postgres, "NATS": c.nats}))
+	account := natsauth.New()
+	p.servers.apply(p.servers.manifest("servers.yaml", map[string]string{"Postgres": c.postgres, "NATS": c.nats, "NATSConfig": account.Config()}))
 	p.servers.kubectl("wait", "--for=condition=Ready", "pod/postgres", "pod/nats", "--timeout=3m")
 	for _, service := range services {
 		p.servers.kubectl("exec", "postgres", "--", "env", "PGPASSWORD=roundtrip", "createdb", "--host=127.0.0.1", "--username=roundtrip", service)
 		p.pair.kubectl("create", "secret", "generic", service+"-app", "--from-literal=uri="+p.address(service, "roundtrip"))
+	}
+	for service, credentials := range map[string][]byte{
+		"inventory": account.User(time.Hour, natsauth.Responder("inventory.v1.*"), natsauth.Caller("inventory-check", "inventory.v1.GetStock")),
+		"orders":    account.User(time.Hour, natsauth.Caller("orders", "inventory.v1.*")),
+	} {
+		p.pair.kubectl("create", "secret", "generic", service+"-nats", "--from-literal=nats.creds="+string(credentials))
 	}
 	p.values = filepath.Join(t.TempDir(), "production.yaml")
 	text := p.pair.manifest("production.yaml", map[string]string{"Servers": p.servers.name, "Shop": p.shop.name})
 	if err := os.WriteFile(p.values, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.pair.helm("install", "inventory", "deploy/helm/inventory", "--values="+p.values, "--set=grpc.enabled=true,nats.enabled=true", "--wait", "--timeout=3m")
-	p.pair.helm("install", "orders", "deploy/helm/orders", "--values="+p.values, "--set=networkPolicy.namespaces[0]="+p.shop.name, "--wait", "--timeout=3m")
+	p.pair.helm("install", "inventory", "deploy/helm/inventory", "--values="+p.values, "--set=grpc.enabled=true,nats.enabled=true,nats.credentialsSecret.name=inventory-nats", "--wait", "--timeout=3m")
+	p.pair.helm("install", "orders", "deploy/helm/orders", "--values="+p.values, "--set=networkPolicy.namespaces[0]="+p.shop.name+",nats.credentialsSecret.name=orders-nats", "--wait", "--timeout=3m")
 	for _, service := range services {
 		p.pair.helm("test", service)
 	}
@@ -189,7 +210,7 @@ func (p *production) upgrade(service, set string) {
 // fails upgrades to what can't work.
 func (p *production) fails(service, set string) {
 	p.Helper()
-	if out, err := p.pair.tryHelm("upgrade", service, "deploy/helm/"+service, "--reuse-values", "--set="+set, "--wait", "--timeout=10s"); err == nil {
+	if out, err := p.pair.tryHelm("upgrade", service, "deploy/helm/"+service, "--reuse-values", "--set="+set, "--wait", "--timeout=5s"); err == nil {
 		p.Errorf("with %s helm is content: %s", set, out)
 	}
 }

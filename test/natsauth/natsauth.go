@@ -28,28 +28,33 @@ func (a Account) Config() string {
 		must(operator.Encode(a.operator)), account.Subject, must(account.Encode(a.operator)))
 }
 
-// Caller are the credentials of a new user who may do no more than ask: of a service's
-// callers, whose connections have that name.
-func (a Account) Caller(name, subjects string, lasts time.Duration) []byte {
-	return a.user(lasts, func(p *jwt.Permissions) {
+// Role is something that a user may do.
+type Role func(*jwt.Permissions)
+
+// Caller may ask, as a service's callers do, whose connections have that name.
+func Caller(name, subjects string) Role {
+	return func(p *jwt.Permissions) {
 		p.Pub.Allow.Add(subjects)
 		p.Sub.Allow.Add("_INBOX_" + name + ".>")
-	})
+	}
 }
 
-// Responder are the credentials of a new user who may do no more than answer.
-func (a Account) Responder(subjects string, lasts time.Duration) []byte {
-	return a.user(lasts, func(p *jwt.Permissions) {
+// Responder may answer.
+func Responder(subjects string) Role {
+	return func(p *jwt.Permissions) {
 		p.Sub.Allow.Add(subjects)
 		p.Resp = &jwt.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
-	})
+	}
 }
 
-func (a Account) user(lasts time.Duration, permit func(*jwt.Permissions)) []byte {
+// User are the credentials of a new user, who may do no more than that.
+func (a Account) User(lasts time.Duration, roles ...Role) []byte {
 	user := must(nkeys.CreateUser())
 	claims := jwt.NewUserClaims(must(user.PublicKey()))
 	claims.Expires = time.Now().Add(lasts).Unix()
-	permit(&claims.Permissions)
+	for _, role := range roles {
+		role(&claims.Permissions)
+	}
 	return must(jwt.FormatUserConfig(must(claims.Encode(a.account)), must(user.Seed())))
 }
 
