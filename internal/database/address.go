@@ -47,6 +47,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -71,8 +72,13 @@ func ParseAddress(s string) (Address, error) {
 		return Address{SQLite: path}, nil
 	}
 	if strings.HasPrefix(s, "postgres://") || strings.HasPrefix(s, "postgresql://") {
-		if _, err := pgconn.ParseConfig(s); err == nil {
+		_, err := pgconn.ParseConfig(s)
+		if err == nil {
 			return Address{Postgres: s}, nil
+		}
+		// sslrootcert and the like, of the address or, as PGSSLROOTCERT, of the environment.
+		if file := new(fs.PathError); errors.As(err, &file) {
+			return Address{}, fmt.Errorf("the database's certificates: %w", file)
 		}
 	}
 	// The address is not repeated: it may hold a password.

@@ -262,6 +262,7 @@ func TestMigrateWithoutAServerFails(t *testing.T) {
 		for address, says := range map[string]string{
 			"postgres://u:hunter2@127.0.0.1:1/x": "refused",
 			"mysql://u:hunter2@db/x":             "a database's address looks like",
+			"postgres://u:hunter2@127.0.0.1:1/x?sslmode=verify-full&sslrootcert=/absent": "the database's certificates: open /absent: no such file",
 		} {
 			r := run(t, []string{"TRIAL_DATABASE=" + address}, "migrate", command)
 			if r.code != service.ExitFailed || r.stdout != "" || !strings.HasPrefix(r.stderr, "trial: ") || !strings.Contains(r.stderr, says) {
