@@ -165,12 +165,14 @@ release-dry-run: images packages ## Make all that a release publishes, and publi
 .PHONY: release
 release: release-dry-run ## Publish a release, signed, as release.yml does: make release REGISTRY=ghcr.io/somebody
 	@[[ -n "$(REGISTRY)" ]] || { echo "where to? REGISTRY=ghcr.io/somebody"; exit 2; }
-	@[[ "$$(git describe --tags --always --dirty)" == "$(RELEASE)" ]] || { echo "this is not a clean checkout of $(RELEASE)"; exit 2; }
-	@$(MAKE) --no-print-directory images PUSH="$(REGISTRY)/roundtrip" | tee $(BUILD)/pushed
-	@for service in inventory orders; do \
-		image=$$(sed -nE "s|^($(REGISTRY)/roundtrip/$$service):[^@]+(@sha256:.*)|\1\2|p" $(BUILD)/pushed); \
-		$(COSIGN) sign --yes "$$image"; \
-		$(COSIGN) attest --yes --type cyclonedx --predicate "$(BUILD)/images/$$service-linux-amd64.cdx.json" "$$image"; \
+	@[[ -z "$$(git status --porcelain)" && "$$(git rev-parse "$(RELEASE)^{commit}")" == "$$(git rev-parse HEAD)" ]] \
+		|| { echo "this is not a clean checkout of $(RELEASE)"; exit 2; }
+	@go run ./deploy/image --out $(BUILD)/images --version="$(RELEASE)" --push="$(REGISTRY)/roundtrip" | tee $(BUILD)/pushed
+	@grep -F '@sha256:' $(BUILD)/pushed | while read -r image platform; do \
+		$(COSIGN) sign --yes "$$image" </dev/null; \
+		[[ "$$platform" == index ]] && continue; \
+		service=$${image%@*}; \
+		$(COSIGN) attest --yes --type cyclonedx --predicate "$(BUILD)/images/$${service##*/}-$${platform/\//-}.cdx.json" "$$image" </dev/null; \
 	done
 	@$(HELM); for chart in inventory orders roundtrip; do \
 		"$$helm" push "$(BUILD)/packages/$$chart-$(RELEASE:v%=%).tgz" "oci://$(REGISTRY)/roundtrip/charts" 2>&1 | tee $(BUILD)/pushed; \

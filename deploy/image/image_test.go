@@ -6,13 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
 // What is built twice, in different folders, is the same to the last byte.
@@ -43,6 +49,54 @@ func TestTheSameSourceGivesTheSameDigest(t *testing.T) {
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("%s and %s", digests[0], digests[1])
+	}
+}
+
+// A registry has the index under the version, and in it both platforms' images.
+func TestPush(t *testing.T) {
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "orders")
+	if err := os.WriteFile(binary, []byte("a binary"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	images := map[string]v1.Image{}
+	for _, architecture := range architectures {
+		image, err := imageOf(source{version: "v1.2.3", commit: "c0ffee"}, "orders", architecture, binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		images["linux/"+architecture] = image
+	}
+	index, err := indexOf(images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	repository := strings.TrimPrefix(server.URL, "http://") + "/shop/orders"
+	if err := push(t.Context(), index, repository, "v1.2.3"); err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag(repository + ":v1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pushed, err := remote.Index(tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := pushed.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range manifest.Manifests {
+		want, err := images["linux/"+architectures[i]].Digest()
+		if err != nil || m.Digest != want || m.Platform.Architecture != architectures[i] {
+			t.Errorf("for %s there is %s, want %s (%v)", m.Platform, m.Digest, want, err)
+		}
+	}
+	if len(manifest.Manifests) != len(architectures) {
+		t.Errorf("there are %d images", len(manifest.Manifests))
 	}
 }
 

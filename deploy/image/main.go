@@ -10,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ type flags struct {
 	Source  string `help:"The git checkout to make them from. For tests of one version against another." default:"." type:"path"`
 	Overlay string `help:"Go's -overlay: source files in the place of others. For tests of the tests." type:"path" placeholder:"JSON"`
 	Tag     string `help:"With --load, the tag instead of VERSION and latest."`
+	Version string `help:"The version, where git has several names for it."`
 }
 
 func main() {
@@ -61,6 +63,7 @@ func (f flags) run(ctx context.Context) error {
 		return err
 	}
 	source.overlay = f.Overlay
+	source.version = cmp.Or(f.Version, source.version)
 	if f.Here {
 		architectures = []string{runtime.GOARCH}
 	}
@@ -142,7 +145,8 @@ func load(ctx context.Context, image v1.Image, service string, names []string) e
 	return err
 }
 
-// push puts all platforms' images into a registry, under the version.
+// push puts all platforms' images into a registry, under the version, and prints what
+// is there now: the index, and each platform's image.
 func push(ctx context.Context, index v1.ImageIndex, repository, version string) error {
 	tag, err := name.NewTag(repository + ":" + version)
 	if err != nil {
@@ -152,8 +156,16 @@ func push(ctx context.Context, index v1.ImageIndex, repository, version string) 
 		return err
 	}
 	digest, err := index.Digest()
-	if err == nil {
-		fmt.Printf("%s@%s\n", tag, digest)
+	if err != nil {
+		return err
 	}
-	return err
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s@%s\tindex\n", repository, digest)
+	for _, m := range manifest.Manifests {
+		fmt.Printf("%s@%s\t%s\n", repository, m.Digest, m.Platform)
+	}
+	return nil
 }
