@@ -104,7 +104,7 @@ func TestSelectorsHitWhatTheyName(t *testing.T) {
 			one("Service "+s.Name, strings.TrimSuffix(s.Name, "-headless"), s.Spec.Selector)
 		}
 		for _, b := range all[policyv1.PodDisruptionBudget](t, objects, "PodDisruptionBudget") {
-			one("PodDisruptionBudget "+b.Name, b.Name, b.Spec.Selector.MatchLabels)
+			one("PodDisruptionBudget "+b.Name, strings.TrimSuffix(b.Name, "-service"), b.Spec.Selector.MatchLabels)
 		}
 		for _, a := range all[autoscalingv2.HorizontalPodAutoscaler](t, objects, "HorizontalPodAutoscaler") {
 			d := all[appsv1.Deployment](t, objects, "Deployment")
@@ -161,7 +161,7 @@ func TestSelectorsHitWhatTheyName(t *testing.T) {
 func TestPortsProbesAndVolumesExist(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, _ values, objects []object) {
-		claims := map[string]bool{"stock": true} // one that is there already, in the matrix
+		claims := map[string]bool{"stock": true, "22": true} // those that are there already, in the matrix
 		for _, c := range all[corev1.PersistentVolumeClaim](t, objects, "PersistentVolumeClaim") {
 			claims[c.Name] = true
 			if c.Annotations["helm.sh/resource-policy"] != "keep" {
@@ -339,7 +339,7 @@ orders: {inventory: {wire: `+wire+`}, networkPolicy: {enabled: true}}`))
 	}
 }
 
-var notesPattern = regexp.MustCompile(`(?:deployment|service)/([a-z-]+)`)
+var notesPattern = regexp.MustCompile(`(?:deployment|service)/([a-z0-9-]+)`)
 
 // What an install prints goes on with objects that are there.
 func TestTheNotesNameWhatIsThere(t *testing.T) {

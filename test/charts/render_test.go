@@ -216,6 +216,30 @@ extraEnv: [{name: INVENTORY_ALLOW_UNSAFE_DATABASE, value: "true"}]`},
 inventory: {wire: nats}
 nats: {url: "nats://nats:4222", credentialsSecret: {name: nats}}
 extraEnv: [{name: ORDERS_GIVE_UP_AFTER, value: 24h}]`},
+	{"the pair with a long name, on PostgreSQL", strings.Repeat("long-", 10) + "one", "roundtrip", `
+inventory: {database: {kind: postgres}}
+orders: {database: {kind: postgres}}`},
+	{"inventory with names that look like numbers, and labels that are given twice", "1234", "inventory", `
+database: {kind: postgres, secret: {name: "12", key: "on"}}
+nats: {enabled: true, url: "tls://nats:4222", credentialsSecret: {name: "13", key: "1.5"}}
+image: {pullSecrets: ["14"]}
+serviceAccountName: "15"
+priorityClassName: "16"
+hosts: ["17"]
+ingress: {enabled: true, className: "18"}
+tls: {secretName: "19"}
+networkPolicy: {enabled: true, namespaces: ["20"], metricsNamespaces: ["true"], ordersNamespace: "21"}
+maxInFlight: 2000000
+labels: {team: shop}
+podLabels: {team: stock}
+monitoring:
+  serviceMonitor: {enabled: true, labels: {team: watch}}
+  dashboard: {enabled: true}
+extraEnv: [{name: INVENTORY_ALLOW_UNSAFE_DATABASE, value: "true"}]
+extraVolumes: [{name: ca, secret: {secretName: ca}}]
+extraVolumeMounts: [{name: ca, mountPath: /ca}]
+extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: text}, data: {text: "{{ $labels.pod }}"}}]`},
+	{"orders on a claim that looks like a number", "1234", "orders", `{persistence: {existingClaim: "22", size: 1.5Ti}, inventory: {namespace: "23"}, networkPolicy: {enabled: true}}`},
 	{"orders that scale", "orders", "orders", "{database: {kind: postgres}, autoscaling: {enabled: true, minReplicas: 3}, inventory: {wire: grpc}, networkPolicy: {enabled: true}}"},
 }
 

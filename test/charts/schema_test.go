@@ -242,6 +242,26 @@ func nulls(path string, v any) (found []string) {
 	return found
 }
 
+// A namespace may have any name, such as a pull request's number.
+func TestANamespaceThatLooksLikeANumber(t *testing.T) {
+	t.Parallel()
+	find(t, helm.Four)
+	for _, v := range matrix {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			out, err := run(t, helm.Four, v.values, "template", v.release, charts+"/"+v.chart, "--namespace=77", "--values=-", "--kube-version="+kubernetesVersion)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range parse(t, out) {
+				if namespace, ok := o["metadata"].(map[string]any)["namespace"]; ok && namespace != "77" {
+					t.Errorf("%s %s is in the namespace %v", o.kind(), o.name(), namespace)
+				}
+			}
+		})
+	}
+}
+
 // Both versions of Helm take the charts, and make the same of them.
 func TestHelm3And4(t *testing.T) {
 	t.Parallel()
@@ -311,6 +331,18 @@ func TestWhatCanNotWorkIsRefusedWithTheReason(t *testing.T) {
 		{"orders", "image.digest=latest", "does not match pattern"},
 		{"orders", "resources.limits.memory=1e9", "does not match pattern"},
 		{"orders", "preStopSeconds=0", "minimum"},
+		{"orders", "fullnameOverride=" + strings.Repeat("a", 45), "maxLength"},
+		{"roundtrip", "inventory.fullnameOverride=stock", "orders and the notes know inventory by the name of the release"},
+		{"roundtrip", "orders.fullnameOverride=desk", "the notes know orders by the name of the release"},
+		{"orders", "nats.url=nats://user:password@nats:4222", "does not match pattern"},
+		{"orders", "extraEnv[0].name=ORDERS_DRAIN_TIMEOUT,extraEnv[0].value=60s", "at '/extraEnv/0/name': 'not' failed"},
+		{"orders", `labels.app\.kubernetes\.io/part-of=platform`, "'not' failed"},
+		{"inventory", `podLabels.app\.kubernetes\.io/component=web`, "'not' failed"},
+		{"orders", "database.kind=postgres,autoscaling.enabled=true,autoscaling.minReplicas=9", "minReplicas may be at most autoscaling.maxReplicas"},
+		{"orders", "database.kind=postgres,autoscaling.enabled=true,resources.requests.cpu=null", "autoscaling.cpuPercent is a part of what is requested"},
+		{"orders", "networkPolicy.enabled=true,ingress.enabled=true,hosts[0]=a.example.com", "that of its controller must be let in"},
+		{"orders", "networkPolicy.enabled=true,httpRoute.enabled=true,httpRoute.parentRefs[0].name=a", "that of its controller must be let in"},
+		{"inventory", "networkPolicy.enabled=true,monitoring.serviceMonitor.enabled=true", "that of Prometheus must be let in"},
 	} {
 		for _, version := range []helm.Version{helm.Three, helm.Four} {
 			out, err := run(t, version, "", "template", "a", charts+"/"+c.chart, "--kube-version="+kubernetesVersion, "--set="+c.set)

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -177,6 +178,55 @@ func TestTheSchemasAgree(t *testing.T) {
 		}
 		if !reflect.DeepEqual(of, orders[key]) {
 			t.Errorf("%s differs: %v and %v", key, of, orders[key])
+		}
+	}
+}
+
+// What the chart sets by a value of its own can't be set beside that.
+func TestNothingIsSetTwice(t *testing.T) {
+	t.Parallel()
+	var s struct {
+		Properties struct {
+			ExtraEnv struct {
+				Items struct {
+					Properties struct {
+						Name struct{ Not struct{ Enum []string } }
+					}
+				}
+			}
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(charts, "orders", "values.schema.json")) // inventory's is the same
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	refused := s.Properties.ExtraEnv.Items.Properties.Name.Not.Enum
+	if err != nil || len(refused) == 0 {
+		t.Fatalf("nothing is refused: %v", err)
+	}
+	each(t, func(t *testing.T, v values, objects []object) {
+		for _, p := range podsOf(t, objects) {
+			for name := range environment(p.spec.Containers[0]) {
+				if !slices.Contains(refused, name) && !strings.Contains(v.values, "{name: "+name+",") {
+					t.Errorf("%s sets %s, and extraEnv may, too", p.of, name)
+				}
+			}
+		}
+	})
+}
+
+// As many replicas as there may be, and one more while they are replaced, have
+// enough connections of a PostgreSQL that nobody has configured: it has 100, of
+// which 3 are kept for superusers, and the Job takes up to 2.
+func TestTheDefaultsFitPostgreSQL(t *testing.T) {
+	t.Parallel()
+	for _, chart := range []string{"inventory", "orders"} {
+		preset := map[string]int{}
+		for _, v := range readValues(t, chart) {
+			preset[v.path], _ = strconv.Atoi(v.preset)
+		}
+		if n := (preset["autoscaling.maxReplicas"] + 1) * preset["database.connections"]; n == 0 || n > 100-3-2 {
+			t.Errorf("%s may have %d connections", chart, n)
 		}
 	}
 }

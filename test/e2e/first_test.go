@@ -58,6 +58,17 @@ func TestWithNoValues(t *testing.T) {
 		t.Errorf("the level was\n%sand is, in a new pod,\n%s", level, after)
 	}
 
+	n.kubectl("scale", "deployment/roundtrip-orders", "--replicas=0")
+	n.kubectl("wait", "--for=delete", "pod", "--selector=app.kubernetes.io/name=orders,app.kubernetes.io/component=service", "--timeout=2m")
+	n.kubectl("create", "--filename=deploy/repair.yaml")
+	n.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/orders-repair", "--timeout=2m")
+	if out := n.kubectl("logs", "orders-repair"); !strings.Contains(out, "orders and reservations agree") {
+		t.Errorf("the repair says %s", out)
+	}
+	n.kubectl("delete", "pod", "orders-repair")
+	n.kubectl("scale", "deployment/roundtrip-orders", "--replicas=1")
+	until(t, "orders answers again", answered("GET", orders+"/orders/1", ""))
+
 	t.Run("and another release beside it, by Helm 3", func(t *testing.T) {
 		n := &namespace{t, n.cluster, n.name, helm.Three}
 		pods := n.kubectl("get", "pods", "--selector=app.kubernetes.io/instance=roundtrip", "--output=name")

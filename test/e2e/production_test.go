@@ -204,13 +204,13 @@ func (p *production) take() (t taken.Taken) {
 
 func (p *production) upgrade(service, set string) {
 	p.Helper()
-	p.pair.helm("upgrade", service, "deploy/helm/"+service, "--reuse-values", "--set="+set, "--wait", "--timeout=3m")
+	p.pair.helm("upgrade", service, "deploy/helm/"+service, "--reset-then-reuse-values", "--set="+set, "--wait", "--timeout=3m")
 }
 
 // fails upgrades to what can't work.
 func (p *production) fails(service, set string) {
 	p.Helper()
-	if out, err := p.pair.tryHelm("upgrade", service, "deploy/helm/"+service, "--reuse-values", "--set="+set, "--wait", "--timeout=5s"); err == nil {
+	if out, err := p.pair.tryHelm("upgrade", service, "deploy/helm/"+service, "--reset-then-reuse-values", "--set="+set, "--wait", "--timeout=5s"); err == nil {
 		p.Errorf("with %s helm is content: %s", set, out)
 	}
 }

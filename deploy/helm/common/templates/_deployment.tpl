@@ -24,11 +24,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "common.labels" . | nindent 8 }}
-        app.kubernetes.io/component: service
-        {{- with .Values.podLabels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- include "common.allLabels" (dict "root" . "component" "service" "labels" .Values.podLabels) | nindent 8 }}
       {{- with .Values.podAnnotations }}
       annotations:
         {{- toYaml . | nindent 8 }}
@@ -75,7 +71,7 @@ spec:
             - name: {{ $prefix }}_DRAIN_TIMEOUT
               value: {{ .Values.drainSeconds }}s
             - name: {{ $prefix }}_MAX_IN_FLIGHT
-              value: {{ .Values.maxInFlight | quote }}
+              value: {{ .Values.maxInFlight | int64 | quote }}
             {{- include "common.databaseEnv" . | trim | nindent 12 }}
             {{- with include (printf "%s.env" .Chart.Name) . | trim }}
             {{- . | nindent 12 }}

@@ -1,6 +1,9 @@
-{{/* The release's name, and the chart's where that is another one. Takes release and chart. */}}
+{{/*
+The release's name, and the chart's where that is another one. Takes release and chart.
+With at most 44 characters, the Job that migrates has at most 63, as its pod's labels may.
+*/}}
 {{- define "common.nameOf" -}}
-{{- if eq .release .chart }}{{ .release }}{{ else }}{{ printf "%s-%s" .release .chart | trunc 50 | trimSuffix "-" }}{{ end -}}
+{{- if eq .release .chart }}{{ .release }}{{ else }}{{ printf "%s-%s" (trunc (sub 43 (len .chart) | int) .release | trimSuffix "-") .chart }}{{ end -}}
 {{- end -}}
 
 {{- define "common.fullname" -}}
@@ -10,7 +13,7 @@
 {{/* What every pod of this release of the service has, and nothing else. */}}
 {{- define "common.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* The pods that serve, and not those that migrate or test. */}}
@@ -25,25 +28,23 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: roundtrip
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.labels }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
-{{/* The metadata of every object. Takes root and name, and where they apply component and annotations. */}}
+{{/* The labels of an object: the chart's, and the user's own. Takes root, and where they apply component and labels. */}}
+{{- define "common.allLabels" -}}
+{{- $component := dict }}
+{{- with .component }}{{ $component = dict "app.kubernetes.io/component" . }}{{ end -}}
+{{- merge $component (include "common.labels" .root | fromYaml) (.labels | default dict) .root.Values.labels | toYaml -}}
+{{- end -}}
+
+{{/* The metadata of every object. Takes root and name, and where they apply component, labels and annotations. */}}
 {{- define "common.metadata" -}}
 {{- $annotations := merge (dict) (.annotations | default dict) .root.Values.annotations -}}
 metadata:
   name: {{ .name }}
-  namespace: {{ .root.Release.Namespace }}
+  namespace: {{ .root.Release.Namespace | quote }}
   labels:
-    {{- include "common.labels" .root | nindent 4 }}
-    {{- with .component }}
-    app.kubernetes.io/component: {{ . }}
-    {{- end }}
-    {{- with .labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "common.allLabels" . | nindent 4 }}
   {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}

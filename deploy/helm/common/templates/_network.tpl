@@ -46,11 +46,11 @@ kind: Ingress
 {{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .) "annotations" .Values.ingress.annotations) }}
 spec:
   {{- with .Values.ingress.className }}
-  ingressClassName: {{ . }}
+  ingressClassName: {{ . | quote }}
   {{- end }}
   {{- with include "common.tlsSecret" . }}
   tls:
-    - secretName: {{ . }}
+    - secretName: {{ . | quote }}
       hosts:
         {{- toYaml $.Values.hosts | nindent 8 }}
   {{- end }}
@@ -83,9 +83,15 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   rules:
-    - backendRefs:
-        - name: {{ include "common.fullname" . }}
+    # As the API would fill it in, for tools that compare.
+    - matches:
+        - path: {type: PathPrefix, value: /}
+      backendRefs:
+        - group: ""
+          kind: Service
+          name: {{ include "common.fullname" . }}
           port: 8080
+          weight: 1
 {{- end }}
 {{- end -}}
 
@@ -95,7 +101,7 @@ apiVersion: cert-manager.io/v1
 kind: Certificate
 {{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
 spec:
-  secretName: {{ include "common.tlsSecret" . }}
+  secretName: {{ include "common.tlsSecret" . | quote }}
   issuerRef:
     {{- toYaml .Values.tls.certificate.issuerRef | nindent 4 }}
   dnsNames:
@@ -133,7 +139,7 @@ spec:
         {{- range . }}
         - namespaceSelector:
             matchLabels:
-              kubernetes.io/metadata.name: {{ . }}
+              kubernetes.io/metadata.name: {{ . | quote }}
         {{- end }}
       ports:
         - port: http
@@ -143,7 +149,7 @@ spec:
         {{- range . }}
         - namespaceSelector:
             matchLabels:
-              kubernetes.io/metadata.name: {{ . }}
+              kubernetes.io/metadata.name: {{ . | quote }}
         {{- end }}
       ports:
         - port: admin

@@ -3,12 +3,12 @@
 automountServiceAccountToken: false
 enableServiceLinks: false # they would set variables that begin like the service's own
 {{- with .Values.serviceAccountName }}
-serviceAccountName: {{ . }}
+serviceAccountName: {{ . | quote }}
 {{- end }}
 {{- with concat .Values.image.pullSecrets .Values.global.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
@@ -22,7 +22,7 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -51,7 +51,7 @@ resources:
 - name: {{ $prefix }}_DATABASE_FILE
   value: /etc/roundtrip/database/uri
 - name: {{ $prefix }}_DATABASE_CONNECTIONS
-  value: {{ .Values.database.connections | quote }}
+  value: {{ .Values.database.connections | int64 | quote }}
 {{- else }}
 - name: {{ $prefix }}_DATABASE
   value: sqlite:/data/{{ .Chart.Name }}.db
@@ -76,15 +76,15 @@ resources:
 {{- if include "common.onPostgres" . }}
 - name: database
   secret:
-    secretName: {{ .Values.database.secret.name | default (printf "%s-app" (include "common.fullname" .)) }}
+    secretName: {{ .Values.database.secret.name | default (printf "%s-app" (include "common.fullname" .)) | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .Values.database.secret.key }}
+      - key: {{ .Values.database.secret.key | quote }}
         path: uri
 {{- else }}
 - name: data
   persistentVolumeClaim:
-    claimName: {{ include "common.claim" . }}
+    claimName: {{ include "common.claim" . | quote }}
 - name: tmp # SQLite sorts here what does not fit into memory
   emptyDir: {}
 {{- end }}
@@ -110,10 +110,10 @@ resources:
 {{- if and (include (printf "%s.usesNATS" .Chart.Name) .) .Values.nats.credentialsSecret.name }}
 - name: nats
   secret:
-    secretName: {{ .Values.nats.credentialsSecret.name }}
+    secretName: {{ .Values.nats.credentialsSecret.name | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .Values.nats.credentialsSecret.key }}
+      - key: {{ .Values.nats.credentialsSecret.key | quote }}
         path: nats.creds
 {{- end }}
 {{- end -}}

@@ -1,5 +1,8 @@
 {{- define "common.autoscaler" -}}
 {{- if .Values.autoscaling.enabled }}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
+{{- fail "autoscaling.minReplicas may be at most autoscaling.maxReplicas" }}
+{{- end }}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 {{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
@@ -20,12 +23,15 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* One replica alone has none: it would only keep its node from being drained. */}}
+{{/*
+One replica alone has none: it would only keep its node from being drained. Its name
+is not the Service's, as CloudNativePG's for a Cluster of that name is.
+*/}}
 {{- define "common.disruptionBudget" -}}
 {{- if and .Values.podDisruptionBudget.enabled (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
-{{ include "common.metadata" (dict "root" . "name" (include "common.fullname" .)) }}
+{{ include "common.metadata" (dict "root" . "name" (printf "%s-service" (include "common.fullname" .))) }}
 spec:
   maxUnavailable: 1
   unhealthyPodEvictionPolicy: AlwaysAllow

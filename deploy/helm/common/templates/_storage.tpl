@@ -7,7 +7,7 @@ kind: PersistentVolumeClaim
 spec:
   accessModes: [ReadWriteOnce]
   {{- with .Values.persistence.storageClass }}
-  storageClassName: {{ . }}
+  storageClassName: {{ . | quote }}
   {{- end }}
   resources:
     requests:
@@ -36,11 +36,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "common.selector" . | nindent 8 }}
-        app.kubernetes.io/component: migration
-        {{- with .Values.podLabels }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- merge (dict "app.kubernetes.io/component" "migration") (include "common.selector" . | fromYaml) .Values.podLabels | toYaml | nindent 8 }}
       {{- with .Values.podAnnotations }}
       annotations:
         {{- toYaml . | nindent 8 }}

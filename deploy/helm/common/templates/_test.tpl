@@ -14,17 +14,17 @@ spec:
       {{- include "common.container" . | nindent 6 }}
       args:
         {{- $check | nindent 8 }}
-      {{- with printf "%s\n%s" (include "common.memoryEnv" .) (ternary (include "common.natsEnv" .) "" $nats) | trim }}
+      {{- with concat (include "common.memoryEnv" . | fromYamlArray) (ternary (include "common.natsEnv" .) "" $nats | fromYamlArray) .Values.extraEnv }}
       env:
-        {{- . | nindent 8 }}
+        {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- with and $nats (include "common.natsMount" . | trim) }}
+      {{- with concat (ternary (include "common.natsMount" .) "" $nats | fromYamlArray) .Values.extraVolumeMounts }}
       volumeMounts:
-        {{- . | nindent 8 }}
+        {{- toYaml . | nindent 8 }}
       {{- end }}
-  {{- with and $nats (include "common.natsVolume" . | trim) }}
+  {{- with concat (ternary (include "common.natsVolume" .) "" $nats | fromYamlArray) .Values.extraVolumes }}
   volumes:
-    {{- . | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}
 
@@ -32,7 +32,7 @@ spec:
 {{- define "common.extraObjects" -}}
 {{- range .Values.extraObjects }}
 ---
-{{ tpl (ternary . (toYaml .) (kindIs "string" .)) $ }}
+{{ if kindIs "string" . }}{{ tpl . $ }}{{ else }}{{ toYaml . }}{{ end }}
 {{- end }}
 {{- end -}}
 

@@ -27,7 +27,7 @@
 - --grpc-target=dns:///{{ $name }}-headless:8090
 {{- end }}
 {{- if .Values.nats.enabled }}
-- --nats-url={{ .Values.nats.url }}
+- {{ printf "--nats-url=%s" .Values.nats.url | quote }}
 {{- end }}
 {{- end -}}
 
@@ -40,7 +40,7 @@
   {{- with .Values.networkPolicy.ordersNamespace }}
   namespaceSelector:
     matchLabels:
-      kubernetes.io/metadata.name: {{ . }}
+      kubernetes.io/metadata.name: {{ . | quote }}
   {{- end }}
 {{- end -}}
 

@@ -42,7 +42,7 @@ http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | defau
       {{- with .Values.inventory.namespace }}
       namespaceSelector:
         matchLabels:
-          kubernetes.io/metadata.name: {{ . }}
+          kubernetes.io/metadata.name: {{ . | quote }}
       {{- end }}
   ports:
     - port: 8080
@@ -68,7 +68,10 @@ http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | defau
   annotations:
     summary: An operation has not settled for more than a minute. Is inventory ready? If it is, look at the alarms.
 - alert: RoundtripBacklogGrows
-  expr: max(deriv(orders_intents_unsettled{ {{- $s -}} }[10m])) > 0
+  # The least of now against the most of before: what is in flight comes and goes, and every replica counts all of it.
+  expr: |-
+    min(min_over_time(orders_intents_unsettled{ {{- $s -}} }[5m]))
+      > max(max_over_time(orders_intents_unsettled{ {{- $s -}} }[5m] offset 10m))
   for: 10m
   labels: {severity: warning, service: orders}
   annotations:
