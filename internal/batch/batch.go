@@ -28,8 +28,10 @@ package batch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"roundtrip/internal/problem"
@@ -82,8 +84,8 @@ func New[Request, Result any](run Run[Request, Result], o Options) *Batcher[Requ
 
 // Do runs a call's requests in one batch, with those of others, and returns
 // their results in order. The error is overloaded where the queue is full, the
-// context's where that is done first (the requests may then still be done, if
-// their batch had begun), and internal where they panicked.
+// context's where that is done first, with [ErrBegun] where the requests may still
+// be done, and internal where they panicked.
 func (b *Batcher[Request, Result]) Do(ctx context.Context, requests ...Request) ([]Result, error) {
 	c := &call[Request, Result]{ctx: ctx, requests: requests, done: make(chan struct{})}
 	b.mu.Lock()
@@ -121,10 +123,28 @@ func (b *Batcher[Request, Result]) Do(ctx context.Context, requests ...Request) 
 		select {
 		case <-c.done:
 		default:
-			return nil, ctx.Err()
+			if b.leave(c) {
+				return nil, ctx.Err()
+			}
+			return nil, fmt.Errorf("%w: %w", ErrBegun, ctx.Err())
 		}
 	}
 	return c.results, c.err
+}
+
+// ErrBegun is of a caller who did not wait for a batch that had begun.
+var ErrBegun = errors.New("its batch has begun")
+
+// leave takes a call out of the queue, and tells whether it was there still.
+func (b *Batcher[Request, Result]) leave(c *call[Request, Result]) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at := slices.Index(b.queue, c)
+	if at < 0 {
+		return false
+	}
+	b.queue = slices.Delete(b.queue, at, at+1)
+	return true
 }
 
 // lead serves batches until the queue is empty.

@@ -183,6 +183,40 @@ func TestACallThatNobodyWaitsForIsNotRun(t *testing.T) {
 	})
 }
 
+// Who leaves knows whether what was asked may still be done.
+func TestACallThatIsLeftWhileItsBatchRuns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		b := New(g.run, Options{Queue: 2, InFlight: 1})
+		var callers sync.WaitGroup
+		callers.Go(func() { _, _ = b.Do(t.Context(), 1) })
+		synctest.Wait()
+		within := func(d time.Duration, request int, begun bool) {
+			callers.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), d)
+				defer cancel()
+				if _, err := b.Do(ctx, request); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrBegun) != begun {
+					t.Errorf("%d: got %v", request, err)
+				}
+			})
+			synctest.Wait()
+		}
+		within(time.Second, 2, false)
+		within(3*time.Second, 3, true)
+		time.Sleep(2 * time.Second)
+		within(time.Hour, 4, true) // there is the place of the one who left
+		g.open <- struct{}{}
+		synctest.Wait()
+		time.Sleep(2 * time.Hour)
+		g.open <- struct{}{}
+		callers.Wait()
+		if first, second := <-g.began, <-g.began; !slices.Equal(first, []int{1}) || !slices.Equal(second, []int{3, 4}) {
+			t.Errorf("the batches were %v and %v", first, second)
+		}
+	})
+}
+
 func TestAPanicAnswersTheOneWhoPanics(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -19,8 +19,12 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// maxTries is how often a transaction that met another one is run.
-const maxTries = 5
+const (
+	// maxTries is how often a transaction that met another one is run.
+	maxTries = 5
+	// rollbackBound is how long a server may take to roll back.
+	rollbackBound = time.Second
+)
 
 // settings are those of every connection; an address may set others. The bounds,
 // in milliseconds, are the server's own, so that a connection whose client has
@@ -80,11 +84,16 @@ func OpenPostgres(source Source, connections int) (*Postgres, error) {
 	if err != nil || statement <= 0 {
 		return nil, errors.New("statement_timeout in the database's address must be a number of milliseconds")
 	}
+	bound := 2 * time.Duration(statement) * time.Millisecond
+	if config.ConnConfig.ConnectTimeout == 0 { // the address's connect_timeout
+		// The pool's own is two minutes, for which a server that is gone would hold every place.
+		config.ConnConfig.ConnectTimeout = bound
+	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, fmt.Errorf("make a pool: %w", err)
 	}
-	return &Postgres{pool, 2 * time.Duration(statement) * time.Millisecond}, nil
+	return &Postgres{pool, bound}, nil
 }
 
 // Close closes every connection.
@@ -130,7 +139,18 @@ func (db *Postgres) Write(ctx context.Context, f func(context.Context, pgx.Tx) e
 
 // Read runs f on one consistent snapshot.
 func (db *Postgres) Read(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
-	return unavailable(ctx, db.once(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, f))
+	bounded, cancel := context.WithTimeout(ctx, db.bound)
+	defer cancel()
+	return unavailable(ctx, db.read(bounded, f))
+}
+
+// ReadAll is [Postgres.Read] for as long as it takes: for an audit.
+func (db *Postgres) ReadAll(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	return unavailable(ctx, db.read(ctx, f))
+}
+
+func (db *Postgres) read(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	return db.once(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, f)
 }
 
 func (db *Postgres) once(ctx context.Context, options pgx.TxOptions, f func(context.Context, pgx.Tx) error) error {
@@ -138,7 +158,12 @@ func (db *Postgres) once(ctx context.Context, options pgx.TxOptions, f func(cont
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // after a commit it does nothing
+	defer func() {
+		// After a commit it does nothing. A server that does not answer even that loses the connection.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackBound)
+		defer cancel()
+		_ = tx.Rollback(ctx)
+	}()
 	if err := f(ctx, tx); err != nil {
 		return err
 	}

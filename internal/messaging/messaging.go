@@ -121,6 +121,10 @@ func Request(ctx context.Context, c *nats.Conn, subject string, attempt int, bod
 		request.Header.Set(exchange.TimeoutHeader, exchange.FormatTimeout(time.Until(deadline)))
 		request.Header.Set(DeadlineHeader, strconv.FormatInt(deadline.UnixMilli(), 10))
 	}
+	if !c.IsConnected() {
+		// The client would keep an entry of each request that it can't send.
+		return nil, exchange.Unreachable(nats.ErrDisconnected)
+	}
 	reply, err := c.RequestMsgWithContext(ctx, request)
 	switch {
 	case err == nil && reply.Header.Get(ErrorHeader) != "":

@@ -68,11 +68,11 @@ func (a api) importStock(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	next, err := rowsOf(c)
+	control := http.NewResponseController(c.Response())
+	next, err := rowsOf(c, pausing{c.Request().Body, control})
 	if err != nil {
 		return err
 	}
-	control := http.NewResponseController(c.Response())
 	// Report while reading. Where the connection can't, the report follows.
 	_ = control.EnableFullDuplex()
 	c.Response().Header().Set(echo.HeaderContentType, mediaNDJSON)
@@ -82,10 +82,11 @@ func (a api) importStock(c echo.Context) error {
 	importID := "import-" + uuid.NewString()
 	var total importReport
 	for {
-		// A sender that pauses for too long has gone.
-		_ = errors.Join(control.SetReadDeadline(time.Now().Add(importPause)), control.SetWriteDeadline(time.Now().Add(importPause)))
 		rows, err := batch(next, importID, total.Rows)
-		a.importBatch(c.Request().Context(), rows, out, &total)
+		_ = control.SetWriteDeadline(time.Now().Add(importPause))
+		// A sender that does not read the report still gets its rows imported: net/http
+		// cancels a request whose answer can't be written.
+		a.importBatch(context.WithoutCancel(c.Request().Context()), rows, out, &total)
 		if err == nil {
 			_ = errors.Join(out.Flush(), control.Flush())
 			continue
@@ -96,6 +97,7 @@ func (a api) importStock(c echo.Context) error {
 		writeLine(out, total)
 		err = out.Flush()
 		_ = control.Flush()
+		_ = control.SetReadDeadline(time.Now().Add(importPause))
 		// What is left of a stream that can't be read is taken for as long as a pause
 		// may be. net/http loses the end of the report where a body that is answered
 		// while it is read is not read to its end.
@@ -155,18 +157,29 @@ func writeLine(out io.Writer, v any) {
 	if err != nil { // reports hold strings, numbers and problems only
 		panic(err)
 	}
-	_, _ = out.Write(append(line, '\n')) // a sender that does not read the report still gets its rows imported
+	_, _ = out.Write(append(line, '\n')) // to a sender that does not read the report
 }
 
-func rowsOf(c echo.Context) (rowReader, error) {
+// pausing is a body whose sender may pause for [importPause] each time.
+type pausing struct {
+	io.Reader
+	control *http.ResponseController
+}
+
+func (p pausing) Read(b []byte) (int, error) {
+	_ = p.control.SetReadDeadline(time.Now().Add(importPause))
+	return p.Reader.Read(b)
+}
+
+func rowsOf(c echo.Context, body io.Reader) (rowReader, error) {
 	media, err := rest.Media(c, mediaCSV, mediaNDJSON)
 	if err != nil {
 		return nil, err
 	}
 	if media == mediaCSV {
-		return csvRows(c.Request().Body)
+		return csvRows(body)
 	}
-	return ndjsonRows(c.Request().Body), nil
+	return ndjsonRows(body), nil
 }
 
 // csvRows reads CSV (RFC 4180) whose first row names the columns.

@@ -819,7 +819,7 @@ func TestACursorThatNoListGaveIsInvalid(t *testing.T) {
 		}
 		// Made up, and the right shape: a page, wherever it begins, or invalid.
 		for name, cursors := range map[string][][]any{
-			"reservations": {{-1 << 63, "r"}, {1<<63 - 1, "r"}, {1 << 53, "a\x00"}, {0, "'"}},
+			"reservations": {{-1 << 63, "r"}, {-300_000_000_000_000, "r"}, {1<<63 - 1, "r"}, {1 << 53, "a\x00"}, {0, "'"}},
 			"levels":       {{"main", "a\x00"}, {"\x00", ""}, {"'", "\""}},
 			"ledger":       {{-1 << 63}, {1<<63 - 1}, {0}},
 		} {

@@ -315,7 +315,7 @@ func (s *Postgres) Reservations(ctx context.Context, state stock.State, page sto
 		found, err = postgresReservations(ctx, tx, `(r.created_at, r.id) < ($1, $2)
 			AND ($3 = '' OR $3 = CASE WHEN r.state = 'held' AND r.expires_at <= $4 THEN 'expired' ELSE r.state END)
 			ORDER BY r.created_at DESC, r.id DESC LIMIT $5`,
-			time.UnixMilli(min(created, maxTime)), id, string(state), time.Now(), page.Limit+1)
+			time.UnixMilli(max(0, min(created, maxTime))), id, string(state), time.Now(), page.Limit+1)
 		return err
 	})
 	if err != nil {
@@ -425,7 +425,7 @@ func (s *Postgres) Due(ctx context.Context, now time.Time, limit int) ([]string,
 
 // Audit compares levels, ledger and reservations, in one snapshot.
 func (s *Postgres) Audit(ctx context.Context, report func(stock.Difference)) error {
-	return s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return s.db.ReadAll(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on"); err != nil {
 			return err
 		}

@@ -24,6 +24,8 @@ import (
 // maxAnswer is the most bytes of an answer that are read.
 const maxAnswer = 4 << 20
 
+var errTooMuch = fmt.Errorf("an answer of more than %d bytes", maxAnswer)
+
 // HTTP is the REST wire.
 type HTTP struct {
 	base   string
@@ -106,15 +108,22 @@ func (h *HTTP) GetStock(ctx context.Context, attempt int, skus []string) ([]orde
 // Reservations lists what inventory has, page by page: for the audit, which
 // also looks for what orders does not know of.
 func (h *HTTP) Reservations(ctx context.Context, cursor string) (page []order.Reservation, next string, err error) {
-	query := url.Values{"limit": {"200"}}
-	if cursor != "" {
-		query.Set("cursor", cursor)
-	}
 	var answer struct {
 		Reservations []reservation `json:"reservations"`
 		NextCursor   string        `json:"next_cursor"`
 	}
-	if err := h.exchange(ctx, 1, http.MethodGet, "/v1/reservations?"+query.Encode(), nil, &answer); err != nil {
+	list := func(limit string) error {
+		query := url.Values{"limit": {limit}}
+		if cursor != "" {
+			query.Set("cursor", cursor)
+		}
+		return h.exchange(ctx, 1, http.MethodGet, "/v1/reservations?"+query.Encode(), nil, &answer)
+	}
+	err = list("200")
+	if errors.Is(err, errTooMuch) {
+		err = list("10") // which fit, with as many lines as there may be
+	}
+	if err != nil {
 		return nil, "", err
 	}
 	for _, r := range answer.Reservations {
@@ -178,7 +187,7 @@ func (h *HTTP) exchange(ctx context.Context, attempt int, method, path string, b
 func read(response *http.Response, answer []byte, into any) error {
 	switch {
 	case len(answer) > maxAnswer:
-		return unexplained(fmt.Errorf("an answer of more than %d bytes", maxAnswer))
+		return unexplained(errTooMuch)
 	case response.StatusCode != http.StatusOK && response.StatusCode < 400:
 		return unexplained(fmt.Errorf("an answer with status %d", response.StatusCode))
 	case response.StatusCode != http.StatusOK:

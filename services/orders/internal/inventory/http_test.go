@@ -315,6 +315,21 @@ func reset(beginning string) http.HandlerFunc {
 	}
 }
 
+// Reservations of many lines do not fit into one answer, 200 of them.
+func TestAListThatIsTooMuchIsAskedForInSmallerParts(t *testing.T) {
+	t.Parallel()
+	wire := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		list := `{"reservations": [` + heldAnswer + `], "next_cursor": "n"}`
+		if r.URL.Query().Get("limit") != "10" {
+			list = strings.Repeat(" ", maxAnswer) + list
+		}
+		answer(http.StatusOK, "application/json", list)(w, r)
+	})
+	if got, next, err := wire.Reservations(deadline(t, 5*time.Second), "c"); err != nil || len(got) != 1 || next != "n" {
+		t.Errorf("got %d, %q, %v", len(got), next, err)
+	}
+}
+
 func TestHostileLevelsAndLists(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"{}", `{"levels": null}`, `{"id": "another"}`} {

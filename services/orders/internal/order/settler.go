@@ -51,8 +51,20 @@ func (s *Settler) Run(ctx context.Context) {
 		case <-tick.C:
 			s.drain(ctx, "unsettled intents", s.protocol.store.TakeUnsettled, settleAfter, s.settle)
 			s.drain(ctx, "holds that ran out", s.protocol.store.TakeRunOut, 0, s.expire)
+			s.probe(ctx)
 		}
 	}
+}
+
+// probe looks for an inventory that is away: until it is found, places are refused
+// before they could find it, and there may be nothing else to ask it.
+func (s *Settler) probe(ctx context.Context) {
+	if !s.protocol.gate.Away() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout)
+	defer cancel()
+	_, _ = s.protocol.inventory.Reservation(ctx, "settler-looks") // any answer is one
 }
 
 type take func(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error)
@@ -93,6 +105,9 @@ func (s *Settler) drain(ctx context.Context, what string, take take, age time.Du
 // settle re-sends an intent under its seq. A place that is too old is given up
 // first; the others never are.
 func (s *Settler) settle(ctx context.Context, o Order) {
+	if o.Intent == nil {
+		return // somebody settled it while it was chosen
+	}
 	if o.Intent.Operation == PlaceOperation && time.Since(o.Intent.Since) > s.giveUpAfter {
 		result := s.protocol.do(ctx, GiveUp{ID: o.ID, Seq: o.Intent.Seq})
 		if result.Err != nil || result.Order.Intent == nil {

@@ -367,6 +367,45 @@ func TestSettlerProbesWhileAway(t *testing.T) {
 	})
 }
 
+// Another replica may have settled what this one could have asked about: then
+// nothing else would find inventory, while each place is refused.
+func TestSettlerLooksForInventoryWhereThereIsNothingToSettle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		asked := 0
+		p.wire.carryGet.set(func(_ context.Context, _ string, arrive func() (Reservation, error)) (Reservation, error) {
+			if asked++; asked < 3 {
+				return Reservation{}, lost()
+			}
+			p.gate.away.Store(false)
+			return arrive()
+		})
+		defer p.runSettler(quiet())()
+		pass(3*settleEvery + 1)
+		if asked > 0 {
+			t.Errorf("inventory is there, and is asked %d times", asked)
+		}
+		p.gate.away.Store(true)
+		pass(10 * settleEvery)
+		if asked != 3 || p.gate.Away() {
+			t.Errorf("it was asked %d times, away: %t", asked, p.gate.Away())
+		}
+	})
+}
+
+// A row that is taken while somebody settles it comes without an intent.
+func TestSettlerPassesOverWhatWasSettledMeanwhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.place("order-1")
+		NewSettler(p.Protocol, settleEvery, giveUpAfter, quiet()).settle(t.Context(), p.order("order-1"))
+		p.wantState("order-1", Placed, "")
+		p.wantRequests("1 held")
+	})
+}
+
 // Two replicas' settlers share the work, each within its own limit.
 func TestSettlersShareTheWork(t *testing.T) {
 	t.Parallel()

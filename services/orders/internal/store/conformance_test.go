@@ -450,6 +450,12 @@ func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
 			_, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: cursor, Limit: 4})
 			wantCode(t, "cursor "+cursor, err, problem.Invalid)
 		}
+		// Made up, and beyond what a database takes for a time.
+		for _, created := range []int64{-1 << 63, -300_000_000_000_000, -1, 1<<63 - 1} {
+			if _, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: database.EncodeCursor(created, "x"), Limit: 4}); err != nil {
+				t.Errorf("cursor of %d: %v", created, err)
+			}
+		}
 	})
 }
 

@@ -271,7 +271,7 @@ func (s *Postgres) Orders(ctx context.Context, state order.State, customer strin
 			return nil, "", err
 		}
 	}
-	where, args := "(o.created_at, o.id) < ($1, $2)", []any{time.UnixMilli(min(created, maxTime)), id, page.Limit + 1}
+	where, args := "(o.created_at, o.id) < ($1, $2)", []any{time.UnixMilli(max(0, min(created, maxTime))), id, page.Limit + 1}
 	for _, filter := range []struct{ column, value string }{{"state", string(state)}, {"customer", customer}} {
 		if filter.value != "" {
 			args = append(args, filter.value)

@@ -112,6 +112,9 @@ func do(ctx context.Context, batcher *batch.Batcher[order.Command, order.Result]
 		return results
 	}
 	decided, err := batcher.Do(ctx, valid...)
+	if errors.Is(err, batch.ErrBegun) {
+		err = unknown(problem.Wrap(err, problem.Unavailable, ""))
+	}
 	for i := range valid {
 		if err != nil {
 			results[at[i]].Err = err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"roundtrip/internal/batch"
@@ -73,4 +74,31 @@ func TestWhatWasDecidedBesideAFailureIsDecidedAgain(t *testing.T) {
 	if results[0].Err != nil || results[1].Err == nil || results[2].Err != nil || len(m) != 2 {
 		t.Errorf("got %+v; stored are %d", results, len(m))
 	}
+}
+
+// A caller whose time is up while the database works is not told that nothing was
+// recorded.
+func TestACallerWhoLeavesWhileItIsRecorded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		batcher := newBatcher(batch.Options{Queue: 10, InFlight: 1}, func(context.Context, func(session) error) error {
+			time.Sleep(time.Minute)
+			return nil
+		})
+		within := func(d time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			return do(ctx, batcher, []order.Command{place("a")})[0].Err
+		}
+		go func() { _ = within(time.Hour) }()
+		synctest.Wait()
+		if err := within(time.Second); problem.CodeOf(err) != problem.Internal || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("before it is its turn: %v", err)
+		}
+		err := within(61 * time.Second)
+		if wantCode(t, "while it is recorded", err, problem.Unavailable); !strings.Contains(err.Error(), "may be recorded") {
+			t.Errorf("it says %v", err)
+		}
+		time.Sleep(time.Hour)
+	})
 }
