@@ -47,6 +47,9 @@ func NewFrame(admin net.Listener, log *slog.Logger) *Frame {
 // added earlier.
 func (f *Frame) OnStop(name string, stop func(context.Context) error) { f.stack.Push(name, stop) }
 
+// Beside adds a step that is taken at the same time as the last one.
+func (f *Frame) Beside(name string, stop func(context.Context) error) { f.stack.Beside(name, stop) }
+
 // Start serves the private port, calls start, and then says that the app is
 // ready. An app starts once. Where start returns an error the app is to be
 // stopped.
@@ -66,7 +69,14 @@ func (f *Frame) Start(start func() error) error {
 }
 
 // Serve serves on a listener until the app stops. It is called by start.
-func (f *Frame) Serve(name string, l net.Listener, s Server) {
+func (f *Frame) Serve(name string, l net.Listener, s Server) { f.OnStop(name, f.serve(name, l, s)) }
+
+// ServeBeside is [Frame.Serve] of a server that stops at the same time as the last one.
+func (f *Frame) ServeBeside(name string, l net.Listener, s Server) {
+	f.Beside(name, f.serve(name, l, s))
+}
+
+func (f *Frame) serve(name string, l net.Listener, s Server) (stop func(context.Context) error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -74,11 +84,11 @@ func (f *Frame) Serve(name string, l net.Listener, s Server) {
 			f.failed <- fmt.Errorf("%s: %w", name, err)
 		}
 	}()
-	f.OnStop(name, func(ctx context.Context) error {
+	return func(ctx context.Context) error {
 		err := s.Shutdown(ctx)
 		<-done
 		return err
-	})
+	}
 }
 
 // Go runs something until the app stops, and then waits for its end. It is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -11,7 +12,7 @@ import (
 // order. The zero value is ready for use.
 type Stack struct {
 	mu    sync.Mutex
-	steps []step
+	steps [][]step // those that are stopped side by side are together
 }
 
 type step struct {
@@ -24,7 +25,16 @@ type step struct {
 func (s *Stack) Push(name string, stop func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.steps = append(s.steps, step{name, stop})
+	s.steps = append(s.steps, []step{{name, stop}})
+}
+
+// Beside adds to the step that was pushed last another one, to be stopped at the
+// same time: none of them waits for what takes another all of its time.
+func (s *Stack) Beside(name string, stop func(context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := &s.steps[len(s.steps)-1]
+	*last = append(*last, step{name, stop})
 }
 
 // Stop takes every step, the last one first, also after one that failed, and
@@ -37,21 +47,26 @@ func (s *Stack) Stop(ctx context.Context) error {
 	s.steps = nil
 	s.mu.Unlock()
 	var errs []error
-	for i := len(steps) - 1; i >= 0; i-- {
-		done := make(chan error, 1)
-		go func() { done <- steps[i].stop(ctx) }()
-		var err error
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			select {
-			case err = <-done:
-			default:
-				err = ctx.Err()
-			}
+	for _, together := range slices.Backward(steps) {
+		done := make([]chan error, len(together))
+		for i, step := range together {
+			done[i] = make(chan error, 1)
+			go func() { done[i] <- step.stop(ctx) }()
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("stop %s: %w", steps[i].name, err))
+		for i, step := range together {
+			var err error
+			select {
+			case err = <-done[i]:
+			case <-ctx.Done():
+				select {
+				case err = <-done[i]:
+				default:
+					err = ctx.Err()
+				}
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("stop %s: %w", step.name, err))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -3,6 +3,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -59,6 +60,42 @@ func TestWhatIsStartedLastIsStoppedFirst(t *testing.T) {
 			t.Errorf("stopped again: %v", err)
 		}
 		s.want(t, "http", "wire", "store")
+	})
+}
+
+// One that takes all the time there is leaves the others theirs.
+func TestWhatIsBesideAnotherIsStoppedAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var stack service.Stack
+		var mu sync.Mutex
+		took := map[string]time.Duration{}
+		began := time.Now()
+		takes := func(name string, d time.Duration) func(context.Context) error {
+			return func(ctx context.Context) error {
+				select {
+				case <-time.After(d):
+				case <-ctx.Done():
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				took[name] = time.Since(began)
+				return ctx.Err()
+			}
+		}
+		stack.Push("store", takes("store", 0))
+		stack.Push("http", takes("http", time.Second))
+		stack.Beside("grpc", takes("grpc", time.Hour))
+		stack.Beside("nats", takes("nats", 2*time.Second))
+		err := stack.Stop(within(t, 10*time.Second))
+		synctest.Wait()
+		if !errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "http") || strings.Contains(err.Error(), "nats") {
+			t.Errorf("got %v", err)
+		}
+		want := map[string]time.Duration{"http": time.Second, "nats": 2 * time.Second, "grpc": 10 * time.Second, "store": 10 * time.Second}
+		if !maps.Equal(took, want) {
+			t.Errorf("they took %v, want %v", took, want)
+		}
 	})
 }
 

@@ -108,9 +108,10 @@ func (a *App) Start(ctx context.Context) error {
 		a.Go("sweeper", a.sweep)
 		a.Serve("http", a.options.HTTP, a.http)
 		if a.grpc != nil {
-			a.Serve("grpc", a.options.GRPC, a.grpc)
+			a.ServeBeside("grpc", a.options.GRPC, a.grpc)
 		}
 		if a.nats != nil {
+			a.Beside("requests on NATS", a.nats.Shutdown)
 			return a.nats.Start()
 		}
 		return nil
