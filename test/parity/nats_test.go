@@ -63,7 +63,8 @@ func (c contract) check(operation, message string, body []byte) error {
 func tap(t *testing.T, url string) {
 	t.Helper()
 	c := readContract(t)
-	connection, err := nats.Connect(url)
+	closed := make(chan struct{})
+	connection, err := nats.Connect(url, nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,8 +113,9 @@ func tap(t *testing.T, url string) {
 	}
 	t.Cleanup(func() {
 		if err := connection.Drain(); err != nil {
-			t.Error(err)
+			t.Fatal(err)
 		}
+		<-closed // all that came is compared
 		mu.Lock()
 		defer mu.Unlock()
 		if compared == 0 {

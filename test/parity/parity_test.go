@@ -153,12 +153,15 @@ func start(t *testing.T, maxInFlight int) *stage {
 	return s
 }
 
-// connected waits until NATS has both sides: until then nobody answers there.
+// connected waits until NATS has both sides. Until then nobody answers there, and
+// where a [tap] takes the requests, nobody says so either.
 func connected(t *testing.T, w orders.Wire) {
 	t.Helper()
 	for {
-		_, err := w.GetReservation(deadline(t), 1, "nobody")
-		if problem.CodeOf(err) != problem.Unavailable {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := w.GetReservation(ctx, 1, "nobody")
+		cancel()
+		if problem.CodeOf(err) == problem.NotFound {
 			return
 		}
 		select {
