@@ -224,6 +224,73 @@ func TestThePrivatePort(t *testing.T) {
 	})
 }
 
+// importing begins an import of whatever body gives, and returns its report, unread.
+func (r *running) importing(t *testing.T, body io.Reader) io.ReadCloser {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), "POST", "http://inventory/v1/stock/import", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "text/csv")
+	response, err := r.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.Body
+}
+
+func TestAnImportWaitsForASlowSender(t *testing.T) {
+	bubble(t, func(t *testing.T, path string) {
+		r := run(t, path, time.Minute)
+		read, write := io.Pipe()
+		go func() {
+			fmt.Fprint(write, "sku,on_hand\n")
+			for i := range 10 { // in one batch
+				time.Sleep(29 * time.Second)
+				fmt.Fprintf(write, "s%d,1\n", i)
+			}
+			write.Close()
+		}()
+		body := r.importing(t, read)
+		defer body.Close()
+		report, err := io.ReadAll(body)
+		if err != nil || !strings.HasSuffix(string(report), `{"rows":10,"done":10,"unchanged":0,"rejected":0}`+"\n") {
+			t.Errorf("the report ends with %.200s, %v", report[max(0, len(report)-200):], err)
+		}
+	})
+}
+
+func TestAnImportWhoseReportIsReadSlowly(t *testing.T) {
+	for pause, whole := range map[time.Duration]bool{29 * time.Second: true, 31 * time.Second: false} {
+		t.Run(pause.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, path string) {
+				r := run(t, path, time.Hour)
+				const rows = 1000
+				var file strings.Builder
+				fmt.Fprint(&file, "sku,on_hand\n")
+				for i := range rows {
+					fmt.Fprintf(&file, "s%d,1\n", i)
+				}
+				body := r.importing(t, strings.NewReader(file.String()))
+				defer body.Close()
+				var report []byte
+				var err error
+				for err == nil { // as much at a time as a connection in memory keeps
+					time.Sleep(pause)
+					part := make([]byte, 4096)
+					var n int
+					n, err = io.ReadFull(body, part)
+					report = append(report, part[:n]...)
+				}
+				read := strings.HasSuffix(string(report), fmt.Sprintf(`{"rows":%d,"done":%[1]d,"unchanged":0,"rejected":0}`+"\n", rows))
+				if read != whole {
+					t.Errorf("the report has %d bytes and ends with %.200s, %v", len(report), report[max(0, len(report)-200):], err)
+				}
+			})
+		})
+	}
+}
+
 func TestAStopAnswersWhatIsInFlight(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, 0)

@@ -69,7 +69,8 @@ func (a api) importStock(c echo.Context) error {
 		return err
 	}
 	control := http.NewResponseController(c.Response())
-	next, err := rowsOf(c, pausing{c.Request().Body, control})
+	sender := pausing{c.Request().Body, c.Response(), control}
+	next, err := rowsOf(c, sender)
 	if err != nil {
 		return err
 	}
@@ -78,25 +79,24 @@ func (a api) importStock(c echo.Context) error {
 	c.Response().Header().Set(echo.HeaderContentType, mediaNDJSON)
 	c.Response().WriteHeader(http.StatusOK)
 
-	out := bufio.NewWriter(c.Response())
+	out := bufio.NewWriter(sender)
 	importID := "import-" + uuid.NewString()
 	var total importReport
 	for {
 		rows, err := batch(next, importID, total.Rows)
-		_ = control.SetWriteDeadline(time.Now().Add(importPause))
-		// A sender that does not read the report still gets its rows imported: net/http
-		// cancels a request whose answer can't be written.
+		// What has arrived is imported, also where its sender has gone since.
 		a.importBatch(context.WithoutCancel(c.Request().Context()), rows, out, &total)
 		if err == nil {
-			_ = errors.Join(out.Flush(), control.Flush())
+			if err := errors.Join(out.Flush(), sender.Flush()); err != nil {
+				return err // the connection is closed
+			}
 			continue
 		}
 		if !errors.Is(err, io.EOF) {
 			total.Problem = rest.AsProblem(err)
 		}
 		writeLine(out, total)
-		err = out.Flush()
-		_ = control.Flush()
+		err = errors.Join(out.Flush(), sender.Flush())
 		_ = control.SetReadDeadline(time.Now().Add(importPause))
 		// What is left of a stream that can't be read is taken for as long as a pause
 		// may be. net/http loses the end of the report where a body that is answered
@@ -157,18 +157,30 @@ func writeLine(out io.Writer, v any) {
 	if err != nil { // reports hold strings, numbers and problems only
 		panic(err)
 	}
-	_, _ = out.Write(append(line, '\n')) // to a sender that does not read the report
+	_, _ = out.Write(append(line, '\n')) // an error is Flush's too
 }
 
-// pausing is a body whose sender may pause for [importPause] each time.
+// pausing is a sender who may pause for [importPause] each time, in what it sends and
+// in reading the report.
 type pausing struct {
-	io.Reader
+	body    io.Reader
+	report  io.Writer
 	control *http.ResponseController
 }
 
 func (p pausing) Read(b []byte) (int, error) {
 	_ = p.control.SetReadDeadline(time.Now().Add(importPause))
-	return p.Reader.Read(b)
+	return p.body.Read(b)
+}
+
+func (p pausing) Write(b []byte) (int, error) {
+	_ = p.control.SetWriteDeadline(time.Now().Add(importPause))
+	return p.report.Write(b)
+}
+
+func (p pausing) Flush() error {
+	_ = p.control.SetWriteDeadline(time.Now().Add(importPause))
+	return p.control.Flush()
 }
 
 func rowsOf(c echo.Context, body io.Reader) (rowReader, error) {
