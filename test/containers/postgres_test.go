@@ -2,8 +2,10 @@ package containers
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -87,7 +89,8 @@ func TestEveryDatabaseIsACopyOfOneThatWasMigratedOnce(t *testing.T) {
 		_, err := execute(t.Context(), address, "CREATE TABLE numbers AS SELECT 1 AS number")
 		return err
 	}
-	one, two := p.Database(t, "numbers", migrate), p.Database(t, "numbers", migrate)
+	schema := fmt.Sprint("numbers", time.Now().UnixNano()) // which no other run of this test has migrated
+	one, two := p.Database(t, schema, migrate), p.Database(t, schema, migrate)
 	if _, err := execute(t.Context(), one, "UPDATE numbers SET number = 2"); err != nil {
 		t.Fatal(err)
 	}
