@@ -157,15 +157,16 @@ func start(t *testing.T, maxInFlight int) *stage {
 // where a [tap] takes the requests, nobody says so either.
 func connected(t *testing.T, w orders.Wire) {
 	t.Helper()
+	whole := deadline(t)
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(whole, time.Second)
 		_, err := w.GetReservation(ctx, 1, "nobody")
 		cancel()
 		if problem.CodeOf(err) == problem.NotFound {
 			return
 		}
 		select {
-		case <-t.Context().Done():
+		case <-whole.Done():
 			t.Fatal(err)
 		case <-time.After(5 * time.Millisecond):
 		}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,17 +72,24 @@ type answer struct {
 	Entries      []struct{ Ref, Reason string }
 }
 
-func (r *running) call(t *testing.T, method, path, body string) answer {
+// send sends a request, and returns its response, whose body is unread.
+func (r *running) send(t *testing.T, method, path, media string, body io.Reader) *http.Response {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, "http://inventory"+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://inventory"+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", media)
 	response, err := r.client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return response
+}
+
+func (r *running) call(t *testing.T, method, path, body string) answer {
+	t.Helper()
+	response := r.send(t, method, path, "application/json", strings.NewReader(body))
 	defer response.Body.Close()
 	a := answer{status: response.StatusCode}
 	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
@@ -224,34 +232,22 @@ func TestThePrivatePort(t *testing.T) {
 	})
 }
 
-// importing begins an import of whatever body gives, and returns its report, unread.
-func (r *running) importing(t *testing.T, body io.Reader) io.ReadCloser {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), "POST", "http://inventory/v1/stock/import", body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "text/csv")
-	response, err := r.client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.Body
-}
-
 func TestAnImportWaitsForASlowSender(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, time.Minute)
 		read, write := io.Pipe()
-		go func() {
+		var sending sync.WaitGroup
+		defer sending.Wait()
+		defer read.Close()
+		sending.Go(func() {
 			fmt.Fprint(write, "sku,on_hand\n")
 			for i := range 10 { // in one batch
 				time.Sleep(29 * time.Second)
 				fmt.Fprintf(write, "s%d,1\n", i)
 			}
 			write.Close()
-		}()
-		body := r.importing(t, read)
+		})
+		body := r.send(t, "POST", "/v1/stock/import", "text/csv", read).Body
 		defer body.Close()
 		report, err := io.ReadAll(body)
 		if err != nil || !strings.HasSuffix(string(report), `{"rows":10,"done":10,"unchanged":0,"rejected":0}`+"\n") {
@@ -271,7 +267,7 @@ func TestAnImportWhoseReportIsReadSlowly(t *testing.T) {
 				for i := range rows {
 					fmt.Fprintf(&file, "s%d,1\n", i)
 				}
-				body := r.importing(t, strings.NewReader(file.String()))
+				body := r.send(t, "POST", "/v1/stock/import", "text/csv", strings.NewReader(file.String())).Body
 				defer body.Close()
 				var report []byte
 				var err error

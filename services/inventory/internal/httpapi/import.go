@@ -84,10 +84,10 @@ func (a api) importStock(c echo.Context) error {
 	var total importReport
 	for {
 		rows, err := batch(next, importID, total.Rows)
-		// What has arrived is imported, also where its sender has gone since.
+		// What was read is imported, also where its sender has gone since.
 		a.importBatch(context.WithoutCancel(c.Request().Context()), rows, out, &total)
 		if err == nil {
-			if err := errors.Join(out.Flush(), sender.Flush()); err != nil {
+			if err := errors.Join(out.Flush(), control.Flush()); err != nil {
 				return err // the connection is closed
 			}
 			continue
@@ -96,7 +96,7 @@ func (a api) importStock(c echo.Context) error {
 			total.Problem = rest.AsProblem(err)
 		}
 		writeLine(out, total)
-		err = errors.Join(out.Flush(), sender.Flush())
+		err = errors.Join(out.Flush(), control.Flush())
 		_ = control.SetReadDeadline(time.Now().Add(importPause))
 		// What is left of a stream that can't be read is taken for as long as a pause
 		// may be. net/http loses the end of the report where a body that is answered
@@ -176,11 +176,6 @@ func (p pausing) Read(b []byte) (int, error) {
 func (p pausing) Write(b []byte) (int, error) {
 	_ = p.control.SetWriteDeadline(time.Now().Add(importPause))
 	return p.report.Write(b)
-}
-
-func (p pausing) Flush() error {
-	_ = p.control.SetWriteDeadline(time.Now().Add(importPause))
-	return p.control.Flush()
 }
 
 func rowsOf(c echo.Context, body io.Reader) (rowReader, error) {
