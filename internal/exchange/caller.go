@@ -19,49 +19,49 @@ const (
 type Options struct {
 	// MaxInFlight bounds the exchanges in flight.
 	MaxInFlight int
-	// Silent says that the wire does not tell when a responder is gone with a
+	// SplitTimeout says that the wire does not tell when a responder is gone with a
 	// request. An attempt then waits for half of the time that is left, so that one
 	// more can reach another responder; the last waits for all of it.
-	Silent bool
+	SplitTimeout bool
 	// Observe is told of every exchange once it has ended; it may be nil.
-	Observe func(Observation)
+	Observe func(CallObservation)
 }
 
-// Observation is what is known of an exchange that has ended.
-type Observation struct {
+// CallObservation is what is known of an exchange that has ended.
+type CallObservation struct {
 	Operation, RequestID string
 	// TraceID is "" where the request belongs to no trace.
 	TraceID string
 	// Resend tells the settler's exchanges from a caller's own.
 	Resend bool
 	// Attempts are in the order in which they were made.
-	Attempts []Attempted
+	Attempts []AttemptObservation
 	Duration time.Duration
 	Err      error
 }
 
-// Attempted is one attempt of an exchange: how long after the exchange's
+// AttemptObservation is one attempt of an exchange: how long after the exchange's
 // beginning it began, how long it took, and how it ended.
-type Attempted struct {
+type AttemptObservation struct {
 	After, Duration time.Duration
 	Err             error
 }
 
 // Caller makes exchanges with one responder. It is safe for concurrent use.
 type Caller struct {
-	places  chan struct{}
-	silent  bool
-	observe func(Observation)
-	budget  *budget
-	breaker breaker
+	places       chan struct{}
+	splitTimeout bool
+	observe      func(CallObservation)
+	budget       *budget
+	breaker      breaker
 }
 
 // NewCaller makes a Caller.
 func NewCaller(o Options) *Caller {
 	if o.Observe == nil {
-		o.Observe = func(Observation) {}
+		o.Observe = func(CallObservation) {}
 	}
-	return &Caller{places: make(chan struct{}, o.MaxInFlight), silent: o.Silent, observe: o.Observe, budget: newBudget()}
+	return &Caller{places: make(chan struct{}, o.MaxInFlight), splitTimeout: o.SplitTimeout, observe: o.Observe, budget: newBudget()}
 }
 
 // Enter takes one of the places in flight until leave is called, or answers
@@ -98,11 +98,11 @@ func (c *Caller) Resend(ctx context.Context, operation string, attempt Attempt) 
 
 func (c *Caller) exchange(ctx context.Context, operation string, attempt Attempt, resend bool) error {
 	began := time.Now()
-	o := Observation{Operation: operation, RequestID: RequestID(ctx), TraceID: TraceID(ctx), Resend: resend}
+	o := CallObservation{Operation: operation, RequestID: RequestID(ctx), TraceID: TraceID(ctx), Resend: resend}
 	o.Err = c.attempts(ctx, func(ctx context.Context, n int) error {
 		after := time.Since(began)
 		err := attempt(ctx, n)
-		o.Attempts = append(o.Attempts, Attempted{after, time.Since(began) - after, err})
+		o.Attempts = append(o.Attempts, AttemptObservation{after, time.Since(began) - after, err})
 		return err
 	}, resend)
 	o.Duration = time.Since(began)
@@ -127,7 +127,7 @@ func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (er
 			return err
 		}
 		n++
-		err = c.try(ctx, attempt, n, probe, c.silent && !resend && n < maxAttempts)
+		err = c.try(ctx, attempt, n, probe, c.splitTimeout && !resend && n < maxAttempts)
 		switch {
 		case err == nil:
 			return nil

@@ -35,7 +35,7 @@ func (r *responder) attempt(_ context.Context, n int) error {
 }
 
 // newCaller makes a Caller whose budget has filled up.
-func newCaller(observe func(exchange.Observation)) *exchange.Caller {
+func newCaller(observe func(exchange.CallObservation)) *exchange.Caller {
 	c := exchange.NewCaller(exchange.Options{MaxInFlight: 4, Observe: observe})
 	time.Sleep(time.Second)
 	return c
@@ -185,8 +185,8 @@ func TestNothingIsBegunWithTooLittleTime(t *testing.T) {
 	t.Parallel()
 	for _, timeout := range []time.Duration{-time.Second, 0, time.Millisecond, 20*time.Millisecond - 1} {
 		synctest.Test(t, func(t *testing.T) {
-			var seen []exchange.Observation
-			c := newCaller(func(o exchange.Observation) { seen = append(seen, o) })
+			var seen []exchange.CallObservation
+			c := newCaller(func(o exchange.CallObservation) { seen = append(seen, o) })
 			r := responder{answers: []error{nil}}
 			began := time.Now()
 			for _, exchanges := range []func(context.Context, string, exchange.Attempt) error{c.Do, c.Resend} {
@@ -316,8 +316,8 @@ func TestACallerMayLeave(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var seen exchange.Observation
-				c := newCaller(func(o exchange.Observation) { seen = o })
+				var seen exchange.CallObservation
+				c := newCaller(func(o exchange.CallObservation) { seen = o })
 				ctx, leave := context.WithCancel(within(t, 5*time.Second))
 				began := time.Now()
 				if test.leaves == 0 {
@@ -373,8 +373,8 @@ func TestOnASilentWireAnAttemptWaitsForHalfOfTheTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var seen exchange.Observation
-				c := exchange.NewCaller(exchange.Options{MaxInFlight: 4, Silent: test.silent, Observe: func(o exchange.Observation) { seen = o }})
+				var seen exchange.CallObservation
+				c := exchange.NewCaller(exchange.Options{MaxInFlight: 4, SplitTimeout: test.silent, Observe: func(o exchange.CallObservation) { seen = o }})
 				time.Sleep(time.Second)
 				do := c.Do
 				if test.resend {
@@ -400,8 +400,8 @@ func TestOnASilentWireAnAttemptWaitsForHalfOfTheTime(t *testing.T) {
 func TestEveryExchangeIsObservedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var seen []exchange.Observation
-		c := newCaller(func(o exchange.Observation) { seen = append(seen, o) })
+		var seen []exchange.CallObservation
+		c := newCaller(func(o exchange.CallObservation) { seen = append(seen, o) })
 		ctx := exchange.WithRequestID(within(t, 2*time.Second), "r1")
 		began := time.Now()
 		_ = c.Do(ctx, "PutReservation", func(_ context.Context, n int) error {
@@ -410,11 +410,11 @@ func TestEveryExchangeIsObservedOnce(t *testing.T) {
 		})
 		took := time.Since(began)
 		_ = c.Resend(t.Context(), "GetStock", func(context.Context, int) error { return fault })
-		want := []exchange.Observation{
-			{Operation: "PutReservation", RequestID: "r1", Duration: took, Attempts: []exchange.Attempted{
+		want := []exchange.CallObservation{
+			{Operation: "PutReservation", RequestID: "r1", Duration: took, Attempts: []exchange.AttemptObservation{
 				{After: 0, Duration: 100 * time.Millisecond, Err: fault}, {After: took - 100*time.Millisecond, Duration: 100 * time.Millisecond},
 			}},
-			{Operation: "GetStock", Resend: true, Attempts: []exchange.Attempted{{Err: fault}}, Err: fault},
+			{Operation: "GetStock", Resend: true, Attempts: []exchange.AttemptObservation{{Err: fault}}, Err: fault},
 		}
 		if !reflect.DeepEqual(seen, want) || took < 200*time.Millisecond {
 			t.Errorf("observed %+v, want %+v", seen, want)
@@ -458,7 +458,7 @@ func TestManyCallersAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const callers, each, places = 32, 50, 8
 		var observed, observedAttempts, attempts, inFlight, entered atomic.Int64
-		c := exchange.NewCaller(exchange.Options{MaxInFlight: places, Observe: func(o exchange.Observation) {
+		c := exchange.NewCaller(exchange.Options{MaxInFlight: places, Observe: func(o exchange.CallObservation) {
 			observed.Add(1)
 			observedAttempts.Add(int64(len(o.Attempts)))
 		}})

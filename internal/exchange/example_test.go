@@ -12,7 +12,7 @@ import (
 
 // A connection breaks once, and the caller never hears of it.
 func ExampleCaller_Do() {
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100, Observe: func(o exchange.Observation) {
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100, Observe: func(o exchange.CallObservation) {
 		if len(o.Attempts) > 1 {
 			fmt.Printf("%s %s: %d attempts, error %v\n", o.RequestID, o.Operation, len(o.Attempts), o.Err)
 		}

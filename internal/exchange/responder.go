@@ -32,14 +32,14 @@ type ResponderOptions struct {
 	// MaxInFlight bounds the requests that are worked on at the same time.
 	MaxInFlight int
 	// Observe is told of every request once it is answered; it may be nil.
-	Observe func(Answer)
+	Observe func(RequestObservation)
 	// Around, where it is not nil, surrounds every handler: for tests, which bring
 	// about what does not happen by itself.
 	Around func(operation string, handle func() error) error
 }
 
-// Answer is what is known of a request that was answered.
-type Answer struct {
+// RequestObservation is what is known of a request that was answered.
+type RequestObservation struct {
 	Wire, Operation, RequestID string
 	// Outcome is that of [Outcome], or "unknown" where the answer says so.
 	Outcome  string
@@ -51,7 +51,7 @@ type Answer struct {
 // NewResponder makes a Responder.
 func NewResponder(o ResponderOptions) *Responder {
 	if o.Observe == nil {
-		o.Observe = func(Answer) {}
+		o.Observe = func(RequestObservation) {}
 	}
 	return &Responder{options: o}
 }
@@ -182,7 +182,7 @@ func (q *Received) Done(ctx context.Context, outcome string, p *problem.Problem,
 		}
 	}
 	q.responder.options.Logger.LogAttrs(ctx, level, "exchange", attributes...)
-	q.responder.options.Observe(Answer{
+	q.responder.options.Observe(RequestObservation{
 		Wire: q.wire, Operation: q.Operation, RequestID: q.id, Outcome: outcome, Duration: duration, Shed: q.shed,
 	})
 }

@@ -36,7 +36,7 @@ func TestEveryCodeIsAnOutcome(t *testing.T) {
 func TestPlacesAreSharedByAllWires(t *testing.T) {
 	t.Parallel()
 	var sheds atomic.Int64
-	r := exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 5, Observe: func(a exchange.Answer) {
+	r := exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 5, Observe: func(a exchange.RequestObservation) {
 		if a.Shed {
 			sheds.Add(1)
 		}

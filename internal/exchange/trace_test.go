@@ -60,8 +60,8 @@ func TestATraceIsInTheLog(t *testing.T) {
 		if strings.Contains(log.String(), "trace_id") != (want != "") || !strings.Contains(log.String(), want) {
 			t.Errorf("%q: the responder's line is %s", header, log)
 		}
-		var seen exchange.Observation
-		caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.Observation) { seen = o }})
+		var seen exchange.CallObservation
+		caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.CallObservation) { seen = o }})
 		if err := caller.Do(ctx, "Get", func(context.Context, int) error { return nil }); err != nil || seen.TraceID != want {
 			t.Errorf("%q: the caller saw %+v, %v", header, seen, err)
 		}

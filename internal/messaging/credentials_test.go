@@ -40,7 +40,7 @@ func TestCredentialsAreReadAtEveryConnect(t *testing.T) {
 		return c
 	}
 	s := messaging.NewServer(connect("responder", write("responder.creds", account.User(time.Hour, natsauth.Responder("test.v1.*")))), "test.v1", "test", 8,
-		exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 100, Observe: func(exchange.Answer) {}}))
+		exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 100, Observe: func(exchange.RequestObservation) {}}))
 	s.Handle("Get", func(context.Context, []byte) (any, error) { return "done", nil })
 	if err := s.Start(); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 type fixture struct {
 	client   *nats.Conn
 	server   *messaging.Server
-	answered chan exchange.Answer
+	answered chan exchange.RequestObservation
 }
 
 func start(t *testing.T, workers int, handler messaging.Handler) fixture {
@@ -35,13 +35,13 @@ func start(t *testing.T, workers int, handler messaging.Handler) fixture {
 	if !broker.ReadyForConnections(30 * time.Second) {
 		t.Fatal("the NATS server does not answer")
 	}
-	f := fixture{answered: make(chan exchange.Answer, 100)}
+	f := fixture{answered: make(chan exchange.RequestObservation, 100)}
 	connection, err := messaging.Connect(broker.ClientURL(), "test", "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.server = messaging.NewServer(connection, "test.v1", "test", workers, exchange.NewResponder(exchange.ResponderOptions{
-		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 100, Observe: func(a exchange.Answer) { f.answered <- a },
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 100, Observe: func(a exchange.RequestObservation) { f.answered <- a },
 	}))
 	f.server.Handle("Get", handler)
 	if err := f.server.Start(); err != nil {

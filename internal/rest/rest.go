@@ -51,7 +51,7 @@ const (
 
 // parting is how long a server that stops waits for its callers to leave: each is
 // told with its next answer.
-const parting = time.Second
+const connectionDrain = time.Second
 
 // wire is this wire's name.
 const wire = "http"
@@ -142,7 +142,7 @@ func (s *Server) Handle(method, path, operation string, handler echo.HandlerFunc
 		for _, option := range options {
 			option(call)
 		}
-		return s.run(c, call, handler)
+		return s.admitAndHandle(c, call, handler)
 	})
 }
 
@@ -168,7 +168,7 @@ func (s *Server) Serve(l net.Listener) error {
 // with its next answer to close it, for a while.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
-	s.part(ctx)
+	s.drainConnections(ctx)
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
@@ -176,11 +176,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// part waits until every connection is closed, for [parting] at most.
-func (s *Server) part(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, parting)
+// part waits until every connection is closed, for [connectionDrain] at most.
+func (s *Server) drainConnections(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectionDrain)
 	defer cancel()
-	for tick := time.NewTicker(parting / 100); s.connections.Load() > 0; {
+	for tick := time.NewTicker(connectionDrain / 100); s.connections.Load() > 0; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -242,7 +242,7 @@ func handled(c echo.Context, next echo.HandlerFunc) error {
 }
 
 // run gives a routed request its deadline and its place.
-func (s *Server) run(c echo.Context, call *call, handler echo.HandlerFunc) error {
+func (s *Server) admitAndHandle(c echo.Context, call *call, handler echo.HandlerFunc) error {
 	if !call.stream {
 		header := c.Request().Header.Get(exchange.TimeoutHeader)
 		timeout, err := exchange.ParseTimeout(header)

@@ -33,7 +33,7 @@ type served struct {
 	url      string
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 	client   *http.Client
-	observed chan exchange.Answer
+	observed chan exchange.RequestObservation
 	log      *lines
 	ended    chan error
 }
@@ -66,7 +66,7 @@ func serveOn(
 ) *served {
 	t.Helper()
 	s := &served{
-		url: "http://" + l.Addr().String(), dial: dial, observed: make(chan exchange.Answer, 10_000), log: new(lines),
+		url: "http://" + l.Addr().String(), dial: dial, observed: make(chan exchange.RequestObservation, 10_000), log: new(lines),
 		ended: make(chan error, 1),
 	}
 	if o.maxInFlight == 0 {
@@ -74,7 +74,7 @@ func serveOn(
 	}
 	o.Responder = exchange.NewResponder(exchange.ResponderOptions{
 		Logger: slog.New(slog.NewJSONHandler(s.log, nil)), MaxInFlight: o.maxInFlight,
-		Observe: func(a exchange.Answer) { s.observed <- a },
+		Observe: func(a exchange.RequestObservation) { s.observed <- a },
 	})
 	s.Server = New(o.Options)
 	register(s.Server)

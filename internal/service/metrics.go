@@ -52,7 +52,7 @@ func NewMetrics() *Metrics {
 }
 
 // Answered counts an exchange that the service answered.
-func (m *Metrics) Answered(a exchange.Answer) {
+func (m *Metrics) Answered(a exchange.RequestObservation) {
 	m.exchanges.WithLabelValues("responder", a.Operation, a.Wire, a.Outcome).Inc()
 	m.duration.WithLabelValues("responder", a.Operation, a.Wire).Observe(a.Duration.Seconds())
 	if a.Shed {
@@ -61,7 +61,7 @@ func (m *Metrics) Answered(a exchange.Answer) {
 }
 
 // Called counts an exchange that the service made.
-func (m *Metrics) Called(wire string, o exchange.Observation) {
+func (m *Metrics) Called(wire string, o exchange.CallObservation) {
 	m.exchanges.WithLabelValues("caller", o.Operation, wire, exchange.Outcome(exchange.Problem(o.Err))).Inc()
 	m.duration.WithLabelValues("caller", o.Operation, wire).Observe(o.Duration.Seconds())
 	resend := "no"

@@ -50,11 +50,11 @@ func TestWhatWasAnsweredIsCounted(t *testing.T) {
 	t.Parallel()
 	m := service.NewMetrics()
 	for _, outcome := range []string{"ok", "ok", "unknown", "insufficient-stock"} {
-		m.Answered(exchange.Answer{Wire: "http", Operation: "PlaceOrder", Outcome: outcome, Duration: time.Millisecond})
+		m.Answered(exchange.RequestObservation{Wire: "http", Operation: "PlaceOrder", Outcome: outcome, Duration: time.Millisecond})
 	}
-	m.Answered(exchange.Answer{Wire: "http", Operation: "PlaceOrder", Outcome: "overloaded", Shed: true})
+	m.Answered(exchange.RequestObservation{Wire: "http", Operation: "PlaceOrder", Outcome: "overloaded", Shed: true})
 	// Overloaded, but not by us: nothing was shed here.
-	m.Answered(exchange.Answer{Wire: "nats", Operation: "PlaceOrder", Outcome: "overloaded"})
+	m.Answered(exchange.RequestObservation{Wire: "nats", Operation: "PlaceOrder", Outcome: "overloaded"})
 	wantCounted(t, m,
 		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="http"} 5`,
 		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="nats"} 1`,
@@ -70,13 +70,13 @@ func TestWhatWasAnsweredIsCounted(t *testing.T) {
 func TestWhatWasAskedIsCounted(t *testing.T) {
 	t.Parallel()
 	m := service.NewMetrics()
-	for _, o := range []exchange.Observation{
-		{Attempts: make([]exchange.Attempted, 1)},
-		{Attempts: make([]exchange.Attempted, 3), Err: problem.New(problem.Unavailable, "")},
-		{Attempts: make([]exchange.Attempted, 1), Err: fmt.Errorf("put: %w", problem.New(problem.WrongState, ""))},
-		{Attempts: make([]exchange.Attempted, 0), Err: problem.New(problem.DeadlineExceeded, "")},
-		{Attempts: make([]exchange.Attempted, 1), Resend: true},
-		{Attempts: make([]exchange.Attempted, 1), Resend: true, Err: problem.New(problem.Unavailable, "")},
+	for _, o := range []exchange.CallObservation{
+		{Attempts: make([]exchange.AttemptObservation, 1)},
+		{Attempts: make([]exchange.AttemptObservation, 3), Err: problem.New(problem.Unavailable, "")},
+		{Attempts: make([]exchange.AttemptObservation, 1), Err: fmt.Errorf("put: %w", problem.New(problem.WrongState, ""))},
+		{Attempts: make([]exchange.AttemptObservation, 0), Err: problem.New(problem.DeadlineExceeded, "")},
+		{Attempts: make([]exchange.AttemptObservation, 1), Resend: true},
+		{Attempts: make([]exchange.AttemptObservation, 1), Resend: true, Err: problem.New(problem.Unavailable, "")},
 	} {
 		o.Operation = "PutReservation"
 		m.Called("http", o)
@@ -106,9 +106,9 @@ func TestAStrangerDoesNotNameTimeSeries(t *testing.T) {
 	t.Parallel()
 	m := service.NewMetrics()
 	for _, code := range []problem.Code{"teapot", "x\"}\nevil 1", problem.Code(strings.Repeat("x", 1000))} {
-		m.Called("http", exchange.Observation{Operation: "GetStock", Err: problem.New(code, "")})
+		m.Called("http", exchange.CallObservation{Operation: "GetStock", Err: problem.New(code, "")})
 	}
-	m.Called("http", exchange.Observation{Operation: "GetStock", Err: errors.New("a bug")})
+	m.Called("http", exchange.CallObservation{Operation: "GetStock", Err: errors.New("a bug")})
 	wantCounted(t, m,
 		`roundtrip_attempts_total{operation="GetStock",resend="no",wire="http"} 0`,
 		`roundtrip_exchange_duration_seconds{operation="GetStock",role="caller",wire="http"} 4`,
@@ -127,7 +127,7 @@ func TestMetricsAreServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop(t, f)
-	f.Metrics.Answered(exchange.Answer{Wire: "http", Operation: "PlaceOrder", Outcome: "ok", Duration: 3 * time.Millisecond})
+	f.Metrics.Answered(exchange.RequestObservation{Wire: "http", Operation: "PlaceOrder", Outcome: "ok", Duration: 3 * time.Millisecond})
 	f.Metrics.Alarm("a \"quoted\"\nreason")
 	status, page := get("/metrics")
 	if status != 200 {

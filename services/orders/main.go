@@ -13,7 +13,7 @@ import (
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/service"
 	"roundtrip/services/orders/app"
-	"roundtrip/services/orders/internal/audit"
+	"roundtrip/services/orders/internal/reconcile"
 	"roundtrip/services/orders/internal/inventory"
 	"roundtrip/services/orders/internal/order"
 	"roundtrip/services/orders/internal/store"
@@ -86,7 +86,7 @@ func (a auditCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	compare := audit.Audit{Orders: orders, Inventory: wire, Say: func(difference string) { fmt.Println(difference) }}
+	compare := reconcile.Reconciliation{Orders: orders, Inventory: wire, OnDifference: func(difference string) { fmt.Println(difference) }}
 	closeWriter := func() error { return nil }
 	if a.Repair {
 		log := service.NewLogger(os.Stderr, slog.LevelInfo)
@@ -99,8 +99,8 @@ func (a auditCommand) Run(ctx context.Context) error {
 		}
 		closeWriter = writer.Close
 		asking := inventory.NewResending(wire, exchange.NewCaller(exchange.Options{MaxInFlight: 1}))
-		compare.Mend = func(ctx context.Context, o order.Order, r order.Reservation) (order.Order, error) {
-			return order.Repair(ctx, writer, asking, o, r)
+		compare.Repair = func(ctx context.Context, o order.Order, r order.Reservation) (order.Order, error) {
+			return order.RepairOrder(ctx, writer, asking, o, r)
 		}
 	}
 	report, err := compare.Run(ctx)

@@ -87,7 +87,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 	}
 	frame.OnStop("wire to inventory", func(context.Context) error { return wire.Close() })
 
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, Silent: o.InventoryWire == "nats", Observe: func(e exchange.Observation) {
+	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, SplitTimeout: o.InventoryWire == "nats", Observe: func(e exchange.CallObservation) {
 		frame.Metrics.Called(o.InventoryWire, e)
 		logExchange(o.Logger, o.InventoryWire, e)
 	}})
@@ -106,7 +106,7 @@ func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error
 }
 
 // logExchange writes one line per exchange with inventory, without its content.
-func logExchange(log *slog.Logger, wire string, e exchange.Observation) {
+func logExchange(log *slog.Logger, wire string, e exchange.CallObservation) {
 	attributes := []any{
 		"request_id", e.RequestID, "operation", e.Operation, "wire", wire, "outcome", exchange.Outcome(exchange.Problem(e.Err)),
 		"attempts", len(e.Attempts), "resend", e.Resend, "duration_ms", milliseconds(e.Duration),
@@ -131,7 +131,7 @@ type attempted struct {
 	Error      string  `json:"error,omitempty"`
 }
 
-func tried(attempts []exchange.Attempted) []attempted {
+func tried(attempts []exchange.AttemptObservation) []attempted {
 	all := make([]attempted, len(attempts))
 	for i, a := range attempts {
 		all[i] = attempted{milliseconds(a.After), milliseconds(a.Duration), exchange.Outcome(exchange.Problem(a.Err)), ""}
@@ -203,7 +203,7 @@ func (b backlog) Describe(d chan<- *prometheus.Desc) { d <- unsettledDesc; d <- 
 func (b backlog) Collect(m chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	count, oldest, err := b.store.Unsettled(ctx)
+	count, oldest, err := b.store.CountUnsettled(ctx)
 	if err != nil {
 		// The two are missing then. To report the error as a metric would fail the
 		// whole scrape, just when the others are needed.

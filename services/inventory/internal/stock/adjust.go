@@ -77,7 +77,7 @@ func (a Adjust) fingerprint() string {
 	return fingerprint.Of(a.SKU, a.Location, optional(a.Delta), optional(a.OnHand), optional(a.ExpectedOnHand), a.Reason, a.Note)
 }
 
-func (a Adjust) decide(b *Book) Result {
+func (a Adjust) decide(b *UnitOfWork) Result {
 	if stored, ok := b.adjustments[a.ID]; ok {
 		if stored.Fingerprint != a.fingerprint() {
 			return Result{Err: problem.New(problem.KeyReused, "Adjustment %s was another one.", a.ID)}
@@ -147,7 +147,7 @@ func (r ImportRow) Needs() Needs {
 	return Needs{Levels: level, NewLevels: level}
 }
 
-func (r ImportRow) decide(b *Book) Result {
+func (r ImportRow) decide(b *UnitOfWork) Result {
 	key := Key{r.Location, r.SKU}
 	before := *b.level(key)
 	if rejection := b.setOnHand(key, r.OnHand, ReasonImported, r.ImportID, r.Row); rejection != nil {

@@ -49,7 +49,7 @@ func (m *memory) do(now time.Time, commands ...stock.Command) ([]stock.Result, e
 }
 
 // decide does all of a transaction but the writing: dropping the book rolls back.
-func (m *memory) decide(now time.Time, commands []stock.Command) (*stock.Book, []stock.Result, error) {
+func (m *memory) decide(now time.Time, commands []stock.Command) (*stock.UnitOfWork, []stock.Result, error) {
 	for i, c := range commands {
 		if err := c.Validate(); err != nil {
 			return nil, nil, fmt.Errorf("command %d: %w", i, err)
@@ -71,7 +71,7 @@ func (m *memory) decide(now time.Time, commands []stock.Command) (*stock.Book, [
 	}
 }
 
-func (m *memory) open(now time.Time, needs stock.Needs) *stock.Book {
+func (m *memory) open(now time.Time, needs stock.Needs) *stock.UnitOfWork {
 	var reservations []stock.Reservation
 	for _, id := range needs.Reservations {
 		if r, ok := m.reservations[id]; ok {
@@ -90,7 +90,7 @@ func (m *memory) open(now time.Time, needs stock.Needs) *stock.Book {
 			adjustments = append(adjustments, a)
 		}
 	}
-	return stock.NewBook(now, reservations, levels, adjustments)
+	return stock.NewUnitOfWork(now, reservations, levels, adjustments)
 }
 
 // due finds the holds on these levels that have run out.

@@ -81,7 +81,7 @@ func (p Put) fingerprint() string {
 }
 
 // decide compares the request's seq with the last one, and decides what is new.
-func (p Put) decide(b *Book) Result {
+func (p Put) decide(b *UnitOfWork) Result {
 	r := b.reservation(p.ID)
 	switch {
 	case p.Seq < r.Seq:
@@ -107,7 +107,7 @@ func (p Put) decide(b *Book) Result {
 
 // apply looks the transition up and makes it, all lines or none. It returns why
 // not, and has then changed nothing.
-func (p Put) apply(b *Book, r *Reservation) *problem.Problem {
+func (p Put) apply(b *UnitOfWork, r *Reservation) *problem.Problem {
 	switch p.State {
 	case Held:
 		switch r.State {
@@ -150,7 +150,7 @@ func (p Put) apply(b *Book, r *Reservation) *problem.Problem {
 
 // hold replaces what the reservation holds, which may be nothing, by the
 // request's lines. What it holds already counts as available to it.
-func (p Put) hold(b *Book, r *Reservation, reason Reason) *problem.Problem {
+func (p Put) hold(b *UnitOfWork, r *Reservation, reason Reason) *problem.Problem {
 	wanted := merge(p.Lines)
 	delta := make(map[Key]int64, len(wanted))
 	if r.State == Held {
@@ -207,5 +207,5 @@ func (e Expire) Validate() error { return nil }
 // Needs names the reservation; the store adds the levels of its lines.
 func (e Expire) Needs() Needs { return Needs{Reservations: []string{e.ID}} }
 
-// decide has nothing left to do: a [Book] expires what is due before it decides.
-func (e Expire) decide(b *Book) Result { return Result{Reservation: *b.reservation(e.ID)} }
+// decide has nothing left to do: a [UnitOfWork] expires what is due before it decides.
+func (e Expire) decide(b *UnitOfWork) Result { return Result{Reservation: *b.reservation(e.ID)} }

@@ -27,9 +27,9 @@
 //
 // A hold is for a time. Past it, the hold reads as expired and can't be
 // committed, but the level still counts it as reserved until somebody writes
-// the expiry down. A [Book] does so for every due hold that it is given before
+// the expiry down. A [UnitOfWork] does so for every due hold that it is given before
 // it decides anything; a store therefore looks for due holds wherever a demand
-// fell short (see [Book.Short]), and a sweeper frees the rest.
+// fell short (see [UnitOfWork.Short]), and a sweeper frees the rest.
 package stock
 
 import (

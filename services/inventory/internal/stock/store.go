@@ -10,7 +10,7 @@ import (
 // reached or can't work, and nothing was changed unless they say otherwise.
 type Store interface {
 	// Do decides a batch of commands in one transaction and gives each its
-	// result, in order: load and lock what they need, let a [Book] decide, write
+	// result, in order: load and lock what they need, let a [UnitOfWork] decide, write
 	// what changed, commit. Where the commit's result is unknown every Err is
 	// unavailable; the commands are idempotent, so they may be sent again. A
 	// command that is not valid is answered invalid and the others are decided.

@@ -1,7 +1,7 @@
 // Package store keeps stock in a database: it implements [stock.Store].
 //
 // A batch of commands is one transaction in three steps: load and lock what the
-// commands need, let a [stock.Book] decide in memory, write what changed. The
+// commands need, let a [stock.UnitOfWork] decide in memory, write what changed. The
 // steps are the same for every database and stand in this file; what differs is
 // behind the session interface.
 package store
@@ -200,7 +200,7 @@ func decide(ctx context.Context, transact transact, commands []stock.Command) ([
 
 // open loads and locks, in the order that keeps transactions from waiting for
 // each other in a circle: reservations, then adjustments, then levels.
-func open(s session, needs stock.Needs, now time.Time) (*stock.Book, error) {
+func open(s session, needs stock.Needs, now time.Time) (*stock.UnitOfWork, error) {
 	reservations, err := s.reservations(needs.Reservations)
 	if err != nil {
 		return nil, err
@@ -213,7 +213,7 @@ func open(s session, needs stock.Needs, now time.Time) (*stock.Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	return stock.NewBook(now, reservations, levels, adjustments), nil
+	return stock.NewUnitOfWork(now, reservations, levels, adjustments), nil
 }
 
 func dueElsewhere(s session, short []stock.Key, loaded []string, now time.Time) ([]string, error) {

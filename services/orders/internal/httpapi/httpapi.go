@@ -376,7 +376,7 @@ func encodeOrder(o order.Order) orderBody {
 }
 
 // respond tells a caller how an operation ended: 202 where that is not known yet.
-func respond(c echo.Context, a order.Answer) error {
+func respond(c echo.Context, a order.Response) error {
 	status := http.StatusOK
 	switch {
 	case !a.Settled:

@@ -48,7 +48,7 @@ func (f *fakeInventory) PutReservation(_ context.Context, r order.Request) (orde
 
 func asAsked(r order.Request) order.Reservation {
 	out := order.Reservation{ID: r.ID, Seq: r.Seq, State: r.State, Lines: r.Lines}
-	if r.State == order.Held {
+	if r.State == order.ReservationHeld {
 		out.ExpiresAt = time.Now().Add(time.Duration(r.HoldSeconds) * time.Second)
 	}
 	return out
@@ -521,7 +521,7 @@ func TestWhatInventorySays(t *testing.T) {
 	s.call(t, "PUT", "/v1/orders/a", body).want(t, "place", 201, "")
 	at := time.Date(2026, 11, 24, 14, 0, 0, 5e6, time.FixedZone("CET", 3600))
 	s.inventory.reservation = func(id string) (order.Reservation, error) {
-		return order.Reservation{ID: id, Seq: 1, State: order.Held, ExpiresAt: at, Lines: []order.Demand{{SKU: "b", Location: "main", Quantity: 3}}}, nil
+		return order.Reservation{ID: id, Seq: 1, State: order.ReservationHeld, ExpiresAt: at, Lines: []order.Demand{{SKU: "b", Location: "main", Quantity: 3}}}, nil
 	}
 	s.inventory.stock = func(skus []string) ([]order.Level, error) {
 		if !slices.Equal(skus, []string{"a", "b", "a"}) {

@@ -21,16 +21,16 @@ func TestAnOrderThatIsMadeAgainIsShown(t *testing.T) {
 		state       string
 		lines       int
 	}{
-		{order.Reservation{State: order.Held, Lines: lines, ExpiresAt: until}, "placed", 3},
-		{order.Reservation{State: order.Committed, Lines: lines}, "confirmed", 3},
-		{order.Reservation{State: order.Released, Lines: lines}, "cancelled", 3},
-		{order.Reservation{State: order.Released}, "cancelled", 0}, // a tombstone
-		{order.Reservation{State: order.Lapsed, Lines: lines, ExpiresAt: until}, "expired", 3},
-		{order.Reservation{State: order.None}, "rejected", 0},
+		{order.Reservation{State: order.ReservationHeld, Lines: lines, ExpiresAt: until}, "placed", 3},
+		{order.Reservation{State: order.ReservationCommitted, Lines: lines}, "confirmed", 3},
+		{order.Reservation{State: order.ReservationReleased, Lines: lines}, "cancelled", 3},
+		{order.Reservation{State: order.ReservationReleased}, "cancelled", 0}, // a tombstone
+		{order.Reservation{State: order.ReservationExpired, Lines: lines, ExpiresAt: until}, "expired", 3},
+		{order.Reservation{State: order.ReservationNone}, "rejected", 0},
 	} {
 		r := c.reservation
 		r.ID, r.Seq = fmt.Sprint("lost-", i), 2
-		if made := s.store.Do(t.Context(), []order.Command{order.Adopt{ID: r.ID, Reservation: r}})[0]; made.Err != nil {
+		if made := s.store.Do(t.Context(), []order.Command{order.Repair{ID: r.ID, Reservation: r}})[0]; made.Err != nil {
 			t.Fatal(made.Err)
 		}
 		if got := s.call(t, "GET", "/v1/orders/"+r.ID, ""); got.Status != http.StatusOK || got.order.State != c.state || len(got.order.Lines) != c.lines {

@@ -52,7 +52,7 @@ func (r reservation) decode() (order.Reservation, error) {
 	}
 	if r.ExpiresAt != nil {
 		out.ExpiresAt = *r.ExpiresAt
-	} else if out.State == order.Held {
+	} else if out.State == order.ReservationHeld {
 		return order.Reservation{}, unexplained(errors.New("a hold without expires_at"))
 	}
 	return out, nil

@@ -82,7 +82,7 @@ func decode(r *inventoryv1.Reservation) (order.Reservation, error) {
 	}
 	if r.ExpiresAt != nil {
 		out.ExpiresAt = r.GetExpiresAt().AsTime()
-	} else if state == order.Held {
+	} else if state == order.ReservationHeld {
 		return order.Reservation{}, unexplained(errors.New("a hold without expires_at"))
 	}
 	return out, nil

@@ -99,8 +99,8 @@ func TestWhatIsSentOverGRPC(t *testing.T) {
 		{hold, &inventoryv1.PutReservationRequest{Id: "a", Seq: 1, State: rpc.State("held"), HoldSeconds: &seconds, Lines: []*inventoryv1.DemandLine{
 			{Sku: "85123A", Location: &main, Quantity: 6}, {Sku: "85123A", Location: &main, Quantity: 2},
 		}}},
-		{order.Request{ID: "a", Seq: 2, State: order.Committed}, &inventoryv1.PutReservationRequest{Id: "a", Seq: 2, State: rpc.State("committed")}},
-		{order.Request{ID: "a", Seq: 3, State: order.Released}, &inventoryv1.PutReservationRequest{Id: "a", Seq: 3, State: rpc.State("released")}},
+		{order.Request{ID: "a", Seq: 2, State: order.ReservationCommitted}, &inventoryv1.PutReservationRequest{Id: "a", Seq: 2, State: rpc.State("committed")}},
+		{order.Request{ID: "a", Seq: 3, State: order.ReservationReleased}, &inventoryv1.PutReservationRequest{Id: "a", Seq: 3, State: rpc.State("released")}},
 	} {
 		r, err := wire.PutReservation(deadline(t, 5*time.Second), 2, c.ask)
 		if err != nil || r.ID != "a" || !r.ExpiresAt.Equal(expiresAt) {

@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	hold = order.Request{ID: "a", Seq: 1, State: order.Held, HoldSeconds: 900, Lines: []order.Demand{
+	hold = order.Request{ID: "a", Seq: 1, State: order.ReservationHeld, HoldSeconds: 900, Lines: []order.Demand{
 		{SKU: "85123A", Location: "main", Quantity: 6}, {SKU: "85123A", Location: "main", Quantity: 2},
 	}}
 	expiresAt = time.Date(2026, 11, 24, 13, 0, 0, 0, time.UTC)
@@ -88,8 +88,8 @@ func TestWhatIsSent(t *testing.T) {
 	}{
 		{put(hold), "PUT /v1/reservations/a",
 			`{"seq":1,"state":"held","lines":[{"sku":"85123A","location":"main","quantity":6},{"sku":"85123A","location":"main","quantity":2}],"hold_seconds":900}`},
-		{put(order.Request{ID: "a", Seq: 2, State: order.Committed}), "PUT /v1/reservations/a", `{"seq":2,"state":"committed"}`},
-		{put(order.Request{ID: "a", Seq: 3, State: order.Released}), "PUT /v1/reservations/a", `{"seq":3,"state":"released"}`},
+		{put(order.Request{ID: "a", Seq: 2, State: order.ReservationCommitted}), "PUT /v1/reservations/a", `{"seq":2,"state":"committed"}`},
+		{put(order.Request{ID: "a", Seq: 3, State: order.ReservationReleased}), "PUT /v1/reservations/a", `{"seq":3,"state":"released"}`},
 		{get("a"), "GET /v1/reservations/a", ""},
 		{get("../x?y#z"), "GET /v1/reservations/..%2Fx%3Fy%23z", ""},
 		{stock("b", "a&c"), "GET /v1/stock?sku=b&sku=a%26c", ""},
@@ -138,7 +138,7 @@ func stock(skus ...string) func(context.Context, *HTTP) error {
 
 func TestAnswersAreReadTolerantly(t *testing.T) {
 	t.Parallel()
-	want := order.Reservation{ID: "a", Seq: 1, State: order.Held, ExpiresAt: expiresAt,
+	want := order.Reservation{ID: "a", Seq: 1, State: order.ReservationHeld, ExpiresAt: expiresAt,
 		Lines: []order.Demand{{SKU: "85123A", Location: "main", Quantity: 8}}}
 	more := strings.Replace(heldAnswer, `{"id"`, `{"tomorrow": {"s": [1, null]}, "ID": "of another case", "id"`, 1)
 	for name, body := range map[string]string{"as it is": heldAnswer, "with fields of tomorrow": more} {
@@ -154,7 +154,7 @@ func TestAnswersAreReadTolerantly(t *testing.T) {
 	}
 
 	wire := serve(t, answer(http.StatusOK, "application/json", `{"id": "a", "seq": 2, "state": "released", "lines": []}`))
-	if got, err := wire.GetReservation(deadline(t, 3*time.Second), 1, "a"); err != nil || got.State != order.Released || !got.ExpiresAt.IsZero() {
+	if got, err := wire.GetReservation(deadline(t, 3*time.Second), 1, "a"); err != nil || got.State != order.ReservationReleased || !got.ExpiresAt.IsZero() {
 		t.Errorf("released: %+v, %v", got, err)
 	}
 	wire = serve(t, answer(http.StatusOK, "application/json",
@@ -515,7 +515,7 @@ func FuzzAnswer(f *testing.F) {
 		got, err := wire.PutReservation(deadline(t, time.Minute), 1, hold)
 		var p *problem.Problem
 		switch {
-		case err == nil && (status != 200 || got.State == order.Held && got.ExpiresAt.IsZero()):
+		case err == nil && (status != 200 || got.State == order.ReservationHeld && got.ExpiresAt.IsZero()):
 			t.Errorf("%d %q is taken for %+v", status, body, got)
 		case err != nil && !errors.As(err, &p):
 			t.Errorf("%v is no problem", err)

@@ -63,8 +63,8 @@ func TestACallersExchangeIsRepeatedAndTheSettlersIsNot(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				var seen []exchange.Observation
-				caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.Observation) { seen = append(seen, o) }})
+				var seen []exchange.CallObservation
+				caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.CallObservation) { seen = append(seen, o) }})
 				time.Sleep(time.Minute) // the budget for repeats begins empty
 				var operations []string
 				for operation, ask := range map[string]func(Client) error{

@@ -75,7 +75,7 @@ func TestWhatIsSentOverNATS(t *testing.T) {
 		{func() error { _, err := wire.PutReservation(deadline(t, 5*time.Second), 2, hold); return err }, "inventory.v1.PutReservation",
 			`{"id":"a","seq":1,"state":"held","lines":[{"sku":"85123A","location":"main","quantity":6},{"sku":"85123A","location":"main","quantity":2}],"hold_seconds":900}`},
 		{func() error {
-			_, err := wire.PutReservation(deadline(t, 5*time.Second), 2, order.Request{ID: "a", Seq: 2, State: order.Committed})
+			_, err := wire.PutReservation(deadline(t, 5*time.Second), 2, order.Request{ID: "a", Seq: 2, State: order.ReservationCommitted})
 			return err
 		}, "inventory.v1.PutReservation", `{"id":"a","seq":2,"state":"committed"}`},
 		{func() error { _, err := wire.GetReservation(deadline(t, 5*time.Second), 2, "a"); return err }, "inventory.v1.GetReservation", `{"id":"a"}`},
@@ -154,7 +154,7 @@ func TestNobodyOnNATSIsAway(t *testing.T) {
 func TestWhatIsTooLargeForNATS(t *testing.T) {
 	t.Parallel()
 	wire := serveNATS(t, func(*nats.Msg) { t.Error("it was sent") })
-	_, err := wire.PutReservation(deadline(t, 5*time.Second), 1, order.Request{ID: strings.Repeat("x", 2<<20), Seq: 1, State: order.Released})
+	_, err := wire.PutReservation(deadline(t, 5*time.Second), 1, order.Request{ID: strings.Repeat("x", 2<<20), Seq: 1, State: order.ReservationReleased})
 	if problem.CodeOf(err) != problem.TooLarge {
 		t.Errorf("got %v", err)
 	}

@@ -12,7 +12,7 @@ import (
 
 // Command is one decision about one order, made under the lock of its row:
 // [Place], [Amend], [Confirm], [Cancel]; for what inventory answered or time did,
-// [Settle], [GiveUp] and [Expire]; and [Adopt], after a backup was put back.
+// [RecordOutcome], [GiveUp] and [Expire]; and [RepairOrder], after a backup was put back.
 type Command interface {
 	// Validate reports what is wrong with the command itself, as an invalid problem.
 	Validate() error
@@ -20,7 +20,7 @@ type Command interface {
 	OrderID() string
 
 	// decide gets nil where there is no such order.
-	decide(b *Book, o *Order) Result
+	decide(b *UnitOfWork, o *Order) Result
 }
 
 // Result is the answer to a command.
@@ -90,7 +90,7 @@ func validateLines(f *problem.Fields, lines []Line) {
 // OrderID names the order.
 func (p Place) OrderID() string { return p.ID }
 
-func (p Place) decide(b *Book, o *Order) Result {
+func (p Place) decide(b *UnitOfWork, o *Order) Result {
 	content := fingerprintOf([]any{p.Customer, p.Currency, p.HoldSeconds}, p.Lines)
 	if o != nil {
 		if o.Fingerprint != content {
@@ -133,7 +133,7 @@ func (a Amend) Validate() error {
 // OrderID names the order.
 func (a Amend) OrderID() string { return a.ID }
 
-func (a Amend) decide(b *Book, o *Order) Result {
+func (a Amend) decide(b *UnitOfWork, o *Order) Result {
 	content := fingerprintOf(nil, a.Lines)
 	if r, ok := pending(o, a.ID, AmendOperation, content); !ok {
 		return r
@@ -163,7 +163,7 @@ func (c Confirm) Validate() error { return validateID(c.ID) }
 // OrderID names the order.
 func (c Confirm) OrderID() string { return c.ID }
 
-func (c Confirm) decide(b *Book, o *Order) Result {
+func (c Confirm) decide(b *UnitOfWork, o *Order) Result {
 	if r, ok := pending(o, c.ID, ConfirmOperation, ""); !ok {
 		return r
 	}
@@ -193,7 +193,7 @@ func (c Cancel) Validate() error { return validateID(c.ID) }
 // OrderID names the order.
 func (c Cancel) OrderID() string { return c.ID }
 
-func (c Cancel) decide(b *Book, o *Order) Result {
+func (c Cancel) decide(b *UnitOfWork, o *Order) Result {
 	r, ok := pending(o, c.ID, CancelOperation, "")
 	if !ok && problem.CodeOf(r.Err) != problem.OperationPending {
 		return r
@@ -228,29 +228,29 @@ func pending(o *Order, id string, op Operation, content string) (Result, bool) {
 	return r, false
 }
 
-// Settle writes inventory's verdict on an intent down, only where that seq is
+// RecordOutcome writes inventory's verdict on an intent down, only where that seq is
 // still unsettled. Beaten by another writer it changes nothing, and its result
 // is the order as that one left it.
-type Settle struct {
+type RecordOutcome struct {
 	ID string
 	// Seq and Operation are the intent's.
 	Seq       int64
 	Operation Operation
-	Verdict   Verdict
+	Outcome   Outcome
 }
 
 // Validate accepts what the protocol made.
-func (s Settle) Validate() error { return nil }
+func (s RecordOutcome) Validate() error { return nil }
 
 // OrderID names the order.
-func (s Settle) OrderID() string { return s.ID }
+func (s RecordOutcome) OrderID() string { return s.ID }
 
-func (s Settle) decide(b *Book, o *Order) Result {
+func (s RecordOutcome) decide(b *UnitOfWork, o *Order) Result {
 	if o == nil {
 		return refuse(problem.NotFound, "There is no order %s.", s.ID)
 	}
 	if o.Intent != nil && o.Intent.Seq == s.Seq {
-		b.settle(o, s.Verdict)
+		b.recordOutcome(o, s.Outcome)
 	}
 	return Result{Order: *o, Seq: s.Seq}
 }
@@ -268,7 +268,7 @@ func (g GiveUp) Validate() error { return nil }
 // OrderID names the order.
 func (g GiveUp) OrderID() string { return g.ID }
 
-func (g GiveUp) decide(b *Book, o *Order) Result {
+func (g GiveUp) decide(b *UnitOfWork, o *Order) Result {
 	if o == nil {
 		return refuse(problem.NotFound, "There is no order %s.", g.ID)
 	}
@@ -292,7 +292,7 @@ func (e Expire) Validate() error { return nil }
 // OrderID names the order.
 func (e Expire) OrderID() string { return e.ID }
 
-func (e Expire) decide(b *Book, o *Order) Result {
+func (e Expire) decide(b *UnitOfWork, o *Order) Result {
 	if o == nil {
 		return refuse(problem.NotFound, "There is no order %s.", e.ID)
 	}

@@ -40,7 +40,7 @@ func in(situation string) *Order {
 	if !ok {
 		return nil
 	}
-	created := NewBook(start, nil).Decide(placing("order-1")).Order
+	created := NewUnitOfWork(start, nil).Decide(placing("order-1")).Order
 	o := &Order{
 		ID: "order-1", State: State(state), Version: 7, Customer: "Ada", Currency: "GBP", HoldSeconds: 600,
 		Lines: placedLines, Total: 250, CreatedAt: start.Add(-time.Hour), UpdatedAt: start.Add(-time.Minute),
@@ -50,7 +50,7 @@ func in(situation string) *Order {
 		o.HoldExpiresAt = start.Add(time.Minute)
 	}
 	if o.State != Pending {
-		o.Last = &Settled{Operation: PlaceOperation, Seq: 1, Outcome: Done}
+		o.Last = &Settlement{Operation: PlaceOperation, Seq: 1, Outcome: OutcomeDone}
 	}
 	if operation != "-" {
 		o.Intent = &Intent{Operation: Operation(operation), Seq: 3, Since: start.Add(-time.Minute)}
@@ -173,7 +173,7 @@ func TestEveryCommandInEverySituation(t *testing.T) {
 		t.Parallel()
 		settle := func(by int64) func(int64) Command {
 			return func(seq int64) Command {
-				return Settle{ID: "order-1", Seq: seq + by, Verdict: Verdict{Reservation: Held, ExpiresAt: start.Add(time.Hour)}}
+				return RecordOutcome{ID: "order-1", Seq: seq + by, Outcome: Outcome{Reservation: ReservationHeld, ExpiresAt: start.Add(time.Hour)}}
 			}
 		}
 		giveUp := func(by int64) func(int64) Command {
@@ -233,7 +233,7 @@ func checkCell(t *testing.T, situation string, c column, cell string) {
 			pendingSeq = before.Intent.Seq
 		}
 	}
-	book := NewBook(start, orders)
+	book := NewUnitOfWork(start, orders)
 	command := c.make(last)
 	if err := command.Validate(); err != nil {
 		t.Fatal(err)
@@ -314,7 +314,7 @@ func checkOpened(t *testing.T, before *Order, c column, got Result, changes Chan
 	} else {
 		want = *before
 		if in := before.Intent; in != nil {
-			closed = []ClosedIntent{{"order-1", Settled{Operation: in.Operation, Seq: in.Seq, Outcome: Superseded}}}
+			closed = []ClosedIntent{{"order-1", Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeSuperseded}}}
 		}
 	}
 	want.Seq++
@@ -370,41 +370,41 @@ func TestSettlingTable(t *testing.T) {
 		lines     []Line
 		hold      string // new, kept or none
 		last      Operation
-		outcome   Outcome
+		outcome   OutcomeKind
 		problem   problem.Code
 	}{
-		{"pending/place", "", Held, Placed, placedLines, "new", PlaceOperation, Done, ""},
-		{"pending/place", "", Lapsed, Expired, placedLines, "new", PlaceOperation, Done, ""},
-		{"pending/place", short, None, Rejected, placedLines, "none", PlaceOperation, Refused, short},
-		{"pending/place", wrong, Released, Cancelled, placedLines, "none", PlaceOperation, Refused, wrong},
-		{"placed/amend", "", Held, Placed, amendedLines, "new", AmendOperation, Done, ""},
-		{"placed/amend", "", Lapsed, Expired, amendedLines, "new", AmendOperation, Done, ""},
-		{"placed/amend", short, Held, Placed, placedLines, "kept", AmendOperation, Refused, short},
-		{"placed/amend", short, Lapsed, Expired, placedLines, "kept", AmendOperation, Refused, short},
-		{"placed/amend", expired, Lapsed, Expired, placedLines, "kept", AmendOperation, Refused, expired},
-		{"placed/amend", wrong, Committed, Confirmed, placedLines, "none", AmendOperation, Refused, wrong},
-		{"placed/amend", wrong, Released, Cancelled, placedLines, "none", AmendOperation, Refused, wrong},
-		{"placed/confirm", "", Committed, Confirmed, placedLines, "none", ConfirmOperation, Done, ""},
-		{"placed/confirm", expired, Lapsed, Expired, placedLines, "kept", ConfirmOperation, Refused, expired},
-		{"placed/confirm", wrong, Released, Cancelled, placedLines, "none", ConfirmOperation, Refused, wrong},
-		{"placed/confirm", wrong, None, Rejected, placedLines, "none", ConfirmOperation, Refused, wrong},
-		{"pending/cancel", "", Released, Cancelled, placedLines, "none", CancelOperation, Done, ""},
-		{"placed/cancel", "", Released, Cancelled, placedLines, "none", CancelOperation, Done, ""},
-		{"confirmed/cancel", "", Released, Cancelled, placedLines, "none", CancelOperation, Done, ""},
+		{"pending/place", "", ReservationHeld, Placed, placedLines, "new", PlaceOperation, OutcomeDone, ""},
+		{"pending/place", "", ReservationExpired, Expired, placedLines, "new", PlaceOperation, OutcomeDone, ""},
+		{"pending/place", short, ReservationNone, Rejected, placedLines, "none", PlaceOperation, OutcomeRejected, short},
+		{"pending/place", wrong, ReservationReleased, Cancelled, placedLines, "none", PlaceOperation, OutcomeRejected, wrong},
+		{"placed/amend", "", ReservationHeld, Placed, amendedLines, "new", AmendOperation, OutcomeDone, ""},
+		{"placed/amend", "", ReservationExpired, Expired, amendedLines, "new", AmendOperation, OutcomeDone, ""},
+		{"placed/amend", short, ReservationHeld, Placed, placedLines, "kept", AmendOperation, OutcomeRejected, short},
+		{"placed/amend", short, ReservationExpired, Expired, placedLines, "kept", AmendOperation, OutcomeRejected, short},
+		{"placed/amend", expired, ReservationExpired, Expired, placedLines, "kept", AmendOperation, OutcomeRejected, expired},
+		{"placed/amend", wrong, ReservationCommitted, Confirmed, placedLines, "none", AmendOperation, OutcomeRejected, wrong},
+		{"placed/amend", wrong, ReservationReleased, Cancelled, placedLines, "none", AmendOperation, OutcomeRejected, wrong},
+		{"placed/confirm", "", ReservationCommitted, Confirmed, placedLines, "none", ConfirmOperation, OutcomeDone, ""},
+		{"placed/confirm", expired, ReservationExpired, Expired, placedLines, "kept", ConfirmOperation, OutcomeRejected, expired},
+		{"placed/confirm", wrong, ReservationReleased, Cancelled, placedLines, "none", ConfirmOperation, OutcomeRejected, wrong},
+		{"placed/confirm", wrong, ReservationNone, Rejected, placedLines, "none", ConfirmOperation, OutcomeRejected, wrong},
+		{"pending/cancel", "", ReservationReleased, Cancelled, placedLines, "none", CancelOperation, OutcomeDone, ""},
+		{"placed/cancel", "", ReservationReleased, Cancelled, placedLines, "none", CancelOperation, OutcomeDone, ""},
+		{"confirmed/cancel", "", ReservationReleased, Cancelled, placedLines, "none", CancelOperation, OutcomeDone, ""},
 		// To whoever placed the order it is the place that ended so.
-		{"pending/give-up", "", Released, Rejected, placedLines, "none", PlaceOperation, Refused, problem.GivenUp},
+		{"pending/give-up", "", ReservationReleased, Rejected, placedLines, "none", PlaceOperation, OutcomeRejected, problem.GivenUp},
 	} {
 		t.Run(fmt.Sprintf("%s is %s, now %s", test.situation, cmp.Or(test.rejection, "done"), test.now), func(t *testing.T) {
 			t.Parallel()
 			before := in(test.situation)
-			verdict := Verdict{Reservation: test.now}
+			verdict := Outcome{Reservation: test.now}
 			if test.rejection != "" {
 				verdict.Rejection = problem.New(test.rejection, "No.")
-			} else if test.now == Held || test.now == Lapsed {
+			} else if test.now == ReservationHeld || test.now == ReservationExpired {
 				verdict.ExpiresAt = start.Add(15 * time.Minute)
 			}
-			book := NewBook(start, []Order{*before})
-			got := book.Decide(Settle{ID: "order-1", Seq: 3, Operation: before.Intent.Operation, Verdict: verdict})
+			book := NewUnitOfWork(start, []Order{*before})
+			got := book.Decide(RecordOutcome{ID: "order-1", Seq: 3, Operation: before.Intent.Operation, Outcome: verdict})
 			checkEnded(t, *before, got, book.Changes())
 
 			o := got.Order
@@ -431,10 +431,10 @@ func TestBookKeepsItsHandsToItself(t *testing.T) {
 	t.Parallel()
 	given := in("placed/amend")
 	was := copied(*given)
-	book := NewBook(start, []Order{*given})
+	book := NewUnitOfWork(start, []Order{*given})
 	first := book.Decide(Cancel{ID: "order-1"})
 	asDecided := copied(first.Order)
-	book.Decide(Settle{ID: "order-1", Seq: 4, Operation: CancelOperation, Verdict: Verdict{Reservation: Released}})
+	book.Decide(RecordOutcome{ID: "order-1", Seq: 4, Operation: CancelOperation, Outcome: Outcome{Reservation: ReservationReleased}})
 	if !reflect.DeepEqual(*given, was) {
 		t.Errorf("the order that was loaded is now %+v", *given)
 	}
@@ -447,13 +447,13 @@ func TestBookKeepsItsHandsToItself(t *testing.T) {
 // sees what the ones before it did.
 func TestBatchIsDecidedInOrder(t *testing.T) {
 	t.Parallel()
-	book := NewBook(start, []Order{*in("placed/-")})
+	book := NewUnitOfWork(start, []Order{*in("placed/-")})
 	new2 := placing("order-2")
 	new0 := placing("order-0")
 	commands := []Command{
 		new2, new2, Confirm{ID: "order-1"}, Cancel{ID: "order-2"}, new0,
-		Settle{ID: "order-2", Seq: 1, Verdict: Verdict{Reservation: Held}},
-		Settle{ID: "order-2", Seq: 2, Verdict: Verdict{Reservation: Released}},
+		RecordOutcome{ID: "order-2", Seq: 1, Outcome: Outcome{Reservation: ReservationHeld}},
+		RecordOutcome{ID: "order-2", Seq: 2, Outcome: Outcome{Reservation: ReservationReleased}},
 		Cancel{ID: "order-1"}, Confirm{ID: "order-1"}, new2,
 	}
 	wantSeqs := []int64{1, 1, 4, 2, 1, 1, 2, 5, 0, 0}

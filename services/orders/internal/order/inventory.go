@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"roundtrip/internal/problem"
 )
 
 // Inventory is what orders asks of inventory, whatever the wire. Its types are
@@ -31,17 +29,17 @@ type ReservationState string
 
 // The states of a reservation.
 const (
-	None      ReservationState = "none"
-	Held      ReservationState = "held"
-	Committed ReservationState = "committed"
-	Released  ReservationState = "released"
-	// Lapsed is a hold that ran out: "expired" on the wire, as is the order's state.
-	Lapsed ReservationState = "expired"
+	ReservationNone      ReservationState = "none"
+	ReservationHeld      ReservationState = "held"
+	ReservationCommitted ReservationState = "committed"
+	ReservationReleased  ReservationState = "released"
+	// ReservationExpired is a hold that ran out: "expired" on the wire, as is the order's state.
+	ReservationExpired ReservationState = "expired"
 )
 
 func (s ReservationState) known() bool {
 	switch s {
-	case None, Held, Committed, Released, Lapsed:
+	case ReservationNone, ReservationHeld, ReservationCommitted, ReservationReleased, ReservationExpired:
 		return true
 	}
 	return false
@@ -50,13 +48,13 @@ func (s ReservationState) known() bool {
 // order is the state that an order has where its reservation has this one.
 func (s ReservationState) order() State {
 	switch s {
-	case Held:
+	case ReservationHeld:
 		return Placed
-	case Committed:
+	case ReservationCommitted:
 		return Confirmed
-	case Released:
+	case ReservationReleased:
 		return Cancelled
-	case Lapsed:
+	case ReservationExpired:
 		return Expired
 	}
 	return Rejected
@@ -100,59 +98,15 @@ func request(o Order) Request {
 	r := Request{ID: o.ID, Seq: o.Intent.Seq}
 	switch o.Intent.Operation {
 	case PlaceOperation, AmendOperation:
-		r.State, r.HoldSeconds = Held, o.HoldSeconds
+		r.State, r.HoldSeconds = ReservationHeld, o.HoldSeconds
 		r.Lines = make([]Demand, len(o.Intent.Lines))
 		for i, l := range o.Intent.Lines {
 			r.Lines[i] = Demand{l.SKU, l.Location, l.Quantity}
 		}
 	case ConfirmOperation:
-		r.State = Committed
+		r.State = ReservationCommitted
 	case CancelOperation, GiveUpOperation:
-		r.State = Released
+		r.State = ReservationReleased
 	}
 	return r
-}
-
-// Verdict is inventory's outcome for one seq.
-type Verdict struct {
-	// Rejection is why not; nil where it was done.
-	Rejection *problem.Problem
-	// Reservation and ExpiresAt are what the reservation is now.
-	Reservation ReservationState
-	ExpiresAt   time.Time
-}
-
-// judge tells whether inventory's answer is an outcome: one that it stored for
-// exactly this request. Of any other answer it tells why it must alarm somebody;
-// "" where sending the request again may still settle it.
-func judge(asked Request, r Reservation, err error) (v *Verdict, alarm string) {
-	if err == nil {
-		explained := r.ID == asked.ID && r.Seq == asked.Seq &&
-			(r.State == asked.State || asked.State == Held && r.State == Lapsed)
-		if !explained {
-			return nil, "unexplained"
-		}
-		return &Verdict{Reservation: r.State, ExpiresAt: r.ExpiresAt}, ""
-	}
-	if errors.Is(err, ErrUnexplained) {
-		return nil, "unexplained"
-	}
-	p := problem.From(err)
-	switch p.Code {
-	case problem.InsufficientStock, problem.ReservationExpired, problem.WrongState:
-		c := p.Current
-		if c == nil || c.ID != asked.ID || c.Seq != asked.Seq || !ReservationState(c.State).known() {
-			return nil, "unexplained"
-		}
-		rejection := *p
-		rejection.Current = nil
-		return &Verdict{Rejection: &rejection, Reservation: ReservationState(c.State)}, ""
-	}
-	switch {
-	case !p.Code.Known():
-		return nil, "unexplained"
-	case p.Code.Retry() == problem.Never:
-		return nil, string(p.Code)
-	}
-	return nil, ""
 }

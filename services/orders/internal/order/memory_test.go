@@ -44,7 +44,7 @@ type memory struct {
 // recorded is an intent and, once it has ended, how.
 type recorded struct {
 	Intent
-	end *Settled
+	end *Settlement
 }
 
 var _ Store = (*memory)(nil)
@@ -102,10 +102,10 @@ func (m *memory) commit(c Command) Result {
 		loaded = append(loaded, copied(o))
 	}
 	now := m.now()
-	book := NewBook(now, loaded)
+	book := NewUnitOfWork(now, loaded)
 	result := book.Decide(c)
 	result.Order = copied(result.Order)
-	_, adopts := c.(Adopt)
+	_, adopts := c.(Repair)
 	if err := m.write(now, book.Changes(), adopts); err != nil {
 		m.broken = append(m.broken, fmt.Errorf("%T %+v: %w", c, c, err))
 	}
@@ -133,7 +133,7 @@ func (m *memory) write(now time.Time, c Changes, adopts bool) error {
 			fail("intent %d of %s ends and is not open", in.Seq, in.OrderID)
 			continue
 		}
-		end := in.Settled
+		end := in.Settlement
 		end.Problem = stored(end.Problem)
 		list[in.Seq-1].end = &end
 	}
@@ -191,7 +191,7 @@ func (m *memory) write(now time.Time, c Changes, adopts bool) error {
 func (m *memory) adopt(o Order) {
 	m.adopted[o.ID] = copied(o)
 	for int64(len(m.intents[o.ID])) < o.Seq {
-		m.intents[o.ID] = append(m.intents[o.ID], recorded{end: &Settled{Outcome: Superseded}})
+		m.intents[o.ID] = append(m.intents[o.ID], recorded{end: &Settlement{Outcome: OutcomeSuperseded}})
 	}
 }
 
@@ -205,7 +205,7 @@ func (m *memory) checkIntents(o Order, fail func(string, ...any)) {
 		switch {
 		case in.end == nil:
 			open = &in.Intent
-		case in.end.Outcome != Superseded && in.Seq > adopted.Seq:
+		case in.end.Outcome != OutcomeSuperseded && in.Seq > adopted.Seq:
 			last = in.end
 		}
 	}
@@ -248,19 +248,19 @@ func (m *memory) find(id string) (Order, bool) {
 	return copied(o), ok
 }
 
-func (m *memory) Settled(ctx context.Context, id string, seq int64) (Settled, error) {
+func (m *memory) Settlement(ctx context.Context, id string, seq int64) (Settlement, error) {
 	if err := m.mayRead(ctx); err != nil {
-		return Settled{}, err
+		return Settlement{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if list := m.intents[id]; seq >= 1 && seq <= int64(len(list)) && list[seq-1].end != nil {
 		return *list[seq-1].end, nil
 	}
-	return Settled{}, problem.New(problem.NotFound, "Operation %d of %s is not settled.", seq, id)
+	return Settlement{}, problem.New(problem.NotFound, "Operation %d of %s is not settled.", seq, id)
 }
 
-func (m *memory) TakeUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error) {
+func (m *memory) LeaseUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error) {
 	return m.take(ctx, lease, limit, func(o Order) (time.Time, bool) {
 		if o.Intent == nil {
 			return time.Time{}, false
@@ -269,7 +269,7 @@ func (m *memory) TakeUnsettled(ctx context.Context, before time.Time, lease time
 	})
 }
 
-func (m *memory) TakeRunOut(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error) {
+func (m *memory) LeaseExpiredHolds(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error) {
 	return m.take(ctx, lease, limit, func(o Order) (time.Time, bool) {
 		return o.HoldExpiresAt, o.State == Placed && o.Intent == nil && o.HoldExpiresAt.Before(before)
 	})
@@ -304,7 +304,7 @@ func (m *memory) Orders(ctx context.Context, state State, customer string, page 
 	return nil, "", errors.New("no test lists orders")
 }
 
-func (m *memory) Unsettled(context.Context) (int64, time.Time, error) {
+func (m *memory) CountUnsettled(context.Context) (int64, time.Time, error) {
 	return 0, time.Time{}, errors.New("no test counts intents")
 }
 

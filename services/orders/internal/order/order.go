@@ -20,13 +20,13 @@
 // settler finds out.
 //
 // Only an outcome settles: an answer that inventory stored for exactly this seq.
-// [judge] tells it from everything else that may come back.
+// [classify] tells it from everything else that may come back.
 //
 // # How the package is laid out
 //
-// The rules are pure: commands decide in memory on a [Book], and a [Store] loads,
+// The rules are pure: commands decide in memory on a [UnitOfWork], and a [Store] loads,
 // locks and writes around them. [Protocol] runs the three steps for a caller,
-// [Settler] for what was left over, and [Repair] mends what a backup that was put
+// [Settler] for what was left over, and [RepairOrder] mends what a backup that was put
 // back has set apart. They know inventory only by the [Inventory] interface; what
 // carries the exchange is not their business.
 package order
@@ -123,7 +123,7 @@ type Order struct {
 	// Intent is the operation that is written down and not settled; nil where there is none.
 	Intent *Intent
 	// Last is the operation that was settled last; nil where there is none.
-	Last *Settled
+	Last *Settlement
 }
 
 // Intent is an operation that was written down, with all that inventory will be
@@ -138,23 +138,23 @@ type Intent struct {
 	Fingerprint string
 }
 
-// Outcome is how an operation ended.
-type Outcome string
+// OutcomeKind is how an operation ended.
+type OutcomeKind string
 
 const (
-	// Done: it took effect in inventory.
-	Done Outcome = "done"
-	// Refused: inventory rejected it, or it was given up.
-	Refused Outcome = "rejected"
-	// Superseded: a later operation took its place before its end was known.
-	Superseded Outcome = "superseded"
+	// OutcomeDone: it took effect in inventory.
+	OutcomeDone OutcomeKind = "done"
+	// OutcomeRejected: inventory rejected it, or it was given up.
+	OutcomeRejected OutcomeKind = "rejected"
+	// OutcomeSuperseded: a later operation took its place before its end was known.
+	OutcomeSuperseded OutcomeKind = "superseded"
 )
 
-// Settled is how one operation, under one seq, ended.
-type Settled struct {
+// Settlement is how one operation, under one seq, ended.
+type Settlement struct {
 	Operation Operation
 	Seq       int64
-	Outcome   Outcome
+	Outcome   OutcomeKind
 	// Problem says why, where the outcome is Refused.
 	Problem *problem.Problem
 }
@@ -174,9 +174,9 @@ func total(lines []Line) (int64, bool) {
 }
 
 // open writes an intent down under the next seq. What was pending is superseded.
-func (b *Book) open(o *Order, op Operation, lines []Line, fingerprint string) {
+func (b *UnitOfWork) open(o *Order, op Operation, lines []Line, fingerprint string) {
 	if o.Intent != nil {
-		b.close(o, Settled{Operation: o.Intent.Operation, Seq: o.Intent.Seq, Outcome: Superseded})
+		b.close(o, Settlement{Operation: o.Intent.Operation, Seq: o.Intent.Seq, Outcome: OutcomeSuperseded})
 	}
 	o.Seq++
 	o.Intent = &Intent{Operation: op, Seq: o.Seq, Since: b.now, Lines: lines, Fingerprint: fingerprint}
@@ -185,28 +185,28 @@ func (b *Book) open(o *Order, op Operation, lines []Line, fingerprint string) {
 }
 
 // close ends the pending intent.
-func (b *Book) close(o *Order, s Settled) {
+func (b *UnitOfWork) close(o *Order, s Settlement) {
 	o.Intent = nil
-	b.closed = append(b.closed, ClosedIntent{OrderID: o.ID, Settled: s})
+	b.closed = append(b.closed, ClosedIntent{OrderID: o.ID, Settlement: s})
 }
 
 // settle ends the pending intent with inventory's verdict. The order goes by
 // what the reservation is now; its lines become the intent's only if inventory
 // said that it was done.
-func (b *Book) settle(o *Order, v Verdict) {
+func (b *UnitOfWork) recordOutcome(o *Order, v Outcome) {
 	in := *o.Intent
-	s := Settled{Operation: in.Operation, Seq: in.Seq, Outcome: Done, Problem: v.Rejection}
+	s := Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeDone, Problem: v.Rejection}
 	if v.Rejection != nil {
-		s.Outcome = Refused
+		s.Outcome = OutcomeRejected
 	}
 	o.State = v.Reservation.order()
-	if in.Operation == GiveUpOperation && v.Reservation == Released {
+	if in.Operation == GiveUpOperation && v.Reservation == ReservationReleased {
 		// To whoever placed the order it is the place that ended so.
 		o.State = Rejected
-		s = Settled{Operation: PlaceOperation, Seq: in.Seq, Outcome: Refused, Problem: problem.New(problem.GivenUp,
+		s = Settlement{Operation: PlaceOperation, Seq: in.Seq, Outcome: OutcomeRejected, Problem: problem.New(problem.GivenUp,
 			"Inventory could not be asked in time. Place the order again under a new id.")}
 	}
-	if s.Outcome == Done && in.Lines != nil {
+	if s.Outcome == OutcomeDone && in.Lines != nil {
 		o.Lines = in.Lines
 		o.Total, _ = total(in.Lines)
 		o.HoldExpiresAt = v.ExpiresAt
@@ -220,7 +220,7 @@ func (b *Book) settle(o *Order, v Verdict) {
 }
 
 // touch counts one visible change.
-func (b *Book) touch(o *Order) {
+func (b *UnitOfWork) touch(o *Order) {
 	o.Version++
 	o.UpdatedAt = b.now
 	b.changed[o.ID] = true

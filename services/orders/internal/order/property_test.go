@@ -265,7 +265,7 @@ func misdirected(r Request, answer Reservation, err error) (Reservation, error) 
 		return answer, nil
 	}
 	p := *problem.From(err)
-	p.Current = &problem.Current{ID: r.ID + "x", Seq: r.Seq, State: string(Held)}
+	p.Current = &problem.Current{ID: r.ID + "x", Seq: r.Seq, State: string(ReservationHeld)}
 	return Reservation{}, &p
 }
 
@@ -349,13 +349,13 @@ func (w *world) settle() {
 	if rapid.IntRange(0, 3).Draw(w.T, "too old") == 0 {
 		s = w.eager
 	}
-	w.spawn("settler", func(ctx context.Context, _ *task) { s.settle(ctx, *o) })
+	w.spawn("settler", func(ctx context.Context, _ *task) { s.resend(ctx, *o) })
 }
 
 // mark is a settler's look at a placed order, whether or not its hold has run out.
 func (w *world) mark() {
 	if o := w.some(func(o Order) bool { return o.State == Placed && o.Intent == nil }); o != nil {
-		w.spawn("settler", func(ctx context.Context, _ *task) { w.patient.expire(ctx, *o) })
+		w.spawn("settler", func(ctx context.Context, _ *task) { w.patient.markExpired(ctx, *o) })
 	}
 }
 
@@ -436,7 +436,7 @@ func (w *world) precondition(id string) Precondition {
 }
 
 // placed holds what somebody who placed an order was told against what is recorded.
-func (w *world) placed(c Place, a Answer, err error) {
+func (w *world) placed(c Place, a Response, err error) {
 	if err == nil {
 		w.told(c.ID, a)
 		if a.Order.Fingerprint != fingerprintOf([]any{c.Customer, c.Currency, c.HoldSeconds}, c.Lines) {
@@ -468,8 +468,8 @@ func (w *world) placed(c Place, a Answer, err error) {
 }
 
 // changed does so for every other operation.
-func (w *world) changed(id string, op Operation, lines []Line, match Precondition, a Answer, err error) {
-	ended := func(outcome Outcome, code problem.Code) bool {
+func (w *world) changed(id string, op Operation, lines []Line, match Precondition, a Response, err error) {
+	ended := func(outcome OutcomeKind, code problem.Code) bool {
 		if adopted := w.store.adopted[id].Last; adopted != nil && adopted.Operation == op && adopted.Outcome == outcome && code == "" {
 			return true
 		}
@@ -483,18 +483,18 @@ func (w *world) changed(id string, op Operation, lines []Line, match Preconditio
 	case "":
 		w.told(id, a)
 		already := match.Given && op == AmendOperation && was(func(o Order) bool { return slices.Equal(o.Lines, lines) })
-		if a.Settled && !ended(Done, "") && !already {
+		if a.Settled && !ended(OutcomeDone, "") && !already {
 			w.Fatalf("the %s of %s is said to be done: %+v", op, id, a)
 		}
 		if !a.Settled && a.Order.Intent == nil {
 			w.Fatalf("the %s of %s is said to be pending: %+v", op, id, a)
 		}
 	case problem.InsufficientStock:
-		if !ended(Refused, code) {
+		if !ended(OutcomeRejected, code) {
 			w.Fatalf("the %s of %s is told %v, which nobody said", op, id, err)
 		}
 	case problem.ReservationExpired:
-		if !ended(Refused, code) && !was(func(o Order) bool { return o.State == Expired }) {
+		if !ended(OutcomeRejected, code) && !was(func(o Order) bool { return o.State == Expired }) {
 			w.Fatalf("the %s of %s is told %v, which nobody said", op, id, err)
 		}
 	case problem.WrongState:
@@ -516,7 +516,7 @@ func (w *world) changed(id string, op Operation, lines []Line, match Preconditio
 }
 
 // told checks that an answer is a version of the order (invariant 3).
-func (w *world) told(id string, a Answer) {
+func (w *world) told(id string, a Response) {
 	if v := a.Order.Version; v < 1 || v > int64(len(w.store.history[id])) || !reflect.DeepEqual(a.Order, w.store.history[id][v-1]) {
 		w.Fatalf("the answer %+v is no version of %s", a, id)
 	}
@@ -581,7 +581,7 @@ func (w *world) explain(o Order) {
 		state, lines, hold = adopted.State, adopted.Lines, adopted.HoldExpiresAt
 	}
 	for _, in := range intents {
-		if in.end == nil || in.end.Outcome == Superseded || in.Seq < adopted.Seq {
+		if in.end == nil || in.end.Outcome == OutcomeSuperseded || in.Seq < adopted.Seq {
 			continue
 		}
 		d, ok := decided[in.Seq]
@@ -593,8 +593,8 @@ func (w *world) explain(o Order) {
 		switch {
 		case !ok:
 			w.Fatalf("operation %d of %s ended %+v, and inventory never decided it", in.Seq, o.ID, in.end)
-		case givenUp && (rejection != "" || in.end.Outcome != Refused || in.end.Problem.Code != problem.GivenUp),
-			!givenUp && (in.end.Outcome == Done) != (rejection == ""),
+		case givenUp && (rejection != "" || in.end.Outcome != OutcomeRejected || in.end.Problem.Code != problem.GivenUp),
+			!givenUp && (in.end.Outcome == OutcomeDone) != (rejection == ""),
 			!givenUp && rejection != "" && (in.end.Problem.Code != rejection || !slices.Equal(in.end.Problem.Shortages, d.rejection.Shortages)):
 			w.Fatalf("operation %d of %s ended %+v, inventory decided %q", in.Seq, o.ID, in.end, rejection)
 		}
@@ -633,7 +633,7 @@ func (w *world) calmDown() {
 			break
 		}
 		s := rapid.SampledFrom([]*Settler{w.patient, w.eager}).Draw(w.T, "settler")
-		w.finish(w.spawn("settler", func(ctx context.Context, _ *task) { s.settle(ctx, *o) }))
+		w.finish(w.spawn("settler", func(ctx context.Context, _ *task) { s.resend(ctx, *o) }))
 		if again := w.store.orders[o.ID]; again.Intent != nil {
 			w.Fatalf("nothing is wrong any more, and %s has not settled: %+v", o.ID, again)
 		}
@@ -643,7 +643,7 @@ func (w *world) calmDown() {
 	w.now = w.now.Add(time.Hour)
 	for _, id := range slices.Sorted(maps.Keys(w.store.orders)) {
 		if o, _ := w.store.find(id); o.State == Placed {
-			w.finish(w.spawn("settler", func(ctx context.Context, _ *task) { w.patient.expire(ctx, o) }))
+			w.finish(w.spawn("settler", func(ctx context.Context, _ *task) { w.patient.markExpired(ctx, o) }))
 		}
 	}
 	// Whatever still comes is too late.

@@ -36,10 +36,10 @@ func NewProtocol(store Store, inventory Inventory, gate Gate, alarm func(reason 
 	return &Protocol{store, inventory, gate, alarm}
 }
 
-// Answer is what a caller is told of an operation that is not refused.
-type Answer struct {
+// Response is what a caller is told of an operation that is not refused.
+type Response struct {
 	Order Order
-	// Settled is false where the operation is recorded and its outcome is not
+	// Settlement is false where the operation is recorded and its outcome is not
 	// known yet: neither a success nor an error.
 	Settled bool
 	// Created says that this very call created the order.
@@ -48,65 +48,65 @@ type Answer struct {
 
 // Place places an order, or answers for the one that was placed under its id
 // with the same content: as it is now, or why it was rejected.
-func (p *Protocol) Place(ctx context.Context, c Place) (Answer, error) {
+func (p *Protocol) Place(ctx context.Context, c Place) (Response, error) {
 	c.Away = p.gate.Away()
 	result, err := p.operate(ctx, c)
 	if err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	o := result.Order
 	if o.State == Rejected && o.Last != nil && o.Last.Problem != nil {
-		return Answer{}, o.Last.Problem
+		return Response{}, o.Last.Problem
 	}
-	return Answer{Order: o, Settled: o.State != Pending, Created: result.Created}, nil
+	return Response{Order: o, Settled: o.State != Pending, Created: result.Created}, nil
 }
 
 // Amend replaces the lines of a placed order.
-func (p *Protocol) Amend(ctx context.Context, c Amend) (Answer, error) {
+func (p *Protocol) Amend(ctx context.Context, c Amend) (Response, error) {
 	return p.change(ctx, c, AmendOperation)
 }
 
 // Confirm takes what a placed order holds out of stock.
-func (p *Protocol) Confirm(ctx context.Context, c Confirm) (Answer, error) {
+func (p *Protocol) Confirm(ctx context.Context, c Confirm) (Response, error) {
 	return p.change(ctx, c, ConfirmOperation)
 }
 
 // Cancel gives back what an order holds or has taken.
-func (p *Protocol) Cancel(ctx context.Context, c Cancel) (Answer, error) {
+func (p *Protocol) Cancel(ctx context.Context, c Cancel) (Response, error) {
 	return p.change(ctx, c, CancelOperation)
 }
 
 // change runs an operation on an order that exists and answers by how the
 // operation itself ended, whatever has become of the order since.
-func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Answer, error) {
+func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Response, error) {
 	result, err := p.operate(ctx, c)
 	if err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	o, seq := result.Order, result.Seq
 	if seq == 0 {
-		return Answer{Order: o, Settled: true}, nil
+		return Response{Order: o, Settled: true}, nil
 	}
 	if o.Intent != nil && o.Intent.Seq == seq {
-		return Answer{Order: o}, nil
+		return Response{Order: o}, nil
 	}
-	var end Settled
+	var end Settlement
 	// A repair may have given an order the seq, and with it another operation.
 	if o.Last != nil && o.Last.Seq == seq && o.Last.Operation == op {
 		end = *o.Last
-	} else if end, err = p.store.Settled(context.WithoutCancel(ctx), o.ID, seq); err != nil {
-		return Answer{}, err
+	} else if end, err = p.store.Settlement(context.WithoutCancel(ctx), o.ID, seq); err != nil {
+		return Response{}, err
 	}
 	switch end.Outcome {
-	case Done:
-		return Answer{Order: o, Settled: true}, nil
-	case Refused:
-		return Answer{}, end.Problem
+	case OutcomeDone:
+		return Response{Order: o, Settled: true}, nil
+	case OutcomeRejected:
+		return Response{}, end.Problem
 	}
 	if o.Intent != nil { // superseded by a cancel that is not settled either
-		return Answer{Order: o}, nil
+		return Response{Order: o}, nil
 	}
-	return Answer{}, wrongState(&o, op).Err
+	return Response{}, wrongState(&o, op).Err
 }
 
 // operate takes the three steps, and first settles what is in the way.
@@ -158,11 +158,11 @@ func (p *Protocol) settle(ctx context.Context, o Order) Order {
 
 	asked := request(o)
 	r, err := p.ask(ctx, asked)
-	verdict, alarm := judge(asked, r, err)
+	verdict, alarm := classify(asked, r, err)
 	if verdict == nil {
 		return p.unsettled(ctx, o, alarm)
 	}
-	result := p.do(ctx, Settle{ID: o.ID, Seq: asked.Seq, Operation: o.Intent.Operation, Verdict: *verdict})
+	result := p.do(ctx, RecordOutcome{ID: o.ID, Seq: asked.Seq, Operation: o.Intent.Operation, Outcome: *verdict})
 	if result.Err != nil {
 		return o
 	}
@@ -231,7 +231,7 @@ func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, err
 	if problem.CodeOf(err) == problem.NotFound {
 		return Reservation{}, err
 	}
-	return r, usable(err)
+	return r, asUnavailable(err)
 }
 
 // Availability asks inventory what can be promised of these SKUs.
@@ -246,14 +246,14 @@ func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, er
 		err = ErrUnexplained // it answers another request
 	}
 	if err != nil {
-		return nil, usable(err)
+		return nil, asUnavailable(err)
 	}
 	return levels, nil
 }
 
 // usable turns an answer of inventory's that means nothing to our own caller
 // into one that does: inventory could not tell.
-func usable(err error) error {
+func asUnavailable(err error) error {
 	switch problem.CodeOf(err) {
 	case "", problem.Overloaded, problem.Unavailable, problem.DeadlineExceeded:
 		return err

@@ -76,7 +76,7 @@ func (p *pair) loseReplies() (restore func()) {
 	return func() { p.wire.carryPut.set(nil) }
 }
 
-func (p *pair) settled(a Answer, err error) Order {
+func (p *pair) settled(a Response, err error) Order {
 	p.t.Helper()
 	if err != nil || !a.Settled {
 		p.t.Fatalf("the answer is %+v, %v; want it settled", a, err)
@@ -84,7 +84,7 @@ func (p *pair) settled(a Answer, err error) Order {
 	return a.Order
 }
 
-func (p *pair) unknown(a Answer, err error) Order {
+func (p *pair) unknown(a Response, err error) Order {
 	p.t.Helper()
 	if err != nil || a.Settled {
 		p.t.Fatalf("the answer is %+v, %v; want it recorded and not known yet", a, err)
@@ -247,7 +247,7 @@ func TestRejectionStays(t *testing.T) {
 	if !slices.Equal(after.Lines, before.Lines) || after.Total != before.Total || after.State != Placed || !after.HoldExpiresAt.Equal(before.HoldExpiresAt) {
 		t.Errorf("after the rejected amend the order is %+v, was %+v", after, before)
 	}
-	if after.Last.Outcome != Refused || after.Last.Problem.Code != problem.InsufficientStock {
+	if after.Last.Outcome != OutcomeRejected || after.Last.Problem.Code != problem.InsufficientStock {
 		t.Errorf("it says of its last operation %+v", after.Last)
 	}
 }
@@ -282,9 +282,9 @@ func TestUnknownIsNeitherSuccessNorError(t *testing.T) {
 		"another seq's rejection":   {Reservation{}, conflict(problem.InsufficientStock, "order-1", 2), "unexplained"},
 		"garbage":                   {Reservation{}, problem.Wrap(ErrUnexplained, problem.Internal, ""), "unexplained"},
 		"empty":                     {Reservation{}, nil, "unexplained"},
-		"another's":                 {Reservation{ID: "order-2", Seq: 1, State: Held}, nil, "unexplained"},
-		"another seq's":             {Reservation{ID: "order-1", Seq: 2, State: Held}, nil, "unexplained"},
-		"not what was asked":        {Reservation{ID: "order-1", Seq: 1, State: Committed}, nil, "unexplained"},
+		"another's":                 {Reservation{ID: "order-2", Seq: 1, State: ReservationHeld}, nil, "unexplained"},
+		"another seq's":             {Reservation{ID: "order-1", Seq: 2, State: ReservationHeld}, nil, "unexplained"},
+		"not what was asked":        {Reservation{ID: "order-1", Seq: 1, State: ReservationCommitted}, nil, "unexplained"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -322,13 +322,13 @@ func TestLostReplies(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	steps := []struct {
-		do    func() (Answer, error)
+		do    func() (Response, error)
 		state State
 	}{
-		{func() (Answer, error) { return p.Place(t.Context(), placing("order-1")) }, Placed},
-		{func() (Answer, error) { return p.Amend(t.Context(), Amend{ID: "order-1", Lines: amendedLines}) }, Placed},
-		{func() (Answer, error) { return p.Confirm(t.Context(), Confirm{ID: "order-1"}) }, Confirmed},
-		{func() (Answer, error) { return p.Cancel(t.Context(), Cancel{ID: "order-1"}) }, Cancelled},
+		{func() (Response, error) { return p.Place(t.Context(), placing("order-1")) }, Placed},
+		{func() (Response, error) { return p.Amend(t.Context(), Amend{ID: "order-1", Lines: amendedLines}) }, Placed},
+		{func() (Response, error) { return p.Confirm(t.Context(), Confirm{ID: "order-1"}) }, Confirmed},
+		{func() (Response, error) { return p.Cancel(t.Context(), Cancel{ID: "order-1"}) }, Cancelled},
 	}
 	for i, step := range steps {
 		restore := p.loseReplies()
@@ -350,7 +350,7 @@ func TestTheSameAtOnce(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	var callers sync.WaitGroup
-	answers := make([]Answer, 50)
+	answers := make([]Response, 50)
 	begin := make(chan struct{})
 	for i := range answers {
 		callers.Go(func() {
@@ -382,14 +382,14 @@ func TestTheSameAtOnce(t *testing.T) {
 // that the caller saw: the first one has moved it.
 func TestJoinsBeforeIfMatch(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(*pair, Precondition) (Answer, error){
-		"amend": func(p *pair, m Precondition) (Answer, error) {
+	for name, change := range map[string]func(*pair, Precondition) (Response, error){
+		"amend": func(p *pair, m Precondition) (Response, error) {
 			return p.Amend(p.t.Context(), Amend{ID: "order-1", Lines: amendedLines, IfMatch: m})
 		},
-		"confirm": func(p *pair, m Precondition) (Answer, error) {
+		"confirm": func(p *pair, m Precondition) (Response, error) {
 			return p.Confirm(p.t.Context(), Confirm{ID: "order-1", IfMatch: m})
 		},
-		"cancel": func(p *pair, m Precondition) (Answer, error) {
+		"cancel": func(p *pair, m Precondition) (Response, error) {
 			return p.Cancel(p.t.Context(), Cancel{ID: "order-1", IfMatch: m})
 		},
 	} {
@@ -478,7 +478,7 @@ func TestHelpsOnce(t *testing.T) {
 	p.unknown(p.Amend(t.Context(), Amend{ID: "order-1", Lines: amendedLines}))
 	restore()
 	p.store.after.set(func(ctx context.Context, c Command) error {
-		if s, ok := c.(Settle); ok && s.Seq == 2 {
+		if s, ok := c.(RecordOutcome); ok && s.Seq == 2 {
 			p.store.after.set(nil)
 			p.mute()
 			p.unknown(p.Amend(ctx, Amend{ID: "order-1", Lines: placedLines}))
@@ -505,7 +505,7 @@ func TestCancelSupersedes(t *testing.T) {
 				}
 				return send()
 			})
-			var place Answer
+			var place Response
 			var placeErr error
 			go func() { place, placeErr = p.Place(t.Context(), placing("order-1")) }()
 			synctest.Wait()
@@ -518,7 +518,7 @@ func TestCancelSupersedes(t *testing.T) {
 			if o := p.settled(place, placeErr); o.State != Cancelled || !place.Created {
 				t.Errorf("the place is answered %+v", place)
 			}
-			if r, err := p.wire.get("order-1"); err != nil || r.State != Released || r.Seq != 2 {
+			if r, err := p.wire.get("order-1"); err != nil || r.State != ReservationReleased || r.Seq != 2 {
 				t.Errorf("the reservation is %+v, %v", r, err)
 			}
 			p.wantAlarms() // stale-seq, and explained
@@ -543,7 +543,7 @@ func TestCancelSupersedes(t *testing.T) {
 			close(arrive)
 			synctest.Wait()
 			wantCode(t, amendErr, problem.WrongState)
-			if end, err := p.store.Settled(t.Context(), "order-1", 2); err != nil || end.Outcome != Superseded {
+			if end, err := p.store.Settlement(t.Context(), "order-1", 2); err != nil || end.Outcome != OutcomeSuperseded {
 				t.Errorf("the amend ended %+v, %v", end, err)
 			}
 			p.wantAlarms()
@@ -554,7 +554,7 @@ func TestCancelSupersedes(t *testing.T) {
 		p := newPair(t)
 		p.settled(p.Place(t.Context(), placing("order-1")))
 		p.wire.carryPut.set(func(ctx context.Context, r Request, send func() (Reservation, error)) (Reservation, error) {
-			if r.State == Released {
+			if r.State == ReservationReleased {
 				return Reservation{}, lost()
 			}
 			reply, err := send()
@@ -828,7 +828,7 @@ func TestFirstStepIsUnknown(t *testing.T) {
 func TestThirdStepFails(t *testing.T) {
 	t.Parallel()
 	fail := func(_ context.Context, c Command) error {
-		if _, ok := c.(Settle); ok {
+		if _, ok := c.(RecordOutcome); ok {
 			return problem.New(problem.Unavailable, "The disk is full.")
 		}
 		return nil
@@ -914,7 +914,7 @@ func TestAskingOnly(t *testing.T) {
 	p := newPair(t)
 	p.settled(p.Place(t.Context(), placing("order-1")))
 	r, err := p.Protocol.Reservation(t.Context(), "order-1")
-	if err != nil || r.State != Held || r.Seq != 1 || len(r.Lines) != 2 {
+	if err != nil || r.State != ReservationHeld || r.Seq != 1 || len(r.Lines) != 2 {
 		t.Errorf("the reservation is %+v, %v", r, err)
 	}
 	_, err = p.Protocol.Reservation(t.Context(), "no/id")
@@ -955,7 +955,7 @@ func TestAskingOnly(t *testing.T) {
 		_, err = p.Availability(t.Context(), []string{"a"})
 		wantCode(t, err, test.stock)
 	}
-	answer, failure = Reservation{ID: "order-2", Seq: 1, State: Held}, nil
+	answer, failure = Reservation{ID: "order-2", Seq: 1, State: ReservationHeld}, nil
 	_, err = p.Protocol.Reservation(t.Context(), "order-1")
 	wantCode(t, err, problem.Unavailable)
 
@@ -1046,20 +1046,20 @@ func agree(o Order, b *booking, now time.Time) error {
 		return fmt.Errorf("order %s is %s and has no reservation", o.ID, o.State)
 	}
 	state := b.state
-	if state == Held && !now.Before(b.expires) {
-		state = Lapsed
+	if state == ReservationHeld && !now.Before(b.expires) {
+		state = ReservationExpired
 	}
 	want := map[ReservationState][]State{
-		Held: {Placed}, Lapsed: {Placed, Expired}, Committed: {Confirmed}, None: {Rejected}, Released: {Cancelled},
+		ReservationHeld: {Placed}, ReservationExpired: {Placed, Expired}, ReservationCommitted: {Confirmed}, ReservationNone: {Rejected}, ReservationReleased: {Cancelled},
 	}[state]
-	if state == Released && o.Last.Problem != nil && o.Last.Problem.Code == problem.GivenUp {
+	if state == ReservationReleased && o.Last.Problem != nil && o.Last.Problem.Code == problem.GivenUp {
 		want = []State{Rejected}
 	}
 	repaired := o.Last.Seq < o.Seq && o.Seq > b.seq // past it, under a seq that no operation had
 	if !slices.Contains(want, o.State) || o.Seq != b.seq && !repaired {
 		return fmt.Errorf("order %s is %s at seq %d, its reservation %s at %d", o.ID, o.State, o.Seq, state, b.seq)
 	}
-	if state == None || o.State == Cancelled || o.State == Rejected {
+	if state == ReservationNone || o.State == Cancelled || o.State == Rejected {
 		return nil
 	}
 	lines := map[shelf]int64{}

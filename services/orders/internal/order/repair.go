@@ -52,15 +52,17 @@ func (s State) agrees(r ReservationState) bool {
 	switch s {
 	case Placed:
 		// A hold that has run out is marked by the settler in its time.
-		return r == Held || r == Lapsed
+		return r == ReservationHeld || r == ReservationExpired
 	case Confirmed:
-		return r == Committed
+		return r == ReservationCommitted
 	}
-	return r != Held && r != Committed
+	return r != ReservationHeld && r != ReservationCommitted
 }
 
 // holds tells whether the reservation's lines are held or taken now.
-func (r Reservation) holds() bool { return r.State == Held || r.State == Committed }
+func (r Reservation) holds() bool {
+	return r.State == ReservationHeld || r.State == ReservationCommitted
+}
 
 // merged is lines as inventory has them: one demand for each SKU and location,
 // sorted.
@@ -90,27 +92,27 @@ func text(demands []Demand) string {
 	return strings.Join(parts, " ")
 }
 
-// Repair brings an order into line with its reservation. Both are as they were
+// RepairOrder brings an order into line with its reservation. Both are as they were
 // read, the order first; an order that there is not has its id and no version.
 // It returns the order as it is afterwards. Where the order has changed since it
 // was read, that is precondition-failed and nothing was done.
 //
 // It may run beside services that are at work: orders starts nothing for an order
 // without its version moving, so what inventory said of it still holds.
-func Repair(ctx context.Context, store Store, inventory Inventory, o Order, r Reservation) (Order, error) {
+func RepairOrder(ctx context.Context, store Store, inventory Inventory, o Order, r Reservation) (Order, error) {
 	if r.ID != o.ID {
 		return o, ErrUnexplained
 	}
-	var c Command = Adopt{ID: o.ID, Version: o.Version, Reservation: r}
+	var c Command = Repair{ID: o.ID, Version: o.Version, Reservation: r}
 	if in := o.Intent; in != nil && in.Seq == r.Seq {
 		// Inventory has decided this very request, and tells how; or it has used the
 		// seq for another one, and then this one never settles.
 		asked := request(o)
 		answer, err := inventory.PutReservation(ctx, asked)
-		verdict, alarm := judge(asked, answer, err)
+		verdict, alarm := classify(asked, answer, err)
 		switch {
 		case verdict != nil:
-			c = Settle{ID: o.ID, Seq: in.Seq, Operation: in.Operation, Verdict: *verdict}
+			c = RecordOutcome{ID: o.ID, Seq: in.Seq, Operation: in.Operation, Outcome: *verdict}
 		case alarm != string(problem.SeqReused):
 			return o, cmp.Or(err, ErrUnexplained)
 		}
@@ -119,12 +121,12 @@ func Repair(ctx context.Context, store Store, inventory Inventory, o Order, r Re
 	return result.Order, result.Err
 }
 
-// Adopt makes an order what inventory says that it is, and sets its seq past the
+// RepairOrder makes an order what inventory says that it is, and sets its seq past the
 // reservation's: the repair of what a backup that was put back has set apart. It
 // does so only where the order's version is the one that was read before
 // inventory was asked (compare and set), where the two differ, and where it is
 // not the settler's to find out.
-type Adopt struct {
+type Repair struct {
 	ID string
 	// Version is 0 where there was no such order: it is made again then, as far
 	// as inventory knows it.
@@ -139,12 +141,12 @@ const (
 )
 
 // Validate accepts what inventory said.
-func (a Adopt) Validate() error { return nil }
+func (a Repair) Validate() error { return nil }
 
 // OrderID names the order.
-func (a Adopt) OrderID() string { return a.ID }
+func (a Repair) OrderID() string { return a.ID }
 
-func (a Adopt) decide(b *Book, o *Order) Result {
+func (a Repair) decide(b *UnitOfWork, o *Order) Result {
 	r := a.Reservation
 	made := o == nil
 	switch {
@@ -165,7 +167,7 @@ func (a Adopt) decide(b *Book, o *Order) Result {
 		if o.Intent != nil {
 			known = [][]Line{o.Intent.Lines, o.Lines}
 		}
-		lines = priced(r.Lines, known)
+		lines = withPrices(r.Lines, known)
 	}
 	sum, ok := total(lines)
 	if !ok {
@@ -176,14 +178,14 @@ func (a Adopt) decide(b *Book, o *Order) Result {
 		b.created[o.ID] = true
 	}
 	o.Lines, o.Total = lines, sum
-	b.adopt(o, r)
+	b.repair(o, r)
 	return Result{Order: *o, Created: made}
 }
 
 // priced gives inventory's lines the prices that are known of them: where lines
 // that are known demand the same, they are the ones; else a price is that of the
 // same SKU, and 0 where it is lost.
-func priced(demands []Demand, known [][]Line) []Line {
+func withPrices(demands []Demand, known [][]Line) []Line {
 	var lines []Line
 	for _, k := range known {
 		if slices.Equal(merged(k), sorted(demands)) {
@@ -207,25 +209,25 @@ func priced(demands []Demand, known [][]Line) []Line {
 
 // adopt makes an order what its reservation is. How its own pending operation
 // ended nobody knows any more.
-func (b *Book) adopt(o *Order, r Reservation) {
+func (b *UnitOfWork) repair(o *Order, r Reservation) {
 	if in := o.Intent; in != nil {
-		b.close(o, Settled{Operation: in.Operation, Seq: in.Seq, Outcome: Superseded})
+		b.close(o, Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeSuperseded})
 	}
 	switch {
 	case o.State != Pending && o.State.agrees(r.State):
-	case o.State != Pending && r.State == None:
+	case o.State != Pending && r.State == ReservationNone:
 		// It was accepted, so it can't have been rejected.
 		o.State = Cancelled
 	default:
 		o.State = r.State.order()
-		o.Last = &Settled{Operation: PlaceOperation, Seq: r.Seq, Outcome: Done}
+		o.Last = &Settlement{Operation: PlaceOperation, Seq: r.Seq, Outcome: OutcomeDone}
 		switch r.State {
-		case Committed:
+		case ReservationCommitted:
 			o.Last.Operation = ConfirmOperation
-		case Released:
+		case ReservationReleased:
 			o.Last.Operation = CancelOperation
-		case None:
-			o.Last.Outcome = Refused
+		case ReservationNone:
+			o.Last.Outcome = OutcomeRejected
 			o.Last.Problem = problem.New(problem.GivenUp, "Why the order was rejected is lost. Place it again under a new id.")
 		}
 	}

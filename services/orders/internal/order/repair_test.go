@@ -19,10 +19,10 @@ import (
 // what inventory says about an order's placedLines, under a seq.
 func says(state ReservationState, seq int64) Reservation {
 	r := Reservation{ID: "order-1", Seq: seq, State: state}
-	if state != None {
+	if state != ReservationNone {
 		r.Lines = []Demand{{"b", "east", 1}, {"a", MainLocation, 2}}
 	}
-	if state == Held || state == Lapsed {
+	if state == ReservationHeld || state == ReservationExpired {
 		r.ExpiresAt = start.Add(15 * time.Minute)
 	}
 	return r
@@ -33,7 +33,7 @@ func says(state ReservationState, seq int64) Reservation {
 // afterwards, or "nothing" where the two agree and nothing is written.
 func TestAdoptInEverySituation(t *testing.T) {
 	t.Parallel()
-	states := []ReservationState{None, Held, Committed, Released, Lapsed}
+	states := []ReservationState{ReservationNone, ReservationHeld, ReservationCommitted, ReservationReleased, ReservationExpired}
 	for _, c := range []struct {
 		inventory string
 		seq       int64
@@ -105,7 +105,7 @@ func TestAdoptInEverySituation(t *testing.T) {
 			rejected/-        rejected
 			cancelled/-       cancelled
 			expired/-         expired`, func(t *testing.T, situation string, _ int, cell string) {
-			checkAdopted(t, situation, says(None, 0), cell)
+			checkAdopted(t, situation, says(ReservationNone, 0), cell)
 		})
 	})
 	t.Run("the order has changed since", func(t *testing.T) {
@@ -119,8 +119,8 @@ func TestAdoptInEverySituation(t *testing.T) {
 							continue // it was not there either
 						}
 					}
-					book := NewBook(start, orders(before))
-					got := book.Decide(Adopt{ID: "order-1", Version: version, Reservation: says(state, 4)})
+					book := NewUnitOfWork(start, orders(before))
+					got := book.Decide(Repair{ID: "order-1", Version: version, Reservation: says(state, 4)})
 					if problem.CodeOf(got.Err) != want || !book.Changes().Empty() {
 						t.Errorf("%s read at version %d: %v and %+v written, want %s", situation, version, got.Err, book.Changes(), want)
 					}
@@ -169,11 +169,11 @@ func eachCell(t *testing.T, columns int, table string, check func(t *testing.T, 
 func checkAdopted(t *testing.T, situation string, r Reservation, cell string) {
 	t.Helper()
 	before := settledIn(situation)
-	c := Adopt{ID: "order-1", Reservation: r}
+	c := Repair{ID: "order-1", Reservation: r}
 	if before != nil {
 		c.Version = before.Version
 	}
-	book := NewBook(start, orders(before))
+	book := NewUnitOfWork(start, orders(before))
 	got, changes := book.Decide(c), book.Changes()
 	if cell == "nothing" || !slices.Contains(States(), State(cell)) {
 		if code := string(problem.CodeOf(got.Err)); cell == "nothing" && code != "" || cell != "nothing" && code != cell {
@@ -195,7 +195,7 @@ func checkAdopted(t *testing.T, situation string, r Reservation, cell string) {
 		ID: "order-1", Customer: "unknown", Currency: "XXX", HoldSeconds: DefaultHold, CreatedAt: start,
 		Lines: []Line{{"b", "east", 1, 0}, {"a", MainLocation, 2, 0}},
 	}
-	if r.State == None {
+	if r.State == ReservationNone {
 		made.Lines = nil
 	}
 	if before == nil {
@@ -207,15 +207,15 @@ func checkAdopted(t *testing.T, situation string, r Reservation, cell string) {
 	switch {
 	case want.State != Placed && want.State != Expired:
 		want.HoldExpiresAt = time.Time{}
-	case r.State == Held || r.State == Lapsed:
+	case r.State == ReservationHeld || r.State == ReservationExpired:
 		want.HoldExpiresAt = start.Add(15 * time.Minute)
 	}
-	if before.State != want.State && (r.State != None || before.State == "" || before.State == Pending) {
-		want.Last = &Settled{Seq: r.Seq, Outcome: Done, Operation: map[State]Operation{
+	if before.State != want.State && (r.State != ReservationNone || before.State == "" || before.State == Pending) {
+		want.Last = &Settlement{Seq: r.Seq, Outcome: OutcomeDone, Operation: map[State]Operation{
 			Placed: PlaceOperation, Expired: PlaceOperation, Confirmed: ConfirmOperation, Cancelled: CancelOperation, Rejected: PlaceOperation,
 		}[want.State]}
 		if want.State == Rejected {
-			want.Last.Outcome, want.Last.Problem = Refused, got.Order.Last.Problem
+			want.Last.Outcome, want.Last.Problem = OutcomeRejected, got.Order.Last.Problem
 			if problem.CodeOf(want.Last.Problem) != problem.GivenUp {
 				t.Errorf("it was rejected for %v", want.Last.Problem)
 			}
@@ -226,7 +226,7 @@ func checkAdopted(t *testing.T, situation string, r Reservation, cell string) {
 	}
 	var closed []ClosedIntent
 	if in := before.Intent; in != nil {
-		closed = []ClosedIntent{{"order-1", Settled{Operation: in.Operation, Seq: in.Seq, Outcome: Superseded}}}
+		closed = []ClosedIntent{{"order-1", Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeSuperseded}}}
 	}
 	if !reflect.DeepEqual(changes.Closed, closed) || len(changes.Opened) > 0 || len(changes.Orders) != 1 || changes.Created["order-1"] != got.Created {
 		t.Errorf("written is %+v", changes)
@@ -234,7 +234,7 @@ func checkAdopted(t *testing.T, situation string, r Reservation, cell string) {
 
 	// Once more is no more.
 	c.Version = got.Order.Version
-	book = NewBook(start, []Order{got.Order})
+	book = NewUnitOfWork(start, []Order{got.Order})
 	if again := book.Decide(c); again.Err != nil || !reflect.DeepEqual(again.Order, got.Order) || !book.Changes().Empty() {
 		t.Errorf("a second time makes it %+v", again)
 	}
@@ -275,9 +275,9 @@ func TestAdoptedLinesKeepTheirPrices(t *testing.T) {
 			if c.pending != nil {
 				o.Intent = &Intent{Operation: AmendOperation, Seq: 3, Lines: c.pending}
 			}
-			r := says(Held, 4)
+			r := says(ReservationHeld, 4)
 			r.Lines = c.held
-			got := NewBook(start, []Order{*o}).Decide(Adopt{ID: "order-1", Version: 7, Reservation: r})
+			got := NewUnitOfWork(start, []Order{*o}).Decide(Repair{ID: "order-1", Version: 7, Reservation: r})
 			sum, _ := total(c.want)
 			if got.Err != nil || !slices.Equal(got.Order.Lines, c.want) || got.Order.Total != sum {
 				t.Errorf("the lines are %v for %d (%v), want %v for %d", got.Order.Lines, got.Order.Total, got.Err, c.want, sum)
@@ -286,9 +286,9 @@ func TestAdoptedLinesKeepTheirPrices(t *testing.T) {
 	}
 	t.Run("a tombstone never had any", func(t *testing.T) {
 		t.Parallel()
-		r := says(Released, 4)
+		r := says(ReservationReleased, 4)
 		r.Lines = nil
-		got := NewBook(start, []Order{*settledIn("placed/-")}).Decide(Adopt{ID: "order-1", Version: 7, Reservation: r})
+		got := NewUnitOfWork(start, []Order{*settledIn("placed/-")}).Decide(Repair{ID: "order-1", Version: 7, Reservation: r})
 		if got.Err != nil || !slices.Equal(got.Order.Lines, placedLines) {
 			t.Errorf("the lines are %v (%v)", got.Order.Lines, got.Err)
 		}
@@ -297,10 +297,10 @@ func TestAdoptedLinesKeepTheirPrices(t *testing.T) {
 		t.Parallel()
 		o := settledIn("placed/-")
 		o.Lines = []Line{{"a", MainLocation, 1, MaxUnitPrice}}
-		r := says(Held, 4)
+		r := says(ReservationHeld, 4)
 		r.Lines = []Demand{{"a", MainLocation, 2000 * MaxQuantity}}
-		book := NewBook(start, []Order{*o})
-		if got := book.Decide(Adopt{ID: "order-1", Version: 7, Reservation: r}); problem.CodeOf(got.Err) != problem.Invalid || !book.Changes().Empty() {
+		book := NewUnitOfWork(start, []Order{*o})
+		if got := book.Decide(Repair{ID: "order-1", Version: 7, Reservation: r}); problem.CodeOf(got.Err) != problem.Invalid || !book.Changes().Empty() {
 			t.Errorf("the result is %+v", got)
 		}
 	})
@@ -321,12 +321,12 @@ func repair(ctx context.Context, store Store, inventory Inventory, id string) (O
 	}
 	r, err := inventory.Reservation(ctx, id)
 	if problem.CodeOf(err) == problem.NotFound {
-		r, err = Reservation{ID: id, State: None}, nil
+		r, err = Reservation{ID: id, State: ReservationNone}, nil
 	}
 	if err != nil {
 		return o, err
 	}
-	return Repair(ctx, store, inventory, o, r)
+	return RepairOrder(ctx, store, inventory, o, r)
 }
 
 // What inventory has decided under a pending seq is asked for before anything is
@@ -343,33 +343,33 @@ func TestRepairOfWhatIsPending(t *testing.T) {
 		carry func(r Request, arrive func() (Reservation, error)) (Reservation, error)
 		want  State
 		// outcome is how the amend under seq 2 ended; "" is not at all.
-		outcome Outcome
+		outcome OutcomeKind
 		code    problem.Code
 		fails   problem.Code
 	}{
 		"it was done": {
 			pending: amend,
-			lost:    []Request{{ID: "order-1", Seq: 2, State: Held, HoldSeconds: 600, Lines: []Demand{{"c", MainLocation, 1}}}},
-			want:    Placed, outcome: Refused, code: problem.InsufficientStock,
+			lost:    []Request{{ID: "order-1", Seq: 2, State: ReservationHeld, HoldSeconds: 600, Lines: []Demand{{"c", MainLocation, 1}}}},
+			want:    Placed, outcome: OutcomeRejected, code: problem.InsufficientStock,
 		},
 		"the seq was used for another": {
-			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: Committed}}, want: Confirmed, outcome: Superseded,
+			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: ReservationCommitted}}, want: Confirmed, outcome: OutcomeSuperseded,
 		},
 		"inventory is past it": {
-			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: Committed}, {ID: "order-1", Seq: 3, State: Released}},
-			want: Cancelled, outcome: Superseded,
+			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: ReservationCommitted}, {ID: "order-1", Seq: 3, State: ReservationReleased}},
+			want: Cancelled, outcome: OutcomeSuperseded,
 		},
 		"it never came": {pending: amend, want: Placed, fails: problem.OperationPending},
 		"inventory can't say": {
-			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: Committed}}, want: Placed, fails: problem.Unavailable,
+			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: ReservationCommitted}}, want: Placed, fails: problem.Unavailable,
 			carry: func(Request, func() (Reservation, error)) (Reservation, error) { return Reservation{}, lost() },
 		},
 		"inventory's answer can't be explained": {
-			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: Committed}}, want: Placed, fails: problem.Internal,
+			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: ReservationCommitted}}, want: Placed, fails: problem.Internal,
 			carry: func(Request, func() (Reservation, error)) (Reservation, error) { return Reservation{}, nil },
 		},
 		"inventory has moved on meanwhile": {
-			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: Committed}}, want: Placed, fails: problem.StaleSeq,
+			pending: amend, lost: []Request{{ID: "order-1", Seq: 2, State: ReservationCommitted}}, want: Placed, fails: problem.StaleSeq,
 			carry: func(Request, func() (Reservation, error)) (Reservation, error) {
 				return Reservation{}, problem.New(problem.StaleSeq, "")
 			},
@@ -399,7 +399,7 @@ func TestRepairOfWhatIsPending(t *testing.T) {
 				if stored.State != c.want || (stored.Intent == nil) != (c.outcome != "") || err == nil && !reflect.DeepEqual(o, stored) {
 					t.Errorf("the order is %+v, said to be %+v; want %s", stored, o, c.want)
 				}
-				if end, _ := p.store.Settled(t.Context(), "order-1", 2); end.Outcome != c.outcome || problem.CodeOf(asError(end.Problem)) != c.code {
+				if end, _ := p.store.Settlement(t.Context(), "order-1", 2); end.Outcome != c.outcome || problem.CodeOf(asError(end.Problem)) != c.code {
 					t.Errorf("the amend ended %+v, want %q %q", end, c.outcome, c.code)
 				}
 			})
@@ -466,7 +466,7 @@ func TestARepairAnswersForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		p.place("order-1")
-		if _, err := p.wire.put(Request{ID: "order-1", Seq: 2, State: Committed}); err != nil {
+		if _, err := p.wire.put(Request{ID: "order-1", Seq: 2, State: ReservationCommitted}); err != nil {
 			t.Fatal(err)
 		}
 		p.wire.carryPut.set(func(ctx context.Context, r Request, arrive func() (Reservation, error)) (Reservation, error) {
@@ -543,7 +543,7 @@ func (w *world) reunite() {
 		for _, id := range w.ids() {
 			w.finish(w.spawn("repair", func(ctx context.Context, _ *task) { _, _ = repair(ctx, w.store, w.wire, id) }))
 			if o, ok := w.store.find(id); ok && o.Intent != nil {
-				w.finish(w.spawn("settler", func(ctx context.Context, _ *task) { w.patient.settle(ctx, o) }))
+				w.finish(w.spawn("settler", func(ctx context.Context, _ *task) { w.patient.resend(ctx, o) }))
 			}
 		}
 	}
@@ -565,9 +565,9 @@ func TestAnAnswerAboutAnotherOrderRepairsNothing(t *testing.T) {
 		p := newPair(t)
 		p.place("order-1")
 		was := p.order("order-1")
-		other := says(Committed, 4)
+		other := says(ReservationCommitted, 4)
 		other.ID = "order-2"
-		if _, err := Repair(t.Context(), p.store, p.wire, was, other); !errors.Is(err, ErrUnexplained) {
+		if _, err := RepairOrder(t.Context(), p.store, p.wire, was, other); !errors.Is(err, ErrUnexplained) {
 			t.Errorf("it is answered %v", err)
 		}
 		if o := p.order("order-1"); !reflect.DeepEqual(o, was) {

@@ -20,8 +20,8 @@ const (
 	lease = 10 * time.Second
 	// settleBatch is how many orders are leased at once, and settleWorkers how
 	// many of them are asked about at the same time.
-	settleBatch   = 64
-	settleWorkers = 8
+	settlerBatch   = 64
+	settlerWorkers = 8
 )
 
 // Settler settles the intents that were left over, and marks the placed orders
@@ -49,8 +49,8 @@ func (s *Settler) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.drain(ctx, "unsettled intents", s.protocol.store.TakeUnsettled, settleAfter, s.settle)
-			s.drain(ctx, "holds that ran out", s.protocol.store.TakeRunOut, 0, s.expire)
+			s.drain(ctx, "unsettled intents", s.protocol.store.LeaseUnsettled, settleAfter, s.resend)
+			s.drain(ctx, "holds that ran out", s.protocol.store.LeaseExpiredHolds, 0, s.markExpired)
 			s.probe(ctx)
 		}
 	}
@@ -74,7 +74,7 @@ type take func(ctx context.Context, before time.Time, lease time.Duration, limit
 // brought inventory back.
 func (s *Settler) drain(ctx context.Context, what string, take take, age time.Duration, each func(context.Context, Order)) {
 	for ctx.Err() == nil {
-		limit := settleBatch
+		limit := settlerBatch
 		if s.protocol.gate.Away() {
 			limit = 1
 		}
@@ -86,7 +86,7 @@ func (s *Settler) drain(ctx context.Context, what string, take take, age time.Du
 			return
 		}
 		var workers errgroup.Group
-		workers.SetLimit(settleWorkers)
+		workers.SetLimit(settlerWorkers)
 		for _, o := range orders {
 			workers.Go(func() error {
 				ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout)
@@ -104,7 +104,7 @@ func (s *Settler) drain(ctx context.Context, what string, take take, age time.Du
 
 // settle re-sends an intent under its seq. A place that is too old is given up
 // first; the others never are.
-func (s *Settler) settle(ctx context.Context, o Order) {
+func (s *Settler) resend(ctx context.Context, o Order) {
 	if o.Intent == nil {
 		return // somebody settled it while it was chosen
 	}
@@ -124,9 +124,9 @@ func (s *Settler) settle(ctx context.Context, o Order) {
 // expire asks inventory about an order whose hold has run out by our clock, and
 // marks it only if inventory says so. A seq of inventory's that is above the
 // order's is not explained by the order; one below it is all that a repair leaves.
-func (s *Settler) expire(ctx context.Context, o Order) {
+func (s *Settler) markExpired(ctx context.Context, o Order) {
 	r, err := s.protocol.inventory.Reservation(ctx, o.ID)
-	if err != nil || r.ID != o.ID || r.Seq > o.Seq || r.State != Lapsed {
+	if err != nil || r.ID != o.ID || r.Seq > o.Seq || r.State != ReservationExpired {
 		return
 	}
 	s.protocol.do(ctx, Expire{ID: o.ID, Seq: o.Seq})

@@ -122,7 +122,7 @@ func TestSettlerGivesPlacesUp(t *testing.T) {
 		p.wantState("amend", Placed, AmendOperation)
 		p.wantState("confirm", Placed, ConfirmOperation)
 		p.wantState("cancel", Placed, CancelOperation)
-		if p.wire.bookings["held"].state != Held {
+		if p.wire.bookings["held"].state != ReservationHeld {
 			t.Fatal("the test is not what it says")
 		}
 
@@ -141,19 +141,19 @@ func TestSettlerGivesPlacesUp(t *testing.T) {
 		p.wantState("confirm", Confirmed, "")
 		p.wantState("cancel", Cancelled, "")
 		for _, id := range []string{"held", "lost"} {
-			if b := p.wire.bookings[id]; b.state != Released || b.seq != 2 {
+			if b := p.wire.bookings[id]; b.state != ReservationReleased || b.seq != 2 {
 				t.Errorf("the reservation of %s is %s at %d", id, b.state, b.seq)
 			}
 			_, err := p.Place(t.Context(), placing(id))
 			wantCode(t, err, problem.GivenUp)
-			if last := p.order(id).Last; last.Operation != PlaceOperation || last.Outcome != Refused {
+			if last := p.order(id).Last; last.Operation != PlaceOperation || last.Outcome != OutcomeRejected {
 				t.Errorf("%s says of its last operation %+v", id, last)
 			}
 		}
 		// The place that was lost was only slow: it comes now, and changes nothing.
 		_, err := p.wire.put(request(Order{ID: "lost", HoldSeconds: 600, Intent: &Intent{Operation: PlaceOperation, Seq: 1, Lines: placedLines}}))
 		wantCode(t, err, problem.StaleSeq)
-		if b := p.wire.bookings["lost"]; b.state != Released {
+		if b := p.wire.bookings["lost"]; b.state != ReservationReleased {
 			t.Errorf("the late place made the reservation %s", b.state)
 		}
 		p.wantAlarms()
@@ -236,14 +236,14 @@ func TestSettlerMarksHoldsThatRanOut(t *testing.T) {
 		})
 	})
 	for name, answer := range map[string]func(Reservation) (Reservation, error){
-		"not while inventory says that it is held": func(r Reservation) (Reservation, error) { r.State = Held; return r, nil },
+		"not while inventory says that it is held": func(r Reservation) (Reservation, error) { r.State = ReservationHeld; return r, nil },
 		"not for another order's answer":           func(r Reservation) (Reservation, error) { r.ID = "order-2"; return r, nil },
 		"not for another seq's answer":             func(r Reservation) (Reservation, error) { r.Seq++; return r, nil },
 		"not for no answer":                        func(r Reservation) (Reservation, error) { return r, lost() },
 		"not for a reservation that is not there": func(r Reservation) (Reservation, error) {
 			return Reservation{}, problem.New(problem.NotFound, "")
 		},
-		"not for one that is released": func(r Reservation) (Reservation, error) { r.State = Released; return r, nil },
+		"not for one that is released": func(r Reservation) (Reservation, error) { r.State = ReservationReleased; return r, nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -254,7 +254,7 @@ func TestSettlerMarksHoldsThatRanOut(t *testing.T) {
 				p.wire.carryGet.set(func(_ context.Context, _ string, arrive func() (Reservation, error)) (Reservation, error) {
 					asked++
 					r, err := arrive()
-					if err != nil || r.State != Lapsed {
+					if err != nil || r.State != ReservationExpired {
 						t.Errorf("inventory says %+v, %v", r, err)
 					}
 					return answer(r)
@@ -284,7 +284,7 @@ func TestSettlerMarksHoldsThatRanOut(t *testing.T) {
 		}, Placed, ConfirmOperation},
 		"not with another seq": {func(ctx context.Context, p *pair) {
 			// Inventory's clock is behind ours, and the hold still stands.
-			p.wire.bookings["order-1"].state = Held
+			p.wire.bookings["order-1"].state = ReservationHeld
 			p.wire.bookings["order-1"].expires = time.Now().Add(time.Minute)
 			p.settled(p.Amend(ctx, Amend{ID: "order-1", Lines: amendedLines}))
 		}, Placed, ""},
@@ -400,7 +400,7 @@ func TestSettlerPassesOverWhatWasSettledMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		p.place("order-1")
-		NewSettler(p.Protocol, settleEvery, giveUpAfter, quiet()).settle(t.Context(), p.order("order-1"))
+		NewSettler(p.Protocol, settleEvery, giveUpAfter, quiet()).resend(t.Context(), p.order("order-1"))
 		p.wantState("order-1", Placed, "")
 		p.wantRequests("1 held")
 	})
@@ -436,8 +436,8 @@ func TestSettlersShareTheWork(t *testing.T) {
 		if resent.Load() != n {
 			t.Errorf("%d intents were sent %d times", n, resent.Load())
 		}
-		if most.Load() > 2*settleWorkers || most.Load() < settleWorkers {
-			t.Errorf("there were %d exchanges at once, want up to %d for each of two", most.Load(), settleWorkers)
+		if most.Load() > 2*settlerWorkers || most.Load() < settlerWorkers {
+			t.Errorf("there were %d exchanges at once, want up to %d for each of two", most.Load(), settlerWorkers)
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 // they say otherwise.
 type Store interface {
 	// Do decides a batch of commands in one transaction and gives each its
-	// result, in order: load and lock the orders, let a [Book] decide, write what
+	// result, in order: load and lock the orders, let a [UnitOfWork] decide, write what
 	// changed, commit. Where the commit's result is unknown every Err is
 	// unavailable; commands are idempotent, so they may be given again. A command
 	// that is not valid is answered invalid and the others are decided.
@@ -20,19 +20,19 @@ type Store interface {
 	Order(ctx context.Context, id string) (Order, error)
 	// Orders lists the newest first; empty filters match everything.
 	Orders(ctx context.Context, state State, customer string, page Page) ([]Order, string, error)
-	// Settled tells how the operation with that seq ended; not-found if it is
+	// Settlement tells how the operation with that seq ended; not-found if it is
 	// not settled or there is none.
-	Settled(ctx context.Context, id string, seq int64) (Settled, error)
+	Settlement(ctx context.Context, id string, seq int64) (Settlement, error)
 
-	// TakeUnsettled leases up to limit orders that have an intent written down
+	// LeaseUnsettled leases up to limit orders that have an intent written down
 	// before a time and are not leased, the oldest first.
-	TakeUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error)
-	// TakeRunOut leases up to limit placed orders without an intent whose hold
+	LeaseUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error)
+	// LeaseExpiredHolds leases up to limit placed orders without an intent whose hold
 	// ended before a time and that are not leased, the oldest first.
-	TakeRunOut(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error)
-	// Unsettled counts the intents that are not settled and tells since when the
+	LeaseExpiredHolds(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error)
+	// CountUnsettled counts the intents that are not settled and tells since when the
 	// oldest has been; zero where there is none.
-	Unsettled(ctx context.Context) (count int64, oldest time.Time, err error)
+	CountUnsettled(ctx context.Context) (count int64, oldest time.Time, err error)
 
 	Close() error
 }

@@ -78,7 +78,7 @@ func TestTotalAtTheBorder(t *testing.T) {
 	p := placing("order-1")
 	p.Lines = lines
 	checkPointers(t, p, nil)
-	if got := NewBook(start, nil).Decide(p).Order.Total; got != math.MaxInt64 {
+	if got := NewUnitOfWork(start, nil).Decide(p).Order.Total; got != math.MaxInt64 {
 		t.Errorf("the total is %d, want %d", got, math.MaxInt64)
 	}
 	checkPointers(t, Amend{ID: "order-1", Lines: lines}, nil)
@@ -108,7 +108,7 @@ func TestChangesAreValidated(t *testing.T) {
 		checkPointers(t, test.command, test.want)
 	}
 	// These come from what was loaded or answered, and have nothing to validate.
-	for _, c := range []Command{Settle{}, GiveUp{}, Expire{}} {
+	for _, c := range []Command{RecordOutcome{}, GiveUp{}, Expire{}} {
 		checkPointers(t, c, nil)
 	}
 }
@@ -140,7 +140,7 @@ func TestFingerprintOfPlace(t *testing.T) {
 		p := placing("order-1")
 		p.Lines = slices.Clone(p.Lines)
 		change(&p)
-		return NewBook(start, nil).Decide(p).Order.Fingerprint
+		return NewUnitOfWork(start, nil).Decide(p).Order.Fingerprint
 	}
 	same := of(func(*Place) {})
 	if got := of(func(p *Place) { p.ID = "order-2" }); got != same {

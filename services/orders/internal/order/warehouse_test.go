@@ -56,7 +56,7 @@ func (w *warehouse) put(r Request) (Reservation, error) {
 	w.expire()
 	b, ok := w.bookings[r.ID]
 	if !ok {
-		b = &booking{state: None}
+		b = &booking{state: ReservationNone}
 		w.bookings[r.ID] = b
 	}
 	current := func(p *problem.Problem) error {
@@ -84,8 +84,8 @@ func (w *warehouse) put(r Request) (Reservation, error) {
 // expire frees every hold that has run out.
 func (w *warehouse) expire() {
 	for _, b := range w.bookings {
-		if b.state == Held && !w.now().Before(b.expires) {
-			b.state = Lapsed
+		if b.state == ReservationHeld && !w.now().Before(b.expires) {
+			b.state = ReservationExpired
 		}
 	}
 }
@@ -94,7 +94,7 @@ func (w *warehouse) expire() {
 func (w *warehouse) available(at shelf, except *booking) int64 {
 	n := w.onHand[at]
 	for _, b := range w.bookings {
-		if b != except && b.state == Held {
+		if b != except && b.state == ReservationHeld {
 			n -= b.lines[at]
 		}
 	}
@@ -104,7 +104,7 @@ func (w *warehouse) available(at shelf, except *booking) int64 {
 // apply makes a transition, and returns why not.
 func (w *warehouse) apply(b *booking, r Request) *problem.Problem {
 	switch asked := r.State; {
-	case asked == Held && (b.state == None || b.state == Held):
+	case asked == ReservationHeld && (b.state == ReservationNone || b.state == ReservationHeld):
 		wanted := demand(r)
 		var short []problem.Shortage
 		for _, at := range slices.SortedFunc(maps.Keys(wanted), shelf.compare) {
@@ -115,25 +115,25 @@ func (w *warehouse) apply(b *booking, r Request) *problem.Problem {
 		if short != nil {
 			return &problem.Problem{Code: problem.InsufficientStock, Detail: "Nothing was changed.", Shortages: short}
 		}
-		b.state, b.lines, b.expires = Held, wanted, w.now().Add(time.Duration(r.HoldSeconds)*time.Second)
+		b.state, b.lines, b.expires = ReservationHeld, wanted, w.now().Add(time.Duration(r.HoldSeconds)*time.Second)
 		return nil
-	case asked == Committed && b.state == Held:
+	case asked == ReservationCommitted && b.state == ReservationHeld:
 		for at, n := range b.lines {
 			w.onHand[at] -= n
 		}
-		b.state = Committed
+		b.state = ReservationCommitted
 		return nil
-	case asked == Committed && b.state == Committed:
+	case asked == ReservationCommitted && b.state == ReservationCommitted:
 		return nil
-	case asked == Released:
-		if b.state == Committed {
+	case asked == ReservationReleased:
+		if b.state == ReservationCommitted {
 			for at, n := range b.lines {
 				w.onHand[at] += n
 			}
 		}
-		b.state = Released
+		b.state = ReservationReleased
 		return nil
-	case b.state == Lapsed:
+	case b.state == ReservationExpired:
 		return problem.New(problem.ReservationExpired, "The hold has expired.")
 	}
 	return problem.New(problem.WrongState, "What is %s can't become %s.", b.state, r.State)
@@ -141,7 +141,7 @@ func (w *warehouse) apply(b *booking, r Request) *problem.Problem {
 
 func (b *booking) reservation(id string) Reservation {
 	r := Reservation{ID: id, Seq: b.seq, State: b.state}
-	if b.state == Held || b.state == Lapsed {
+	if b.state == ReservationHeld || b.state == ReservationExpired {
 		r.ExpiresAt = b.expires
 	}
 	for _, at := range slices.SortedFunc(maps.Keys(b.lines), shelf.compare) {

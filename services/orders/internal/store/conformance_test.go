@@ -84,16 +84,16 @@ func amend(id string, quantity int64) order.Amend {
 }
 
 // settle is the outcome of an intent: done, and the reservation is as it was asked.
-func settle(id string, seq int64, op order.Operation, now order.ReservationState) order.Settle {
-	v := order.Verdict{Reservation: now}
-	if now == order.Held {
+func settle(id string, seq int64, op order.Operation, now order.ReservationState) order.RecordOutcome {
+	v := order.Outcome{Reservation: now}
+	if now == order.ReservationHeld {
 		v.ExpiresAt = time.Now().Add(15 * time.Minute).Truncate(time.Millisecond)
 	}
-	return order.Settle{ID: id, Seq: seq, Operation: op, Verdict: v}
+	return order.RecordOutcome{ID: id, Seq: seq, Operation: op, Outcome: v}
 }
 
-func rejected(id string, seq int64, op order.Operation, now order.ReservationState, why *problem.Problem) order.Settle {
-	return order.Settle{ID: id, Seq: seq, Operation: op, Verdict: order.Verdict{Rejection: why, Reservation: now}}
+func rejected(id string, seq int64, op order.Operation, now order.ReservationState, why *problem.Problem) order.RecordOutcome {
+	return order.RecordOutcome{ID: id, Seq: seq, Operation: op, Outcome: order.Outcome{Rejection: why, Reservation: now}}
 }
 
 // do gives the store one command that has to succeed.
@@ -110,7 +110,7 @@ func (b backend) do(t *testing.T, c order.Command) order.Result {
 func (b backend) placed(t *testing.T, id string) order.Order {
 	t.Helper()
 	b.do(t, place(id))
-	return b.do(t, settle(id, 1, order.PlaceOperation, order.Held)).Order
+	return b.do(t, settle(id, 1, order.PlaceOperation, order.ReservationHeld)).Order
 }
 
 func (b backend) order(t *testing.T, id string) order.Order {
@@ -142,11 +142,11 @@ func TestAnOrderIsReadAsItWasWritten(t *testing.T) {
 		short := problem.New(problem.InsufficientStock, "There is not enough.")
 		short.Shortages = []problem.Shortage{{SKU: "71053", Location: "main", Requested: 9, Available: 1}}
 		for _, c := range []order.Command{
-			place("a"), settle("a", 1, order.PlaceOperation, order.Held),
-			amend("a", 9), rejected("a", 2, order.AmendOperation, order.Held, short),
-			amend("a", 3), settle("a", 3, order.AmendOperation, order.Held),
-			order.Confirm{ID: "a"}, settle("a", 4, order.ConfirmOperation, order.Committed),
-			order.Cancel{ID: "a"}, settle("a", 5, order.CancelOperation, order.Released),
+			place("a"), settle("a", 1, order.PlaceOperation, order.ReservationHeld),
+			amend("a", 9), rejected("a", 2, order.AmendOperation, order.ReservationHeld, short),
+			amend("a", 3), settle("a", 3, order.AmendOperation, order.ReservationHeld),
+			order.Confirm{ID: "a"}, settle("a", 4, order.ConfirmOperation, order.ReservationCommitted),
+			order.Cancel{ID: "a"}, settle("a", 5, order.CancelOperation, order.ReservationReleased),
 		} {
 			decided := b.do(t, c).Order
 			if stored := b.order(t, "a"); !reflect.DeepEqual(stored, decided) {
@@ -167,7 +167,7 @@ func TestThereIsNoSuchOrder(t *testing.T) {
 		wantCode(t, "order", err, problem.NotFound)
 		for _, c := range []order.Command{
 			amend("none", 1), order.Confirm{ID: "none"}, order.Cancel{ID: "none"}, order.GiveUp{ID: "none", Seq: 1},
-			order.Expire{ID: "none", Seq: 1}, settle("none", 1, order.PlaceOperation, order.Held),
+			order.Expire{ID: "none", Seq: 1}, settle("none", 1, order.PlaceOperation, order.ReservationHeld),
 		} {
 			wantCode(t, fmt.Sprintf("%T", c), b.Do(t.Context(), []order.Command{c})[0].Err, problem.NotFound)
 		}
@@ -183,7 +183,7 @@ func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
 		other.Customer = "another"
 		results := b.Do(t.Context(), []order.Command{
 			place("a"), place("a"), other, amend("a", 1),
-			place("b"), order.Cancel{ID: "a"}, settle("b", 1, order.PlaceOperation, order.Held), order.Confirm{ID: "b"},
+			place("b"), order.Cancel{ID: "a"}, settle("b", 1, order.PlaceOperation, order.ReservationHeld), order.Confirm{ID: "b"},
 		})
 		want := []struct {
 			seq     int64
@@ -205,10 +205,10 @@ func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
 		if o := b.order(t, "b"); o.State != order.Placed || o.Intent == nil || o.Intent.Operation != order.ConfirmOperation || o.Version != 3 {
 			t.Errorf("b is %+v", o)
 		}
-		if s, err := b.Settled(t.Context(), "a", 1); err != nil || s.Outcome != order.Superseded {
+		if s, err := b.Settlement(t.Context(), "a", 1); err != nil || s.Outcome != order.OutcomeSuperseded {
 			t.Errorf("a's place ended %+v, %v", s, err)
 		}
-		if s, err := b.Settled(t.Context(), "b", 1); err != nil || s.Outcome != order.Done {
+		if s, err := b.Settlement(t.Context(), "b", 1); err != nil || s.Outcome != order.OutcomeDone {
 			t.Errorf("b's place ended %+v, %v", s, err)
 		}
 	})
@@ -338,7 +338,7 @@ func TestOfManyDifferentOperationsAtOnceOneIsWrittenDown(t *testing.T) {
 func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.do(t, place("a"))
-		verdicts := []order.ReservationState{order.Held, order.Released, order.Lapsed, order.None}
+		verdicts := []order.ReservationState{order.ReservationHeld, order.ReservationReleased, order.ReservationExpired, order.ReservationNone}
 		results := atOnce(40, func(i int) order.Result {
 			return b.replica(i).Do(t.Context(), []order.Command{settle("a", 1, order.PlaceOperation, verdicts[i%len(verdicts)])})[0]
 		})
@@ -359,7 +359,7 @@ func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 		b.do(t, order.Cancel{ID: "b"})
 		before := b.dump(t)
 		for _, late := range []order.Command{
-			settle("b", 1, order.PlaceOperation, order.Held), settle("b", 2, order.AmendOperation, order.Held),
+			settle("b", 1, order.PlaceOperation, order.ReservationHeld), settle("b", 2, order.AmendOperation, order.ReservationHeld),
 			order.GiveUp{ID: "b", Seq: 1}, order.GiveUp{ID: "b", Seq: 3}, order.Expire{ID: "b", Seq: 1}, order.Expire{ID: "b", Seq: 3},
 		} {
 			b.do(t, late)
@@ -375,27 +375,27 @@ func TestEveryOperationsEndIsKept(t *testing.T) {
 		short := problem.New(problem.InsufficientStock, "There is not enough.")
 		short.Shortages = []problem.Shortage{{SKU: "71053", Location: "main", Requested: 9, Available: 1}}
 		for _, c := range []order.Command{
-			place("a"), settle("a", 1, order.PlaceOperation, order.Held),
-			amend("a", 9), rejected("a", 2, order.AmendOperation, order.Held, short),
+			place("a"), settle("a", 1, order.PlaceOperation, order.ReservationHeld),
+			amend("a", 9), rejected("a", 2, order.AmendOperation, order.ReservationHeld, short),
 			order.Confirm{ID: "a"}, order.Cancel{ID: "a"},
 		} {
 			b.do(t, c)
 		}
-		want := map[int64]order.Settled{
-			1: {Operation: order.PlaceOperation, Seq: 1, Outcome: order.Done},
-			2: {Operation: order.AmendOperation, Seq: 2, Outcome: order.Refused, Problem: short},
-			3: {Operation: order.ConfirmOperation, Seq: 3, Outcome: order.Superseded},
+		want := map[int64]order.Settlement{
+			1: {Operation: order.PlaceOperation, Seq: 1, Outcome: order.OutcomeDone},
+			2: {Operation: order.AmendOperation, Seq: 2, Outcome: order.OutcomeRejected, Problem: short},
+			3: {Operation: order.ConfirmOperation, Seq: 3, Outcome: order.OutcomeSuperseded},
 		}
 		for seq, w := range want {
-			if got, err := b.Settled(t.Context(), "a", seq); err != nil || !reflect.DeepEqual(got, w) {
+			if got, err := b.Settlement(t.Context(), "a", seq); err != nil || !reflect.DeepEqual(got, w) {
 				t.Errorf("seq %d ended %+v, %v; want %+v", seq, got, err, w)
 			}
 		}
 		for what, seq := range map[string]int64{"unsettled": 4, "never": 5, "no seq": 0} {
-			_, err := b.Settled(t.Context(), "a", seq)
+			_, err := b.Settlement(t.Context(), "a", seq)
 			wantCode(t, what, err, problem.NotFound)
 		}
-		_, err := b.Settled(t.Context(), "none", 1)
+		_, err := b.Settlement(t.Context(), "none", 1)
 		wantCode(t, "no order", err, problem.NotFound)
 	})
 }
@@ -427,7 +427,7 @@ func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
 		got := list("", "", func(n int) {
 			time.Sleep(time.Millisecond)
 			b.do(t, place(fmt.Sprint("new", n)))
-			b.do(t, settle(want[n-1], 1, order.PlaceOperation, order.Held))
+			b.do(t, settle(want[n-1], 1, order.PlaceOperation, order.ReservationHeld))
 		})
 		if !slices.Equal(got, want) {
 			t.Errorf("the pages had\n%v, want\n%v", got, want)
@@ -502,15 +502,15 @@ func TestAPlaceThatIsGivenUpEndsRejected(t *testing.T) {
 			}
 		}
 		wantCode(t, "another operation", b.Do(t.Context(), []order.Command{order.Confirm{ID: "a"}})[0].Err, problem.OperationPending)
-		b.do(t, settle("a", 1, order.PlaceOperation, order.Held)) // late
-		o := b.do(t, settle("a", 2, order.GiveUpOperation, order.Released)).Order
+		b.do(t, settle("a", 1, order.PlaceOperation, order.ReservationHeld)) // late
+		o := b.do(t, settle("a", 2, order.GiveUpOperation, order.ReservationReleased)).Order
 		if stored := b.order(t, "a"); !reflect.DeepEqual(stored, o) || o.State != order.Rejected || o.Last.Problem.Code != problem.GivenUp {
 			t.Errorf("it is %+v, and stored as %+v", o, stored)
 		}
-		if s, err := b.Settled(t.Context(), "a", 1); err != nil || s.Outcome != order.Superseded {
+		if s, err := b.Settlement(t.Context(), "a", 1); err != nil || s.Outcome != order.OutcomeSuperseded {
 			t.Errorf("its place ended %+v, %v", s, err)
 		}
-		if s, err := b.Settled(t.Context(), "a", 2); err != nil || s.Outcome != order.Refused || s.Problem.Code != problem.GivenUp {
+		if s, err := b.Settlement(t.Context(), "a", 2); err != nil || s.Outcome != order.OutcomeRejected || s.Problem.Code != problem.GivenUp {
 			t.Errorf("its end is %+v, %v", s, err)
 		}
 	})
@@ -528,7 +528,7 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 			var mu sync.Mutex
 			atOnce(4, func(i int) bool {
 				for {
-					batch, err := b.replica(i).TakeUnsettled(t.Context(), before, lease, 7)
+					batch, err := b.replica(i).LeaseUnsettled(t.Context(), before, lease, 7)
 					if err != nil {
 						t.Error(err)
 					}
@@ -551,7 +551,7 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 		if early := takeAll(time.Now().Add(-time.Minute)); early != nil {
 			t.Errorf("too young, and taken: %v", early)
 		}
-		oldest, err := b.TakeUnsettled(t.Context(), time.Now(), lease, 1)
+		oldest, err := b.LeaseUnsettled(t.Context(), time.Now(), lease, 1)
 		if err != nil || len(oldest) != 1 || oldest[0].ID != "o00" {
 			t.Errorf("the oldest is %v, %v", ids(oldest), err)
 		}
@@ -565,7 +565,7 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 		if after := b.order(t, "o00"); !reflect.DeepEqual(after, before) {
 			t.Errorf("a lease changed the order: %+v", after)
 		}
-		b.do(t, settle("o07", 1, order.PlaceOperation, order.Held))
+		b.do(t, settle("o07", 1, order.PlaceOperation, order.ReservationHeld))
 		time.Sleep(lease)
 		if back := takeAll(time.Now()); len(back) != orders-1 || slices.Contains(back, "o07") {
 			t.Errorf("after the lease %d were taken: %v", len(back), back)
@@ -578,7 +578,7 @@ func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
 		const lease = 10 * time.Second
 		take := func() []string {
 			t.Helper()
-			taken, err := b.TakeRunOut(t.Context(), time.Now(), lease, 2)
+			taken, err := b.LeaseExpiredHolds(t.Context(), time.Now(), lease, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -590,7 +590,7 @@ func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
 		}
 		b.do(t, order.Confirm{ID: "older-confirming"})
 		b.do(t, order.Confirm{ID: "confirmed"})
-		b.do(t, settle("confirmed", 2, order.ConfirmOperation, order.Committed))
+		b.do(t, settle("confirmed", 2, order.ConfirmOperation, order.ReservationCommitted))
 		b.do(t, place("pending"))
 		time.Sleep(10 * time.Minute)
 		b.placed(t, "young")
@@ -610,7 +610,7 @@ func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
 			t.Errorf("after the lease: %v", back)
 		}
 		b.do(t, order.Expire{ID: "old", Seq: 1})
-		b.do(t, rejected("older-confirming", 2, order.ConfirmOperation, order.Lapsed, problem.New(problem.ReservationExpired, "")))
+		b.do(t, rejected("older-confirming", 2, order.ConfirmOperation, order.ReservationExpired, problem.New(problem.ReservationExpired, "")))
 		time.Sleep(10 * time.Minute)
 		if due := take(); !slices.Equal(due, []string{"young", "young-2"}) {
 			t.Errorf("due are %v", due)
@@ -622,7 +622,7 @@ func TestUnsettledCountsWhatIsOpen(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		want := func(count int64, oldest time.Time) {
 			t.Helper()
-			if n, since, err := b.Unsettled(t.Context()); err != nil || n != count || !since.Equal(oldest) {
+			if n, since, err := b.CountUnsettled(t.Context()); err != nil || n != count || !since.Equal(oldest) {
 				t.Errorf("%d since %v (%v), want %d since %v", n, since, err, count, oldest)
 			}
 		}
@@ -631,9 +631,9 @@ func TestUnsettledCountsWhatIsOpen(t *testing.T) {
 		time.Sleep(time.Second)
 		second := b.do(t, place("b")).Order.CreatedAt
 		want(2, first)
-		b.do(t, settle("a", 1, order.PlaceOperation, order.Held))
+		b.do(t, settle("a", 1, order.PlaceOperation, order.ReservationHeld))
 		want(1, second)
-		b.do(t, settle("b", 1, order.PlaceOperation, order.None))
+		b.do(t, settle("b", 1, order.PlaceOperation, order.ReservationNone))
 		want(0, time.Time{})
 	})
 }
@@ -670,7 +670,7 @@ func TestAClosedStoreIsUnavailable(t *testing.T) {
 		wantCode(t, "do", b.Do(t.Context(), []order.Command{place("a")})[0].Err, problem.Unavailable)
 		_, err := b.Order(t.Context(), "a")
 		wantCode(t, "order", err, problem.Unavailable)
-		_, err = b.TakeUnsettled(t.Context(), time.Now(), time.Second, 1)
+		_, err = b.LeaseUnsettled(t.Context(), time.Now(), time.Second, 1)
 		wantCode(t, "take", err, problem.Unavailable)
 	})
 }

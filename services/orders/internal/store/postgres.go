@@ -102,7 +102,7 @@ func postgresOrders(ctx context.Context, tx pgx.Tx, condition string, args ...an
 			return o, err
 		}
 		if lastSeq != nil {
-			o.Last = &order.Settled{Operation: order.Operation(*lastOperation), Seq: *lastSeq, Outcome: order.Outcome(*lastOutcome)}
+			o.Last = &order.Settlement{Operation: order.Operation(*lastOperation), Seq: *lastSeq, Outcome: order.OutcomeKind(*lastOutcome)}
 			if o.Last.Problem, err = readProblem(lastProblem); err != nil {
 				return o, err
 			}
@@ -155,9 +155,9 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 	}
 	// Ends before beginnings: an order has one unsettled intent at most. One
 	// that began and ended in this batch begins as ended.
-	ended := map[string]order.Settled{}
+	ended := map[string]order.Settlement{}
 	for _, in := range c.Closed {
-		ended[intentKey(in.OrderID, in.Seq)] = in.Settled
+		ended[intentKey(in.OrderID, in.Seq)] = in.Settlement
 	}
 	if rows := c.Closed; len(rows) > 0 {
 		steps.Queue(`UPDATE intents i SET settled_at = $1, outcome = u.outcome, problem = u.problem
@@ -168,7 +168,7 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 			column(rows, func(in order.ClosedIntent) *string { return writeProblem(in.Problem) }))
 	}
 	if rows := c.Opened; len(rows) > 0 {
-		end := func(in order.OpenedIntent) (order.Settled, bool) {
+		end := func(in order.OpenedIntent) (order.Settlement, bool) {
 			settled, ok := ended[intentKey(in.OrderID, in.Seq)]
 			return settled, ok
 		}
@@ -210,9 +210,9 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 
 // orderColumns are the columns of orders, as names has them.
 func orderColumns(rows []order.Order) []any {
-	last := func(o order.Order) order.Settled {
+	last := func(o order.Order) order.Settlement {
 		if o.Last == nil {
-			return order.Settled{}
+			return order.Settlement{}
 		}
 		return *o.Last
 	}
@@ -295,17 +295,17 @@ func (s *Postgres) Orders(ctx context.Context, state order.State, customer strin
 // PostgreSQL knows.
 const maxTime = 1 << 52
 
-// Settled returns not-found if the operation is not settled or there is none.
-func (s *Postgres) Settled(ctx context.Context, id string, seq int64) (order.Settled, error) {
-	var found []order.Settled
+// Settlement returns not-found if the operation is not settled or there is none.
+func (s *Postgres) Settlement(ctx context.Context, id string, seq int64) (order.Settlement, error) {
+	var found []order.Settlement
 	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `SELECT operation, outcome, problem FROM intents
 			WHERE order_id = $1 AND seq = $2 AND settled_at IS NOT NULL`, id, seq)
 		if err != nil {
 			return err
 		}
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (order.Settled, error) {
-			settled := order.Settled{Seq: seq}
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (order.Settlement, error) {
+			settled := order.Settlement{Seq: seq}
 			var why *string
 			if err := row.Scan(&settled.Operation, &settled.Outcome, &why); err != nil {
 				return settled, err
@@ -320,28 +320,28 @@ func (s *Postgres) Settled(ctx context.Context, id string, seq int64) (order.Set
 		err = problem.New(problem.NotFound, "Order %s has no settled operation %d.", id, seq)
 	}
 	if err != nil {
-		return order.Settled{}, err
+		return order.Settlement{}, err
 	}
 	return found[0], nil
 }
 
-// TakeUnsettled leases orders that have an intent from before a time.
-func (s *Postgres) TakeUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
-	return s.take(ctx, lease, `SELECT o.id FROM intents i JOIN orders o ON o.id = i.order_id
+// LeaseUnsettled leases orders that have an intent from before a time.
+func (s *Postgres) LeaseUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.lease(ctx, lease, `SELECT o.id FROM intents i JOIN orders o ON o.id = i.order_id
 		WHERE i.settled_at IS NULL AND i.since < $2 AND o.leased_until <= $3 ORDER BY i.since LIMIT $4
 		FOR UPDATE OF o SKIP LOCKED`, before, limit)
 }
 
-// TakeRunOut leases placed orders whose hold ended before a time.
-func (s *Postgres) TakeRunOut(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
-	return s.take(ctx, lease, `SELECT o.id FROM orders o
+// LeaseExpiredHolds leases placed orders whose hold ended before a time.
+func (s *Postgres) LeaseExpiredHolds(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.lease(ctx, lease, `SELECT o.id FROM orders o
 		WHERE o.state = 'placed' AND o.hold_expires_at < $2 AND o.leased_until <= $3
 		AND NOT EXISTS (SELECT FROM intents i WHERE i.order_id = o.id AND i.settled_at IS NULL)
 		ORDER BY o.hold_expires_at LIMIT $4 FOR UPDATE OF o SKIP LOCKED`, before, limit)
 }
 
 // take passes over what is locked: whoever has it is about to settle it.
-func (s *Postgres) take(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
+func (s *Postgres) lease(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
 	now := time.Now()
 	var taken []order.Order
 	err := s.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error {
@@ -360,8 +360,8 @@ func (s *Postgres) take(ctx context.Context, lease time.Duration, query string, 
 	return taken, err
 }
 
-// Unsettled counts the intents that are not settled.
-func (s *Postgres) Unsettled(ctx context.Context) (count int64, oldest time.Time, err error) {
+// CountUnsettled counts the intents that are not settled.
+func (s *Postgres) CountUnsettled(ctx context.Context) (count int64, oldest time.Time, err error) {
 	var since *time.Time
 	err = s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		return tx.QueryRow(ctx, "SELECT count(*), min(since) FROM intents WHERE settled_at IS NULL").Scan(&count, &since)

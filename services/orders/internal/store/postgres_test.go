@@ -303,7 +303,7 @@ func TestReplicasDecideOneAfterTheOther(t *testing.T) {
 	waiting, release := blockTable(t, address, "orders")
 	results := make(chan []order.Result)
 	go func() {
-		outcomes := []order.Command{settle("a", 1, order.PlaceOperation, order.Held), settle("a", 1, order.PlaceOperation, order.None)}
+		outcomes := []order.Command{settle("a", 1, order.PlaceOperation, order.ReservationHeld), settle("a", 1, order.PlaceOperation, order.ReservationNone)}
 		results <- atOnce(2, func(i int) order.Result { return b.replica(i).Do(t.Context(), outcomes[i:i+1])[0] })
 	}()
 	waiting(2)
@@ -331,12 +331,12 @@ func TestNoTransactionReadsAWholeTable(t *testing.T) {
 		id := fmt.Sprint("order-", i)
 		b.placed(t, id)
 		b.do(t, amend(id, 2))
-		b.do(t, settle(id, 2, order.AmendOperation, order.Held))
+		b.do(t, settle(id, 2, order.AmendOperation, order.ReservationHeld))
 	}
-	if _, err := b.TakeUnsettled(t.Context(), time.Now(), time.Minute, 10); err != nil {
+	if _, err := b.LeaseUnsettled(t.Context(), time.Now(), time.Minute, 10); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.TakeRunOut(t.Context(), time.Now(), time.Minute, 10); err != nil {
+	if _, err := b.LeaseExpiredHolds(t.Context(), time.Now(), time.Minute, 10); err != nil {
 		t.Error(err)
 	}
 	if _, _, err := b.Orders(t.Context(), "", "", order.Page{Limit: 10}); err != nil {

@@ -9,9 +9,9 @@ import (
 )
 
 // adopt is what a repair gives the store: inventory is at seq 4, by confirming.
-func adopt(id string, version int64) order.Adopt {
-	return order.Adopt{ID: id, Version: version, Reservation: order.Reservation{
-		ID: id, Seq: 4, State: order.Committed, Lines: []order.Demand{{SKU: "71053", Location: "main", Quantity: 3}},
+func adopt(id string, version int64) order.Repair {
+	return order.Repair{ID: id, Version: version, Reservation: order.Reservation{
+		ID: id, Seq: 4, State: order.ReservationCommitted, Lines: []order.Demand{{SKU: "71053", Location: "main", Quantity: 3}},
 	}}
 }
 
@@ -28,12 +28,12 @@ func TestWhatIsAdoptedIsReadAsItWasWritten(t *testing.T) {
 				t.Errorf("it was\n%+v, and is stored as\n%+v", results[i].Order, stored)
 			}
 		}
-		if end, err := b.Settled(t.Context(), "a", 2); err != nil || end.Outcome != order.Superseded {
+		if end, err := b.Settlement(t.Context(), "a", 2); err != nil || end.Outcome != order.OutcomeSuperseded {
 			t.Errorf("the amend ended %+v, %v", end, err)
 		}
 		// They go on under the next seq, and in a batch as ever.
 		for _, id := range []string{"a", "lost"} {
-			results := b.Do(t.Context(), []order.Command{order.Cancel{ID: id}, settle(id, 6, order.CancelOperation, order.Released), adopt(id, 1)})
+			results := b.Do(t.Context(), []order.Command{order.Cancel{ID: id}, settle(id, 6, order.CancelOperation, order.ReservationReleased), adopt(id, 1)})
 			if o := results[1].Order; results[0].Seq != 6 || o.State != order.Cancelled {
 				t.Errorf("cancelled it is %+v", o)
 			}

@@ -121,8 +121,8 @@ func scan(rows *sql.Rows) (order.Order, error) {
 		return o, err
 	}
 	if lastSeq.Valid {
-		o.Last = &order.Settled{
-			Operation: order.Operation(lastOperation.String), Seq: lastSeq.Int64, Outcome: order.Outcome(lastOutcome.String),
+		o.Last = &order.Settlement{
+			Operation: order.Operation(lastOperation.String), Seq: lastSeq.Int64, Outcome: order.OutcomeKind(lastOutcome.String),
 		}
 		if o.Last.Problem, err = readProblem(lastProblem); err != nil {
 			return o, err
@@ -155,7 +155,7 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 			if !o.HoldExpiresAt.IsZero() {
 				holdExpires = o.HoldExpiresAt.UnixMilli()
 			}
-			last := order.Settled{}
+			last := order.Settlement{}
 			var lastSeq any
 			if o.Last != nil {
 				last, lastSeq = *o.Last, o.Last.Seq
@@ -168,12 +168,12 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 	}
 	// Ends before beginnings: an order has one unsettled intent at most. One
 	// that began and ended in this batch begins as ended.
-	ended := map[string]order.Settled{}
+	ended := map[string]order.Settlement{}
 	if err := s.each(len(c.Closed), `UPDATE intents SET settled_at = ?, outcome = ?, problem = ?
 		WHERE order_id = ? AND seq = ? AND settled_at IS NULL`,
 		func(i int) []any {
 			in := c.Closed[i]
-			ended[intentKey(in.OrderID, in.Seq)] = in.Settled
+			ended[intentKey(in.OrderID, in.Seq)] = in.Settlement
 			return []any{now.UnixMilli(), in.Outcome, writeProblem(in.Problem), in.OrderID, in.Seq}
 		}); err != nil {
 		return fmt.Errorf("write intents' ends: %w", err)
@@ -259,9 +259,9 @@ func (s *SQLite) Orders(ctx context.Context, state order.State, customer string,
 	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
 }
 
-// Settled returns not-found if the operation is not settled or there is none.
-func (s *SQLite) Settled(ctx context.Context, id string, seq int64) (order.Settled, error) {
-	settled := order.Settled{Seq: seq}
+// Settlement returns not-found if the operation is not settled or there is none.
+func (s *SQLite) Settlement(ctx context.Context, id string, seq int64) (order.Settlement, error) {
+	settled := order.Settlement{Seq: seq}
 	found := false
 	err := s.db.Read(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`SELECT operation, outcome, problem FROM intents
@@ -288,22 +288,22 @@ func (s *SQLite) Settled(ctx context.Context, id string, seq int64) (order.Settl
 	return settled, err
 }
 
-// TakeUnsettled leases orders that have an intent from before a time.
-func (s *SQLite) TakeUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
-	return s.take(ctx, lease, `SELECT i.order_id FROM intents i INDEXED BY intents_oldest JOIN orders o ON o.id = i.order_id
+// LeaseUnsettled leases orders that have an intent from before a time.
+func (s *SQLite) LeaseUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.lease(ctx, lease, `SELECT i.order_id FROM intents i INDEXED BY intents_oldest JOIN orders o ON o.id = i.order_id
 		WHERE i.settled_at IS NULL AND i.since < ? AND o.leased_until <= ? ORDER BY i.since LIMIT ?`, before, limit)
 }
 
-// TakeRunOut leases placed orders whose hold ended before a time.
-func (s *SQLite) TakeRunOut(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
-	return s.take(ctx, lease, `SELECT o.id FROM orders o INDEXED BY orders_by_hold LEFT JOIN intents i ON i.order_id = o.id AND i.settled_at IS NULL
+// LeaseExpiredHolds leases placed orders whose hold ended before a time.
+func (s *SQLite) LeaseExpiredHolds(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
+	return s.lease(ctx, lease, `SELECT o.id FROM orders o INDEXED BY orders_by_hold LEFT JOIN intents i ON i.order_id = o.id AND i.settled_at IS NULL
 		WHERE o.state = 'placed' AND o.hold_expires_at < ? AND o.leased_until <= ? AND i.seq IS NULL
 		ORDER BY o.hold_expires_at LIMIT ?`, before, limit)
 }
 
 // take looks before it writes: most of the time there is nothing to take, and
 // looking does not wait for the one writer.
-func (s *SQLite) take(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
+func (s *SQLite) lease(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
 	now := time.Now()
 	due := false
 	err := s.db.Read(ctx, func(tx *sql.Tx) error {
@@ -337,8 +337,8 @@ func (s *SQLite) take(ctx context.Context, lease time.Duration, query string, be
 	return taken, err
 }
 
-// Unsettled counts the intents that are not settled.
-func (s *SQLite) Unsettled(ctx context.Context) (count int64, oldest time.Time, err error) {
+// CountUnsettled counts the intents that are not settled.
+func (s *SQLite) CountUnsettled(ctx context.Context) (count int64, oldest time.Time, err error) {
 	var since sql.NullInt64
 	err = s.db.Read(ctx, func(tx *sql.Tx) error {
 		return tx.QueryRow("SELECT count(*), min(since) FROM intents WHERE settled_at IS NULL").Scan(&count, &since)

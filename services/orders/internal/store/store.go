@@ -1,7 +1,7 @@
 // Package store keeps orders in a database: it implements [order.Store].
 //
 // A batch of commands is one transaction in three steps: load and lock the
-// orders, let an [order.Book] decide in memory, write what changed. The steps
+// orders, let an [order.UnitOfWork] decide in memory, write what changed. The steps
 // are the same for every database and stand in this file; what differs is behind
 // the session interface.
 package store
@@ -176,7 +176,7 @@ func decide(ctx context.Context, transact transact, commands []order.Command) ([
 		if err != nil {
 			return err
 		}
-		book := order.NewBook(now, orders)
+		book := order.NewUnitOfWork(now, orders)
 		for i, c := range commands {
 			results[i] = book.Decide(c)
 		}
@@ -206,7 +206,7 @@ func hit(moment string, commands []order.Command) {
 			failpoint.Hit("intent-"+moment, "confirm")
 		case order.Cancel:
 			failpoint.Hit("intent-"+moment, "cancel")
-		case order.Settle:
+		case order.RecordOutcome:
 			failpoint.Hit("outcome-"+moment, string(c.Operation))
 		}
 	}

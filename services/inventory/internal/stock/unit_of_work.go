@@ -15,7 +15,7 @@ type Command interface {
 	// Needs names what has to be loaded and locked before it can be decided.
 	Needs() Needs
 
-	decide(*Book) Result
+	decide(*UnitOfWork) Result
 }
 
 // Needs names what a decision reads and may change.
@@ -75,10 +75,10 @@ type Result struct {
 	Err     error
 }
 
-// Book holds what a batch of commands needs while they are decided, one after
+// UnitOfWork holds what a batch of commands needs while they are decided, one after
 // the other, in memory. It belongs to one transaction: when that is rolled
 // back, the book and every result it gave are worth nothing.
-type Book struct {
+type UnitOfWork struct {
 	now          time.Time
 	reservations map[string]*Reservation
 	levels       map[Key]*Level
@@ -94,10 +94,10 @@ type Book struct {
 	entries        []Entry
 }
 
-// NewBook opens a book on what was loaded and locked, and first of all expires
+// NewUnitOfWork opens a book on what was loaded and locked, and first of all expires
 // every hold among it that is due: computing expiry without writing it oversells.
-func NewBook(now time.Time, reservations []Reservation, levels []Level, adjustments []Adjustment) *Book {
-	b := &Book{
+func NewUnitOfWork(now time.Time, reservations []Reservation, levels []Level, adjustments []Adjustment) *UnitOfWork {
+	b := &UnitOfWork{
 		now:          now,
 		reservations: make(map[string]*Reservation, len(reservations)),
 		levels:       make(map[Key]*Level, len(levels)),
@@ -121,7 +121,7 @@ func NewBook(now time.Time, reservations []Reservation, levels []Level, adjustme
 	return b
 }
 
-func (b *Book) expire(r *Reservation) {
+func (b *UnitOfWork) expire(r *Reservation) {
 	for _, l := range r.Lines {
 		b.move(l.Key(), 0, -l.Quantity, ReasonExpired, r.ID, r.Seq)
 	}
@@ -131,12 +131,12 @@ func (b *Book) expire(r *Reservation) {
 
 // Decide decides one command. Commands of a batch are decided in the order in
 // which they arrived, and each sees what the ones before it did.
-func (b *Book) Decide(c Command) Result { return c.decide(b) }
+func (b *UnitOfWork) Decide(c Command) Result { return c.decide(b) }
 
 // Short lists the levels on which a command fell short, sorted. Due holds that
 // this book was not given may still be reserved there: if there are any, the
 // decisions must be thrown away and made again with them.
-func (b *Book) Short() []Key { return sortedKeys(b.short) }
+func (b *UnitOfWork) Short() []Key { return sortedKeys(b.short) }
 
 // Changes is what has to be written, all or nothing.
 type Changes struct {
@@ -156,7 +156,7 @@ func (c Changes) Empty() bool {
 }
 
 // Changes lists all that the decisions so far have changed.
-func (b *Book) Changes() Changes {
+func (b *UnitOfWork) Changes() Changes {
 	c := Changes{Outcomes: b.outcomes, Entries: b.entries}
 	for _, id := range slices.Sorted(maps.Keys(b.changed.reservations)) {
 		c.Reservations = append(c.Reservations, *b.reservations[id])
@@ -172,7 +172,7 @@ func (b *Book) Changes() Changes {
 
 // reservation finds a reservation; one that does not exist yet is none, with no
 // seq decided.
-func (b *Book) reservation(id string) *Reservation {
+func (b *UnitOfWork) reservation(id string) *Reservation {
 	r, ok := b.reservations[id]
 	if !ok {
 		r = &Reservation{ID: id, State: None, CreatedAt: b.now}
@@ -182,7 +182,7 @@ func (b *Book) reservation(id string) *Reservation {
 }
 
 // level finds a level; an unknown SKU has nothing.
-func (b *Book) level(k Key) *Level {
+func (b *UnitOfWork) level(k Key) *Level {
 	l, ok := b.levels[k]
 	if !ok {
 		l = &Level{SKU: k.SKU, Location: k.Location}
@@ -191,25 +191,25 @@ func (b *Book) level(k Key) *Level {
 	return l
 }
 
-func (b *Book) decided(r *Reservation) {
+func (b *UnitOfWork) decided(r *Reservation) {
 	b.changed.reservations[r.ID] = true
 	b.outcomes = append(b.outcomes, r.Last)
 }
 
-func (b *Book) adjusted(a *Adjustment) {
+func (b *UnitOfWork) adjusted(a *Adjustment) {
 	b.adjustments[a.ID] = a
 	b.newAdjustments = append(b.newAdjustments, a)
 }
 
 // touch counts one change of a level.
-func (b *Book) touch(l *Level) {
+func (b *UnitOfWork) touch(l *Level) {
 	l.Version++
 	b.changed.levels[l.Key()] = true
 }
 
 // move changes a level's quantities and writes the entry that explains it. A
 // change by nothing is none.
-func (b *Book) move(k Key, onHand, reserved int64, reason Reason, ref string, seq int64) {
+func (b *UnitOfWork) move(k Key, onHand, reserved int64, reason Reason, ref string, seq int64) {
 	if onHand == 0 && reserved == 0 {
 		return
 	}
@@ -226,7 +226,7 @@ func (b *Book) move(k Key, onHand, reserved int64, reason Reason, ref string, se
 
 // setOnHand brings a level to a quantity on hand, which must cover what is
 // reserved. A level that did not exist does afterwards, even with nothing on hand.
-func (b *Book) setOnHand(k Key, onHand int64, reason Reason, ref string, seq int64) *problem.Problem {
+func (b *UnitOfWork) setOnHand(k Key, onHand int64, reason Reason, ref string, seq int64) *problem.Problem {
 	l := b.level(k)
 	if onHand < l.Reserved {
 		b.short[k] = true

@@ -1,4 +1,4 @@
-// Package audit compares orders with inventory's reservations, reports every
+// Package reconcile compares orders with inventory's reservations, reports every
 // difference, and mends it where it is told how.
 //
 // It runs beside services that are at work, so what it reads of one side may be
@@ -6,7 +6,7 @@
 // therefore looked at by itself, and again after a pause, and is reported only if it
 // still is. An order with an unsettled intent is in flight; it is counted, and is no
 // difference unless inventory has long decided what it waits for.
-package audit
+package reconcile
 
 import (
 	"context"
@@ -26,12 +26,12 @@ import (
 const (
 	// pause is how long what looks different has to settle before it is looked
 	// at again: longer than a deadline, after which nothing is in flight.
-	pause = 6 * time.Second
-	page  = 200
+	pause    = 6 * time.Second
+	pageSize = 200
 	// most is how many orders and reservations wait for their other side. Beyond
 	// that they are looked at one by one, as workers many at the same time.
-	most    = 10_000
-	workers = 8
+	maxWaiting = 10_000
+	workers    = 8
 	// overdue is how old an intent is that inventory has decided and that should
 	// have settled by now. Mending it does not have to wait for that: until then
 	// it does what the settler would do.
@@ -50,9 +50,9 @@ type Inventory interface {
 	Reservations(ctx context.Context, cursor string) (page []order.Reservation, next string, err error)
 }
 
-// Mend brings an order into line with its reservation, both as they were read,
-// and returns it as it is then: [order.Repair].
-type Mend func(context.Context, order.Order, order.Reservation) (order.Order, error)
+// Repair brings an order into line with its reservation, both as they were read,
+// and returns it as it is then: [order.RepairOrder].
+type Repair func(context.Context, order.Order, order.Reservation) (order.Order, error)
 
 // Report counts what an audit found.
 type Report struct {
@@ -63,20 +63,20 @@ type Report struct {
 	Differences, Remaining int
 }
 
-// Audit compares both sides.
-type Audit struct {
+// Reconciliation compares both sides.
+type Reconciliation struct {
 	Orders    Orders
 	Inventory Inventory
-	// Mend is nil where differences are only to be reported.
-	Mend Mend
-	// Say is given one sentence for each difference, in the order of the orders'
+	// Repair is nil where differences are only to be reported.
+	Repair Repair
+	// OnDifference is given one sentence for each difference, in the order of the orders'
 	// ids, with what was done about it once that is done.
-	Say func(string)
+	OnDifference func(string)
 }
 
 // Run compares every order with its reservation, and looks for reservations
 // without an order. Differences are mended one order at a time.
-func (a Audit) Run(ctx context.Context) (Report, error) {
+func (a Reconciliation) Run(ctx context.Context) (Report, error) {
 	var r Report
 	suspects, err := a.read(ctx, &r)
 	if err != nil || len(suspects) == 0 {
@@ -94,9 +94,9 @@ func (a Audit) Run(ctx context.Context) (Report, error) {
 // read reads both lists to their ends, and returns the ids of what differs, also
 // when it is looked at by itself. Both have the newest first, so the two sides of an
 // order are read at about the same time.
-func (a Audit) read(ctx context.Context, r *Report) (suspects []string, err error) {
+func (a Reconciliation) read(ctx context.Context, r *Report) (suspects []string, err error) {
 	orders := pages[order.Order]{read: func(cursor string) ([]order.Order, string, error) {
-		return a.Orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: page})
+		return a.Orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: pageSize})
 	}}
 	reservations := pages[order.Reservation]{read: func(cursor string) ([]order.Reservation, string, error) {
 		ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
@@ -134,11 +134,11 @@ func (a Audit) read(ctx context.Context, r *Report) (suspects []string, err erro
 				delete(loneReservations, id)
 			}
 		}
-		if ended := orders.ended && reservations.ended; ended || len(lone)+len(loneReservations) > most {
+		if ended := orders.ended && reservations.ended; ended || len(lone)+len(loneReservations) > maxWaiting {
 			suspects = slices.AppendSeq(slices.AppendSeq(suspects, maps.Keys(lone)), maps.Keys(loneReservations))
 			clear(lone)
 			clear(loneReservations)
-			if suspects, err = a.look(ctx, suspects); err != nil {
+			if suspects, err = a.recheck(ctx, suspects); err != nil {
 				return nil, err
 			}
 		}
@@ -163,7 +163,7 @@ func (p *pages[T]) next() (page []T, err error) {
 }
 
 // look looks at orders by themselves, and returns those that differ.
-func (a Audit) look(ctx context.Context, ids []string) (differ []string, err error) {
+func (a Reconciliation) recheck(ctx context.Context, ids []string) (differ []string, err error) {
 	var mu sync.Mutex
 	looking, ctx := errgroup.WithContext(ctx)
 	looking.SetLimit(workers)
@@ -182,7 +182,7 @@ func (a Audit) look(ctx context.Context, ids []string) (differ []string, err err
 }
 
 // report says what still differs, and mends it.
-func (a Audit) report(ctx context.Context, suspects []string, r *Report) error {
+func (a Reconciliation) report(ctx context.Context, suspects []string, r *Report) error {
 	for _, id := range suspects {
 		o, reservation, differences, err := a.compare(ctx, id)
 		if err != nil {
@@ -192,25 +192,25 @@ func (a Audit) report(ctx context.Context, suspects []string, r *Report) error {
 			continue
 		}
 		done, mended := "", false
-		if a.Mend != nil {
-			done, mended = a.mend(ctx, o, reservation)
+		if a.Repair != nil {
+			done, mended = a.repair(ctx, o, reservation)
 		}
 		for _, difference := range differences {
 			r.Differences++
 			if !mended {
 				r.Remaining++
 			}
-			a.Say(id + ": " + difference + done)
+			a.OnDifference(id + ": " + difference + done)
 		}
 	}
 	return nil
 }
 
 // mend says what was done about an order's differences.
-func (a Audit) mend(ctx context.Context, o order.Order, r order.Reservation) (done string, mended bool) {
+func (a Reconciliation) repair(ctx context.Context, o order.Order, r order.Reservation) (done string, mended bool) {
 	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 	defer cancel()
-	now, err := a.Mend(ctx, o, r)
+	now, err := a.Repair(ctx, o, r)
 	switch {
 	case problem.CodeOf(err) == problem.PreconditionFailed:
 		return "; left alone: the order has changed meanwhile", false
@@ -226,7 +226,7 @@ func (a Audit) mend(ctx context.Context, o order.Order, r order.Reservation) (do
 
 // compare reads an order, then asks inventory for its reservation, and says how they
 // differ. An order that is not there has no version.
-func (a Audit) compare(ctx context.Context, id string) (order.Order, order.Reservation, []string, error) {
+func (a Reconciliation) compare(ctx context.Context, id string) (order.Order, order.Reservation, []string, error) {
 	o, err := a.Orders.Order(ctx, id)
 	missing := problem.CodeOf(err) == problem.NotFound
 	if err != nil && !missing {
@@ -236,7 +236,7 @@ func (a Audit) compare(ctx context.Context, id string) (order.Order, order.Reser
 	defer cancel()
 	r, err := a.Inventory.GetReservation(ctx, 1, id)
 	if problem.CodeOf(err) == problem.NotFound {
-		r, err = order.Reservation{ID: id, State: order.None}, nil
+		r, err = order.Reservation{ID: id, State: order.ReservationNone}, nil
 	}
 	if err == nil && r.ID != id {
 		err = order.ErrUnexplained
@@ -251,8 +251,8 @@ func (a Audit) compare(ctx context.Context, id string) (order.Order, order.Reser
 }
 
 // differences are those that time will not mend.
-func (a Audit) differences(o order.Order, r order.Reservation) []string {
-	if in := o.Intent; in != nil && in.Seq == r.Seq && a.Mend == nil && time.Since(in.Since) < overdue {
+func (a Reconciliation) differences(o order.Order, r order.Reservation) []string {
+	if in := o.Intent; in != nil && in.Seq == r.Seq && a.Repair == nil && time.Since(in.Since) < overdue {
 		return nil
 	}
 	return order.Differences(o, r)

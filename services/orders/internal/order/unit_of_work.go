@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Book holds the orders of a batch of commands while they are decided, one
+// UnitOfWork holds the orders of a batch of commands while they are decided, one
 // after the other, in memory. It belongs to one transaction: when that is
 // rolled back, the book and every result it gave are worth nothing.
-type Book struct {
+type UnitOfWork struct {
 	now    time.Time
 	orders map[string]*Order
 
@@ -28,12 +28,12 @@ type OpenedIntent struct {
 // ClosedIntent is an intent that a decision ended.
 type ClosedIntent struct {
 	OrderID string
-	Settled
+	Settlement
 }
 
-// NewBook opens a book on the orders that were loaded and locked.
-func NewBook(now time.Time, orders []Order) *Book {
-	b := &Book{now: now, orders: make(map[string]*Order, len(orders)), changed: map[string]bool{}, created: map[string]bool{}}
+// NewUnitOfWork opens a book on the orders that were loaded and locked.
+func NewUnitOfWork(now time.Time, orders []Order) *UnitOfWork {
+	b := &UnitOfWork{now: now, orders: make(map[string]*Order, len(orders)), changed: map[string]bool{}, created: map[string]bool{}}
 	for _, o := range orders {
 		b.orders[o.ID] = &o
 	}
@@ -42,7 +42,7 @@ func NewBook(now time.Time, orders []Order) *Book {
 
 // Decide decides one command. Commands of a batch are decided in the order in
 // which they arrived, and each sees what the ones before it did.
-func (b *Book) Decide(c Command) Result { return c.decide(b, b.orders[c.OrderID()]) }
+func (b *UnitOfWork) Decide(c Command) Result { return c.decide(b, b.orders[c.OrderID()]) }
 
 // Changes is what has to be written, all or nothing.
 type Changes struct {
@@ -59,7 +59,7 @@ type Changes struct {
 func (c Changes) Empty() bool { return len(c.Orders) == 0 }
 
 // Changes lists all that the decisions so far have changed.
-func (b *Book) Changes() Changes {
+func (b *UnitOfWork) Changes() Changes {
 	c := Changes{Created: b.created, Opened: b.opened, Closed: b.closed}
 	for _, id := range slices.Sorted(maps.Keys(b.changed)) {
 		c.Orders = append(c.Orders, *b.orders[id])

@@ -33,8 +33,8 @@ func TestJudge(t *testing.T) {
 
 	// Success: what the reservation is has to be what was asked, or a hold that
 	// ran out since.
-	states := []ReservationState{None, Held, Committed, Released, Lapsed, "", "HELD", "sold"}
-	explained := map[ReservationState][]ReservationState{Held: {Held, Lapsed}, Committed: {Committed}, Released: {Released}}
+	states := []ReservationState{ReservationNone, ReservationHeld, ReservationCommitted, ReservationReleased, ReservationExpired, "", "HELD", "sold"}
+	explained := map[ReservationState][]ReservationState{ReservationHeld: {ReservationHeld, ReservationExpired}, ReservationCommitted: {ReservationCommitted}, ReservationReleased: {ReservationReleased}}
 	for asked, good := range explained {
 		for _, s := range states {
 			outcome := s == good[0] || s == good[len(good)-1]
@@ -71,11 +71,11 @@ func TestJudge(t *testing.T) {
 		code  problem.Code
 		now   []ReservationState
 	}{
-		{Held, problem.InsufficientStock, []ReservationState{None, Held, Lapsed}},
-		{Held, problem.ReservationExpired, []ReservationState{Lapsed}},
-		{Held, problem.WrongState, []ReservationState{Committed, Released}},
-		{Committed, problem.ReservationExpired, []ReservationState{Lapsed}},
-		{Committed, problem.WrongState, []ReservationState{None, Released}},
+		{ReservationHeld, problem.InsufficientStock, []ReservationState{ReservationNone, ReservationHeld, ReservationExpired}},
+		{ReservationHeld, problem.ReservationExpired, []ReservationState{ReservationExpired}},
+		{ReservationHeld, problem.WrongState, []ReservationState{ReservationCommitted, ReservationReleased}},
+		{ReservationCommitted, problem.ReservationExpired, []ReservationState{ReservationExpired}},
+		{ReservationCommitted, problem.WrongState, []ReservationState{ReservationNone, ReservationReleased}},
 	} {
 		for _, now := range rejection.now {
 			add(fmt.Sprintf("%s, now %s", rejection.code, now), rejection.asked, Reservation{}, reject(rejection.code, current(now)), true, "")
@@ -113,36 +113,36 @@ func TestJudge(t *testing.T) {
 		}
 		for asked := range explained {
 			add(string(code), asked, Reservation{}, problem.New(code, ""), false, alarm)
-			add(string(code)+" naming the seq", asked, Reservation{}, reject(code, current(Held)), false, alarm)
+			add(string(code)+" naming the seq", asked, Reservation{}, reject(code, current(ReservationHeld)), false, alarm)
 			// What comes beside an error is no answer.
 			add(string(code)+" beside a reservation", asked, answer(asked), reject(code, nil), false, alarm)
 		}
 	}
 	for name, err := range map[string]error{
 		"unknown code":          reject("sold-out", nil),
-		"unknown code and seq":  reject("sold-out", current(Held)),
-		"code in capitals":      reject("INSUFFICIENT_STOCK", current(None)),
-		"empty code":            reject("", current(None)),
+		"unknown code and seq":  reject("sold-out", current(ReservationHeld)),
+		"code in capitals":      reject("INSUFFICIENT_STOCK", current(ReservationNone)),
+		"empty code":            reject("", current(ReservationNone)),
 		"garbage":               ErrUnexplained,
 		"garbage in a problem":  problem.Wrap(ErrUnexplained, problem.Unavailable, "It can't be read."),
 		"garbage in a conflict": problem.Wrap(ErrUnexplained, problem.InsufficientStock, "It can't be read."),
 	} {
-		add(name, Held, Reservation{}, err, false, "unexplained")
+		add(name, ReservationHeld, Reservation{}, err, false, "unexplained")
 	}
-	add("an error that is no problem", Held, Reservation{}, errors.New("boom"), false, string(problem.Internal))
-	add("a wrapped outcome", Held, Reservation{}, fmt.Errorf("ask: %w", reject(problem.InsufficientStock, current(None))), true, "")
+	add("an error that is no problem", ReservationHeld, Reservation{}, errors.New("boom"), false, string(problem.Internal))
+	add("a wrapped outcome", ReservationHeld, Reservation{}, fmt.Errorf("ask: %w", reject(problem.InsufficientStock, current(ReservationNone))), true, "")
 
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			v, alarm := judge(asked(test.asked), test.r, test.err)
+			v, alarm := classify(asked(test.asked), test.r, test.err)
 			if (v != nil) != test.outcome || alarm != test.alarm {
 				t.Fatalf("the verdict is %+v with alarm %q, want an outcome: %v, alarm %q", v, alarm, test.outcome, test.alarm)
 			}
 			if v == nil {
 				return
 			}
-			want := &Verdict{Reservation: test.r.State, ExpiresAt: test.r.ExpiresAt}
+			want := &Outcome{Reservation: test.r.State, ExpiresAt: test.r.ExpiresAt}
 			if test.err != nil {
 				// The current seq and state are of the moment; they are not part of
 				// what is stored.
@@ -164,13 +164,13 @@ func TestRequestOfAnIntent(t *testing.T) {
 	t.Parallel()
 	lines := []Demand{{"a", MainLocation, 2}, {"b", "east", 1}}
 	for situation, want := range map[string]Request{
-		"pending/place":    {ID: "order-1", Seq: 3, State: Held, Lines: lines, HoldSeconds: 600},
-		"pending/cancel":   {ID: "order-1", Seq: 3, State: Released},
-		"pending/give-up":  {ID: "order-1", Seq: 3, State: Released},
-		"placed/amend":     {ID: "order-1", Seq: 3, State: Held, Lines: []Demand{{"a", MainLocation, 5}}, HoldSeconds: 600},
-		"placed/confirm":   {ID: "order-1", Seq: 3, State: Committed},
-		"placed/cancel":    {ID: "order-1", Seq: 3, State: Released},
-		"confirmed/cancel": {ID: "order-1", Seq: 3, State: Released},
+		"pending/place":    {ID: "order-1", Seq: 3, State: ReservationHeld, Lines: lines, HoldSeconds: 600},
+		"pending/cancel":   {ID: "order-1", Seq: 3, State: ReservationReleased},
+		"pending/give-up":  {ID: "order-1", Seq: 3, State: ReservationReleased},
+		"placed/amend":     {ID: "order-1", Seq: 3, State: ReservationHeld, Lines: []Demand{{"a", MainLocation, 5}}, HoldSeconds: 600},
+		"placed/confirm":   {ID: "order-1", Seq: 3, State: ReservationCommitted},
+		"placed/cancel":    {ID: "order-1", Seq: 3, State: ReservationReleased},
+		"confirmed/cancel": {ID: "order-1", Seq: 3, State: ReservationReleased},
 	} {
 		if got := request(*in(situation)); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s asks %+v, want %+v", situation, got, want)

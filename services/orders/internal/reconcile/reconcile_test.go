@@ -1,4 +1,4 @@
-package audit
+package reconcile
 
 import (
 	"context"
@@ -108,7 +108,7 @@ func (s *sides) add(id string, state order.State, reservation order.ReservationS
 // pending adds an order that has been waiting for the outcome of a seq; its
 // reservation is at seq 2.
 func (s *sides) pending(id string, seq int64, age time.Duration) {
-	o := s.add(id, order.Placed, order.Committed)
+	o := s.add(id, order.Placed, order.ReservationCommitted)
 	o.Seq, o.Intent = seq, &order.Intent{Operation: order.ConfirmOperation, Seq: seq, Since: time.Now().Add(-age)}
 	s.orders[id] = o
 }
@@ -120,11 +120,11 @@ type reported struct {
 }
 
 // run audits, and mends where it is told how.
-func run(t *testing.T, s *sides, mend Mend) reported {
+func run(t *testing.T, s *sides, mend Repair) reported {
 	t.Helper()
 	var out reported
 	var err error
-	out.Report, err = Audit{Orders: s, Inventory: s, Mend: mend, Say: func(line string) { out.said = append(out.said, line) }}.Run(t.Context())
+	out.Report, err = Reconciliation{Orders: s, Inventory: s, Repair: mend, OnDifference: func(line string) { out.said = append(out.said, line) }}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,15 +137,15 @@ func run(t *testing.T, s *sides, mend Mend) reported {
 func TestEveryPairOfStates(t *testing.T) {
 	t.Parallel()
 	agreeing := map[order.State][]order.ReservationState{
-		order.Placed:    {order.Held, order.Lapsed},
-		order.Confirmed: {order.Committed},
-		order.Pending:   {order.None, order.Released, order.Lapsed},
-		order.Rejected:  {order.None, order.Released, order.Lapsed},
-		order.Cancelled: {order.None, order.Released, order.Lapsed},
-		order.Expired:   {order.None, order.Released, order.Lapsed},
+		order.Placed:    {order.ReservationHeld, order.ReservationExpired},
+		order.Confirmed: {order.ReservationCommitted},
+		order.Pending:   {order.ReservationNone, order.ReservationReleased, order.ReservationExpired},
+		order.Rejected:  {order.ReservationNone, order.ReservationReleased, order.ReservationExpired},
+		order.Cancelled: {order.ReservationNone, order.ReservationReleased, order.ReservationExpired},
+		order.Expired:   {order.ReservationNone, order.ReservationReleased, order.ReservationExpired},
 	}
 	for _, state := range order.States() {
-		for _, reservation := range []order.ReservationState{order.None, order.Held, order.Committed, order.Released, order.Lapsed} {
+		for _, reservation := range []order.ReservationState{order.ReservationNone, order.ReservationHeld, order.ReservationCommitted, order.ReservationReleased, order.ReservationExpired} {
 			t.Run(fmt.Sprintf("%s and %s", state, reservation), func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
@@ -170,25 +170,25 @@ func TestEveryKindOfDifference(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSides()
 		for i := range 20 {
-			s.add(fmt.Sprintf("fine-%02d", i), order.Placed, order.Held)
+			s.add(fmt.Sprintf("fine-%02d", i), order.Placed, order.ReservationHeld)
 		}
-		s.add("lines", order.Confirmed, order.Committed)
+		s.add("lines", order.Confirmed, order.ReservationCommitted)
 		s.reservations["lines"].Lines[0].Quantity++
-		s.add("lines-of-a-cancelled", order.Cancelled, order.Released) // hold nothing, so they can't differ
+		s.add("lines-of-a-cancelled", order.Cancelled, order.ReservationReleased) // hold nothing, so they can't differ
 		s.reservations["lines-of-a-cancelled"].Lines[0].Quantity++
-		s.add("seq", order.Placed, order.Held)
+		s.add("seq", order.Placed, order.ReservationHeld)
 		r := s.reservations["seq"]
 		r.Seq = 3
 		s.reservations["seq"] = r
-		s.add("unheard-of", order.Placed, order.Held)
+		s.add("unheard-of", order.Placed, order.ReservationHeld)
 		delete(s.reservations, "unheard-of")
-		s.add("unknown", order.Placed, order.Held)
+		s.add("unknown", order.Placed, order.ReservationHeld)
 		delete(s.orders, "unknown")
-		ahead := s.add("inventory-put-back", order.Placed, order.Held)
-		ahead.Seq, ahead.Last = 3, &order.Settled{Operation: order.AmendOperation, Seq: 3, Outcome: order.Done}
+		ahead := s.add("inventory-put-back", order.Placed, order.ReservationHeld)
+		ahead.Seq, ahead.Last = 3, &order.Settlement{Operation: order.AmendOperation, Seq: 3, Outcome: order.OutcomeDone}
 		s.orders["inventory-put-back"] = ahead
 		ahead.ID, ahead.Seq = "repaired", 4
-		s.add("repaired", order.Placed, order.Held)
+		s.add("repaired", order.Placed, order.ReservationHeld)
 		s.orders["repaired"] = ahead
 		s.pending("in-flight", 3, 0)
 		s.pending("in-flight-for-long", 3, time.Hour)
@@ -223,16 +223,16 @@ func TestManyAreComparedByTheirLists(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSides()
 				s.page, s.backwards = 2000, backwards
-				const fine = 2 * most
+				const fine = 2 * maxWaiting
 				for i := range fine {
-					s.add(fmt.Sprintf("fine-%05d", i), order.Placed, order.Held)
+					s.add(fmt.Sprintf("fine-%05d", i), order.Placed, order.ReservationHeld)
 				}
-				s.add("differs", order.Placed, order.Committed)
+				s.add("differs", order.Placed, order.ReservationCommitted)
 				r := run(t, s, nil)
 				if r.Differences != 1 || r.Orders != fine+1 || r.Reservations != fine+1 {
 					t.Errorf("reported %+v", r)
 				}
-				if asked := s.asked.Load(); backwards != (asked > most) || !backwards && asked != 2 {
+				if asked := s.asked.Load(); backwards != (asked > maxWaiting) || !backwards && asked != 2 {
 					t.Errorf("%d reservations were asked for by themselves", asked)
 				}
 			})
@@ -243,7 +243,7 @@ func TestManyAreComparedByTheirLists(t *testing.T) {
 func TestWhatMovedMeanwhileIsNoDifference(t *testing.T) {
 	t.Parallel()
 	for name, settle := range map[string]func(*sides){
-		"it was settled": func(s *sides) { s.add("x", order.Confirmed, order.Committed) },
+		"it was settled": func(s *sides) { s.add("x", order.Confirmed, order.ReservationCommitted) },
 		"the next operation began": func(s *sides) {
 			o := s.orders["x"]
 			o.Intent = &order.Intent{Operation: order.CancelOperation, Seq: 3}
@@ -254,7 +254,7 @@ func TestWhatMovedMeanwhileIsNoDifference(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newSides()
-				s.add("x", order.Placed, order.Committed)
+				s.add("x", order.Placed, order.ReservationCommitted)
 				began := time.Now()
 				s.look = func() {
 					if time.Since(began) > 0 {
@@ -276,18 +276,18 @@ func TestAnAuditThatCannotBeCarriedOutIsAnError(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSides()
-		s.add("x", order.Placed, order.Held)
+		s.add("x", order.Placed, order.ReservationHeld)
 		s.err = problem.New(problem.Unavailable, "")
-		a := Audit{Orders: s, Inventory: s, Say: func(line string) { t.Errorf("said %q", line) }}
+		a := Reconciliation{Orders: s, Inventory: s, OnDifference: func(line string) { t.Errorf("said %q", line) }}
 		if r, err := a.Run(t.Context()); problem.CodeOf(err) != problem.Unavailable {
 			t.Errorf("got %+v, %v", r, err)
 		}
 		s.err = nil
-		s.reservations["x"] = order.Reservation{ID: "y", Seq: 2, State: order.Held}
+		s.reservations["x"] = order.Reservation{ID: "y", Seq: 2, State: order.ReservationHeld}
 		if r, err := a.Run(t.Context()); !errors.Is(err, order.ErrUnexplained) {
 			t.Errorf("answered for another order: %+v, %v", r, err)
 		}
-		s.add("x", order.Placed, order.Committed)
+		s.add("x", order.Placed, order.ReservationCommitted)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if r, err := a.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -302,17 +302,17 @@ func TestEveryDifferenceIsSaidWithWhatWasDone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSides()
-		s.add("adopted", order.Placed, order.Committed)
-		s.add("fine", order.Placed, order.Held)
+		s.add("adopted", order.Placed, order.ReservationCommitted)
+		s.add("fine", order.Placed, order.ReservationHeld)
 		s.pending("in-flight", 3, 0)
 		s.pending("decided", 2, 0) // the settler will, or may not: repairing it is the same
-		s.add("moves", order.Placed, order.Committed)
-		s.add("refused", order.Placed, order.Released)
-		s.add("twofold", order.Placed, order.Held)
+		s.add("moves", order.Placed, order.ReservationCommitted)
+		s.add("refused", order.Placed, order.ReservationReleased)
+		s.add("twofold", order.Placed, order.ReservationHeld)
 		r := s.reservations["twofold"]
 		r.Seq, r.Lines = 3, r.Lines[:1]
 		s.reservations["twofold"] = r
-		s.add("unknown", order.Placed, order.Held)
+		s.add("unknown", order.Placed, order.ReservationHeld)
 		delete(s.orders, "unknown")
 
 		var asked []string

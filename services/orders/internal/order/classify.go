@@ -1,0 +1,52 @@
+package order
+
+import (
+	"errors"
+	"time"
+
+	"roundtrip/internal/problem"
+)
+
+// OutcomeKind is inventory's outcome for one seq.
+type Outcome struct {
+	// Rejection is why not; nil where it was done.
+	Rejection *problem.Problem
+	// Reservation and ExpiresAt are what the reservation is now.
+	Reservation ReservationState
+	ExpiresAt   time.Time
+}
+
+// classify tells whether inventory's answer is an outcome: one that it stored for
+// exactly this request. Of any other answer it tells why it must alarm somebody;
+// "" where sending the request again may still settle it.
+func classify(asked Request, r Reservation, err error) (v *Outcome, alarm string) {
+	if err == nil {
+		explained := r.ID == asked.ID && r.Seq == asked.Seq &&
+			(r.State == asked.State || asked.State == ReservationHeld && r.State == ReservationExpired)
+		if !explained {
+			return nil, "unexplained"
+		}
+		return &Outcome{Reservation: r.State, ExpiresAt: r.ExpiresAt}, ""
+	}
+	if errors.Is(err, ErrUnexplained) {
+		return nil, "unexplained"
+	}
+	p := problem.From(err)
+	switch p.Code {
+	case problem.InsufficientStock, problem.ReservationExpired, problem.WrongState:
+		c := p.Current
+		if c == nil || c.ID != asked.ID || c.Seq != asked.Seq || !ReservationState(c.State).known() {
+			return nil, "unexplained"
+		}
+		rejection := *p
+		rejection.Current = nil
+		return &Outcome{Rejection: &rejection, Reservation: ReservationState(c.State)}, ""
+	}
+	switch {
+	case !p.Code.Known():
+		return nil, "unexplained"
+	case p.Code.Retry() == problem.Never:
+		return nil, string(p.Code)
+	}
+	return nil, ""
+}
