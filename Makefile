@@ -18,7 +18,7 @@ TOOL := go tool -modfile=tools.mod
 # Empty, or -race where there is a C compiler to link the race detector.
 RACE := $(if $(shell command -v "$$(go env CC)"),-race,)
 # Runs a command with an engine and the images that its tests need.
-SETUP := go run ./test/containers/setup
+SETUP := go run ./tools/engine
 # The load generator; a server in a container wants an engine.
 GENERATOR = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
 # Packages whose tests start processes have `make test` to themselves, as have the
@@ -26,7 +26,7 @@ GENERATOR = exec $(if $(filter postgres,$(STORE)),$(SETUP)) $(BUILD)/load
 PROCESS_TESTS := ./test/process/...
 CHART_TESTS := ./test/charts/...
 # Pact's library, brought here; its tests are Go's with the tag contract.
-PACT_FFI = lib=$$(go run ./test/contract/setup ffi); folder=$$(dirname "$$lib"); \
+PACT_FFI = lib=$$(go run ./tools/pact ffi); folder=$$(dirname "$$lib"); \
 	export CGO_ENABLED=1 CGO_LDFLAGS="-L$$folder -Wl,-rpath,$$folder" PACT_DO_NOT_TRACK=true
 # Go links a test each time that it runs one, and with that library it takes 5 seconds.
 PACT_TEST = mkdir -p "$(BUILD)"; go test -c -tags contract -o "$(CURDIR)/$(BUILD)/contract.test" ./test/contract; \
@@ -34,10 +34,10 @@ PACT_TEST = mkdir -p "$(BUILD)"; go test -c -tags contract -o "$(CURDIR)/$(BUILD
 # A release's version is its tag, and is in no file; what is not tagged is a rehearsal.
 RELEASE ?= $(shell git describe --tags --exact-match --match 'v[0-9]*' 2>/dev/null || echo v0.0.0-rehearsal)
 REGISTRY ?=
-HELM = helm=$$(go run ./test/charts/setup helm)
+HELM = helm=$$(go run ./tools/helm helm)
 # Signs with the identity of the CI job that runs it.
 COSIGN := go run github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
-PACT_CLI = pact=$$(go run ./test/contract/setup cli)
+PACT_CLI = pact=$$(go run ./tools/pact cli)
 # What a release is tested beside: the last one, or, while there is none, a commit.
 PREVIOUS ?= $(shell git describe --tags --abbrev=0 HEAD 2>/dev/null || echo a8d6096f502f87c66dc18b3e88a9142c02b6a966)
 # Who publishes what, to a Pact Broker: a service's version is its commit.
@@ -104,7 +104,7 @@ test-images:
 
 .PHONY: integration-mutants
 integration-mutants: ## Plant one bug after the other and see the integration tests notice it (15 minutes)
-	@$(SETUP) go run ./test/integration/mutants
+	@$(SETUP) go run ./tools/mutants
 
 .PHONY: charts
 charts: helm ## Test the Helm charts without a cluster, with Helm 3 and 4 (the first time builds both, some minutes)
@@ -139,8 +139,8 @@ values: ## Write the table of the charts' values anew, after a change of a value
 
 .PHONY: helm
 helm:
-	@go run ./test/charts/setup helm >/dev/null
-	@go run ./test/charts/setup helm3 >/dev/null
+	@go run ./tools/helm helm >/dev/null
+	@go run ./tools/helm helm3 >/dev/null
 
 .PHONY: packages
 packages: helm ## Package the charts into .build/packages, as the version of RELEASE=v1.2.3 and for images in REGISTRY
@@ -204,7 +204,7 @@ can-i-deploy: ## May this be deployed: make can-i-deploy SERVICE=orders ENV=prod
 	@[[ "$(SERVICE)" == orders || "$(SERVICE)" == inventory ]] || { echo "which service? SERVICE=orders or SERVICE=inventory"; exit 2; }
 	@[[ -n "$(ENV)$(AGAINST)" ]] || { echo "into what? ENV=an environment of the Pact Broker's, or AGAINST=the git ref that runs there"; exit 2; }
 ifneq ($(AGAINST),)
-	@$(PACT_FFI); go run ./test/contract/against --service "$(SERVICE)" "$(AGAINST)"
+	@$(PACT_FFI); go run ./tools/candeploy --service "$(SERVICE)" "$(AGAINST)"
 else
 	@$(MAKE) --no-print-directory broker
 	@$(PACT_CLI); "$$pact" broker can-i-deploy --pacticipant "$(SERVICE)" --version "$(VERSION)" --to-environment "$(ENV)"
@@ -235,7 +235,7 @@ breaking: ## Look for changes of the contracts since the last tag, else the comm
 
 .PHONY: doctor
 doctor: ## Say what is there, what is missing, and the command that mends it
-	@go run ./test/doctor
+	@go run ./tools/doctor
 
 .PHONY: engine
 engine: ## Bring an engine for containers, and the images, and leave it running

@@ -135,7 +135,7 @@ func TestTheServicesLinkNoTestAndNoContractLibrary(t *testing.T) {
 		}
 		for _, d := range service.Deps {
 			if under(d, "testing", "net/http/httptest", "pgregory.net/rapid", "github.com/getkin/kin-openapi",
-				"github.com/testcontainers", "github.com/moby", "github.com/docker", "roundtrip/contracts/openapi", "roundtrip/test") {
+				"github.com/testcontainers", "github.com/moby", "github.com/docker", "roundtrip/contracts/openapi", "roundtrip/test", "roundtrip/tools") {
 				t.Errorf("%s links %s", service.ImportPath, d)
 			}
 		}

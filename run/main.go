@@ -25,7 +25,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"roundtrip/test/pair"
+	"roundtrip/test/support/processes"
 )
 
 //go:embed sample.csv
@@ -66,12 +66,12 @@ func (f flags) serve(ctx context.Context) (err error) {
 	}
 	defer logs.Close()
 
-	wire := pair.Wire{Name: f.Wire, Addr: map[string]string{"grpc": f.GRPCAddr, "nats": f.NATSAddr}[f.Wire]}
+	wire := processes.Wire{Name: f.Wire, Addr: map[string]string{"grpc": f.GRPCAddr, "nats": f.NATSAddr}[f.Wire]}
 	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	p, err := pair.StartPair(starting, f.Data, wire,
-		pair.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: []string{"--http-addr=" + f.InventoryAddr}, Log: logs},
-		pair.Options{Binary: filepath.Join(f.Bin, "orders"), Args: []string{"--http-addr=" + f.OrdersAddr}, Log: logs})
+	p, err := processes.StartPair(starting, f.Data, wire,
+		processes.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: []string{"--http-addr=" + f.InventoryAddr}, Log: logs},
+		processes.Options{Binary: filepath.Join(f.Bin, "orders"), Args: []string{"--http-addr=" + f.OrdersAddr}, Log: logs})
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"roundtrip/internal/problem"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }

@@ -14,7 +14,7 @@ import (
 
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/messaging"
-	"roundtrip/test/natsauth"
+	"roundtrip/test/support/natsauth"
 )
 
 // The permissions are the least that each side can do with.

@@ -18,7 +18,7 @@ import (
 
 	"roundtrip/internal/database"
 	"roundtrip/internal/service"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 // asTrial makes this test's binary the service "trial", which is what Main makes

@@ -13,9 +13,9 @@ import (
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/service"
 	"roundtrip/services/orders/app"
-	"roundtrip/services/orders/internal/reconcile"
 	"roundtrip/services/orders/internal/inventory"
 	"roundtrip/services/orders/internal/order"
+	"roundtrip/services/orders/internal/reconcile"
 	"roundtrip/services/orders/internal/store"
 )
 

@@ -24,14 +24,14 @@ import (
 	"roundtrip/internal/service"
 	inventory "roundtrip/services/inventory/app"
 	orders "roundtrip/services/orders/app"
-	"roundtrip/test/charts/helm"
-	"roundtrip/test/pair"
+	"roundtrip/test/support/helm"
+	"roundtrip/test/support/processes"
 )
 
 // binaries is the folder with both services.
 var binaries = sync.OnceValues(func() (string, error) {
 	folder := filepath.Join(schemas(), "bin")
-	return folder, errors.Join(os.Mkdir(folder, 0o700), pair.Build(context.Background(), folder))
+	return folder, errors.Join(os.Mkdir(folder, 0o700), processes.Build(context.Background(), folder))
 })
 
 func binary(t *testing.T, name string) string {
@@ -126,8 +126,8 @@ func TestTheChecksAndProbesOfARealPair(t *testing.T) {
 				}
 			}
 			folder := t.TempDir()
-			both, err := pair.StartPair(t.Context(), folder, pair.Wire{Name: wire, Addr: address},
-				pair.Options{Binary: binary(t, "inventory"), Env: environments["inventory"]}, pair.Options{Binary: binary(t, "orders"), Env: environments["orders"]})
+			both, err := processes.StartPair(t.Context(), folder, processes.Wire{Name: wire, Addr: address},
+				processes.Options{Binary: binary(t, "inventory"), Env: environments["inventory"]}, processes.Options{Binary: binary(t, "orders"), Env: environments["orders"]})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +153,7 @@ func TestTheChecksAndProbesOfARealPair(t *testing.T) {
 					t.Errorf("orders' check ends with %d and says %s", exit, out)
 				}
 			}
-			for _, s := range []*pair.Process{both.Inventory, both.Orders} {
+			for _, s := range []*processes.Process{both.Inventory, both.Orders} {
 				for _, path := range []string{"/startupz", "/livez", "/readyz", "/metrics"} {
 					response, err := http.Get(s.AdminURL + path)
 					if err != nil {

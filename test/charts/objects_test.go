@@ -20,7 +20,7 @@ import (
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 
-	"roundtrip/test/charts/helm"
+	"roundtrip/test/support/helm"
 )
 
 // refused says what Pod Security's level restricted has against a pod.

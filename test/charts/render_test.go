@@ -21,7 +21,7 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
-	"roundtrip/test/charts/helm"
+	"roundtrip/test/support/helm"
 )
 
 const (

@@ -15,7 +15,7 @@ import (
 	"github.com/yannh/kubeconform/pkg/validator"
 	"sigs.k8s.io/yaml"
 
-	"roundtrip/test/charts/helm"
+	"roundtrip/test/support/helm"
 )
 
 // kubernetes has the schemas of its own kinds. The others have those of theirs, as

@@ -23,9 +23,9 @@ import (
 
 	"github.com/moby/moby/client"
 
-	"roundtrip/test/charts/helm"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/helm"
 	"roundtrip/test/e2e/taken"
+	"roundtrip/test/support/containers"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"roundtrip/test/charts/helm"
+	"roundtrip/test/support/helm"
 	"roundtrip/test/e2e/taken"
 )
 

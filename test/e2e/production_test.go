@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"roundtrip/test/e2e/taken"
-	"roundtrip/test/natsauth"
+	"roundtrip/test/support/natsauth"
 )
 
 // leastRate is the requests a second that there should be; a busy machine makes fewer.

@@ -12,7 +12,7 @@ import (
 
 	"roundtrip/internal/exchange"
 	"roundtrip/test/integration/report"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 // everyExchange is what is made on every wire.

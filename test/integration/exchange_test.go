@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"roundtrip/internal/exchange"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 // kept is what both sides have of an order after an exchange.

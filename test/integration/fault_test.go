@@ -12,7 +12,7 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 // told is what callers may be told while a fault lasts.

@@ -15,8 +15,8 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 
 	"roundtrip/internal/exchange"
-	"roundtrip/test/containers"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/shop"
 )
 
 // breakdown is what happens to a part while callers go on.

@@ -20,8 +20,8 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 
 	"roundtrip/contracts/openapi"
-	"roundtrip/test/containers"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/shop"
 )
 
 // patience is how long a test waits for what must happen, on a machine however

@@ -10,7 +10,7 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2/client"
 
 	"roundtrip/contracts/openapi"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 // at is the shop in front of one replica of orders.

@@ -22,7 +22,7 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
 
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 var (

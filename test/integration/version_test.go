@@ -6,7 +6,7 @@ import (
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2/client"
 
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 // Old orders with new inventory and the reverse keep every promise: while a release

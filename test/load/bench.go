@@ -14,8 +14,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"roundtrip/test/containers"
-	"roundtrip/test/pair"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/processes"
 )
 
 // benchCommand measures in short rounds. In each round everything that is
@@ -249,7 +249,7 @@ func (b *bench) startEcho(ctx context.Context) (contender, error) {
 	if err != nil {
 		return contender{}, err
 	}
-	echoes, err := pair.StartPair(ctx, b.folder, pair.Wire{Name: overHTTP}, pair.Options{Binary: self}, pair.Options{Binary: self})
+	echoes, err := processes.StartPair(ctx, b.folder, processes.Wire{Name: overHTTP}, processes.Options{Binary: self}, processes.Options{Binary: self})
 	return contender{store: onEcho, wire: overHTTP, subject: &subject{Pair: echoes}}, err
 }
 
@@ -323,7 +323,7 @@ func (b *bench) close(ctx context.Context, contenders []contender) error {
 			continue
 		}
 		if c.merged {
-			for service, process := range map[string]*pair.Process{"orders": c.subject.Orders, "inventory": c.subject.Inventory} {
+			for service, process := range map[string]*processes.Process{"orders": c.subject.Orders, "inventory": c.subject.Inventory} {
 				peak, err := peakMemory(process.PID())
 				if err != nil {
 					return err
@@ -522,7 +522,7 @@ func (c contender) restart(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	n, err := serverSyncs(ctx, c.postgres)
-	for _, process := range []**pair.Process{&c.subject.Inventory, &c.subject.Orders} {
+	for _, process := range []**processes.Process{&c.subject.Inventory, &c.subject.Orders} {
 		if err == nil {
 			*process, err = (*process).Again(ctx)
 		}
@@ -547,7 +547,7 @@ func (b *bench) timeStarts(ctx context.Context) error {
 					return err
 				}
 				began := time.Now()
-				process, err := pair.Start(ctx, o)
+				process, err := processes.Start(ctx, o)
 				took := time.Since(began)
 				if err == nil {
 					err = process.Stop(ctx)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 // clockTick is the unit of processor time in /proc/PID/stat: USER_HZ, 100 on every

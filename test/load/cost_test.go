@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"roundtrip/internal/database"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }

@@ -17,7 +17,7 @@ import (
 	"strconv"
 	"time"
 
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 //go:embed reservation.sql

@@ -18,8 +18,8 @@ import (
 	"strconv"
 	"time"
 
-	"roundtrip/test/containers"
-	"roundtrip/test/pair"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/processes"
 )
 
 // settleWithin is how soon after the last request every intent must be settled
@@ -63,8 +63,8 @@ func (t target) on(ctx context.Context, server *containers.Postgres) (target, er
 
 // subject is a pair under load.
 type subject struct {
-	*pair.Pair
-	inventory, orders pair.Options
+	*processes.Pair
+	inventory, orders processes.Options
 }
 
 // start starts the pair; args go to `serve` of both services.
@@ -78,14 +78,14 @@ func (t target) start(ctx context.Context, folder string, args ...string) (*subj
 		return nil, err
 	}
 	s.inventory.Args, s.orders.Args = append(s.inventory.Args, args...), append(s.orders.Args, args...)
-	s.Pair, err = pair.StartPair(ctx, folder, pair.Wire{Name: t.Wire}, s.inventory, s.orders)
+	s.Pair, err = processes.StartPair(ctx, folder, processes.Wire{Name: t.Wire}, s.inventory, s.orders)
 	return s, err
 }
 
 // service says how to start one service on a database, which is migrated first
 // where the service does not do that itself.
-func (t target) service(ctx context.Context, name, database, folder string) (pair.Options, error) {
-	o := pair.Options{Binary: filepath.Join(t.Bin, name)}
+func (t target) service(ctx context.Context, name, database, folder string) (processes.Options, error) {
+	o := processes.Options{Binary: filepath.Join(t.Bin, name)}
 	if database == "" {
 		o.Args = []string{"--database=sqlite:" + filepath.Join(folder, name+".db")}
 		return o, nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 type runCommand struct {

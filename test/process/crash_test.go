@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"roundtrip/test/pair"
+	"roundtrip/test/support/processes"
 )
 
 // crash is one place where a process is killed with -9.
@@ -132,7 +132,7 @@ func (h *harness) arm(failpoint string) {
 // crashed waits until a replica was killed by the failpoint.
 func (h *harness) crashed(s *service) {
 	h.Helper()
-	var victim *pair.Process
+	var victim *processes.Process
 	h.wait("a replica reaches the failpoint", func() bool {
 		i := slices.IndexFunc(s.replicas, ended)
 		if i >= 0 {

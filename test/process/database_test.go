@@ -16,8 +16,8 @@ import (
 	"testing/fstest"
 
 	"roundtrip/internal/database"
-	"roundtrip/test/containers"
-	"roundtrip/test/pair"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/processes"
 )
 
 // statements runs SQL on a database as the server's owner, and returns what it
@@ -222,12 +222,12 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 			}
 			defer log.Close()
 			started := make(chan error, 1)
-			var p *pair.Process
+			var p *processes.Process
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			go func() {
 				var err error
-				p, err = pair.Start(ctx, pair.Options{
+				p, err = processes.Start(ctx, processes.Options{
 					Binary: filepath.Join(product, service), Args: []string{"--database=" + address, "--admin-addr=" + admin}, Log: log,
 				})
 				started <- err
@@ -294,13 +294,13 @@ func TestServeRefusesAServerThatMayLoseWhatItConfirms(t *testing.T) {
 			statements(t, server, "postgres", "ALTER DATABASE "+name(t, address)+" SET synchronous_commit = off")
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			o := pair.Options{Binary: filepath.Join(product, service), Args: []string{"--database=" + address}}
-			_, err := pair.Start(ctx, o)
+			o := processes.Options{Binary: filepath.Join(product, service), Args: []string{"--database=" + address}}
+			_, err := processes.Start(ctx, o)
 			if exitCode(err) != 2 || !strings.Contains(err.Error(), "has synchronous_commit off") {
 				t.Errorf("it was not refused: %v", err)
 			}
 			o.Args = append(o.Args, "--allow-unsafe-database")
-			p, err := pair.Start(ctx, o)
+			p, err := processes.Start(ctx, o)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,9 +20,9 @@ import (
 	"time"
 
 	"roundtrip/contracts/openapi"
-	"roundtrip/test/containers"
-	"roundtrip/test/pair"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/processes"
+	"roundtrip/test/support/shop"
 )
 
 // product and crashing are folders with the services' binaries: as they are
@@ -39,7 +39,7 @@ func run(m *testing.M) int {
 	containers.AtEnd(func(context.Context) error { return os.RemoveAll(folder) })
 	product, crashing = filepath.Join(folder, "product"), filepath.Join(folder, "crashing")
 	for path, tags := range map[string][]string{product: nil, crashing: {"failpoints"}} {
-		if err := errors.Join(os.Mkdir(path, 0o700), pair.Build(context.Background(), path, tags...)); err != nil {
+		if err := errors.Join(os.Mkdir(path, 0o700), processes.Build(context.Background(), path, tags...)); err != nil {
 			fmt.Fprintln(os.Stderr, errors.Join(err, os.RemoveAll(folder)))
 			return 1
 		}
@@ -124,7 +124,7 @@ type harness struct {
 // service is all replicas of one, seen from outside.
 type service struct {
 	name, database string
-	replicas       []*pair.Process
+	replicas       []*processes.Process
 	// front is nil where there is one replica, which is reached directly.
 	front *shop.Front
 	*shop.Client
@@ -154,7 +154,7 @@ func (h *harness) start(on store, name string, contract *openapi.Document, args 
 		}
 	})
 	for range on.replicas {
-		p, err := pair.Start(ctx, pair.Options{
+		p, err := processes.Start(ctx, processes.Options{
 			// What is in flight may take its time on a busy machine.
 			Binary: filepath.Join(h.bin, name), Args: append([]string{s.database, "--drain-timeout=60s"}, args...), Env: []string{"FAILPOINTS=" + h.folder},
 		})
@@ -222,7 +222,7 @@ func (h *harness) restart(s *service) {
 	}
 }
 
-func ended(p *pair.Process) bool {
+func ended(p *processes.Process) bool {
 	select {
 	case <-p.Exited():
 		return true

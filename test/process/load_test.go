@@ -3,7 +3,7 @@ package process
 import (
 	"time"
 
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 // load is a shop's load on a pair; not too much of it, for all that was ever

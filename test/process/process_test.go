@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 func TestFiftyIdenticalPutsMakeOneOrder(t *testing.T) {

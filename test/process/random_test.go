@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"roundtrip/test/containers"
-	"roundtrip/test/pair"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/processes"
 )
 
 var (
@@ -95,7 +95,7 @@ func (w *world) round(f fault) {
 }
 
 // replica is one of the services' four processes.
-func (w *world) replica(n int) (*service, *pair.Process) {
+func (w *world) replica(n int) (*service, *processes.Process) {
 	s := []*service{w.orders, w.inventory}[n/2]
 	return s, s.replicas[n%2]
 }

@@ -18,9 +18,9 @@ import (
 	_ "modernc.org/sqlite" // makes the backup, as the sqlite3 command would
 
 	"roundtrip/contracts/openapi"
-	"roundtrip/test/containers"
-	"roundtrip/test/pair"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/containers"
+	"roundtrip/test/support/processes"
+	"roundtrip/test/support/shop"
 )
 
 // databases are those of a pair, and how orders' is backed up and put back, as
@@ -103,7 +103,7 @@ type customers struct {
 	*testing.T
 	databases
 	inventoryURL, ordersAddr string
-	process                  *pair.Process
+	process                  *processes.Process
 	client                   *http.Client
 
 	mu   sync.Mutex
@@ -130,11 +130,11 @@ func openShop(t *testing.T, d databases) *customers {
 	return s
 }
 
-func (s *customers) start(service, addr string, args ...string) *pair.Process {
+func (s *customers) start(service, addr string, args ...string) *processes.Process {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), patience)
 	defer cancel()
-	p, err := pair.Start(ctx, pair.Options{
+	p, err := processes.Start(ctx, processes.Options{
 		Binary: filepath.Join(product, service), Args: append([]string{"--http-addr=" + addr, "--admin-addr=127.0.0.1:0"}, args...),
 	})
 	if err != nil {

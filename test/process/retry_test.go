@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 func TestWithInventoryDownRetriesStayWithinTheirBudget(t *testing.T) {

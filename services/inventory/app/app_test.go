@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"roundtrip/internal/database"
-	"roundtrip/test/memory"
+	"roundtrip/test/support/memnet"
 )
 
 // running is an app that was started over pipes, and its callers.
@@ -28,7 +28,7 @@ type running struct {
 // run starts an app on a database and stops it when the test ends.
 func run(t *testing.T, path string, sweepInterval time.Duration) *running {
 	t.Helper()
-	listener, admin := memory.Listen(), memory.Listen()
+	listener, admin := memnet.Listen(), memnet.Listen()
 	a, err := New(t.Context(), Options{
 		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + path),
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, SweepInterval: sweepInterval,

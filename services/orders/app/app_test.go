@@ -18,7 +18,7 @@ import (
 
 	"roundtrip/internal/database"
 	"roundtrip/internal/problem"
-	"roundtrip/test/memory"
+	"roundtrip/test/support/memnet"
 )
 
 // stub is the inventory that orders asks in these tests: all is done as asked,
@@ -28,7 +28,7 @@ type stub struct {
 	away         bool
 	handler      http.HandlerFunc // instead, where it is not nil
 	reservations map[string]map[string]any
-	listener     *memory.Listener
+	listener     *memnet.Listener
 }
 
 func (i *stub) set(change func(*stub)) {
@@ -97,12 +97,12 @@ func startPair(t *testing.T) *pair { return startPairWith(t, func(*stub) {}) }
 
 func startPairWith(t *testing.T, prepare func(*stub)) *pair {
 	t.Helper()
-	in := &stub{reservations: map[string]map[string]any{}, listener: memory.Listen()}
+	in := &stub{reservations: map[string]map[string]any{}, listener: memnet.Listen()}
 	prepare(in)
 	server := &http.Server{Handler: in}
 	go func() { _ = server.Serve(in.listener) }() // until it is closed
 	t.Cleanup(func() { server.Close() })
-	listener, admin := memory.Listen(), memory.Listen()
+	listener, admin := memnet.Listen(), memnet.Listen()
 	a, err := New(t.Context(), Options{
 		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, InventoryWire: "http", InventoryURL: "http://inventory", Dial: in.dial,

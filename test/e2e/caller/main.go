@@ -27,7 +27,7 @@ import (
 
 	"roundtrip/internal/service"
 	"roundtrip/test/e2e/taken"
-	"roundtrip/test/shop"
+	"roundtrip/test/support/shop"
 )
 
 // takeAddr is where the load answers `take`.

@@ -7,7 +7,7 @@ import (
 	"roundtrip/contracts/openapi"
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/rest"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 func TestWhatIsServedIsWhatIsDocumented(t *testing.T) {

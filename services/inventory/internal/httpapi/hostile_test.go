@@ -9,7 +9,7 @@ import (
 	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 // replacing changes one part of a body, which must be there.

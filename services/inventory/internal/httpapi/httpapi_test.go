@@ -24,7 +24,7 @@ import (
 	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 	"roundtrip/services/inventory/internal/store"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 // service is inventory's API on a real store.

@@ -14,7 +14,7 @@ import (
 
 	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/payload"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 // imported is an import's report.

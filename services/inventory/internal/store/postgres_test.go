@@ -19,7 +19,7 @@ import (
 	"roundtrip/internal/database"
 	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }

@@ -8,7 +8,7 @@ import (
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/rest"
 	"roundtrip/services/orders/internal/order"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 func TestWhatIsServedIsWhatIsDocumented(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 const key = "Idempotency-Key"

@@ -26,7 +26,7 @@ import (
 	"roundtrip/internal/rest"
 	"roundtrip/services/orders/internal/order"
 	"roundtrip/services/orders/internal/store"
-	"roundtrip/test/resttest"
+	"roundtrip/test/support/resttest"
 )
 
 // fakeInventory answers as its functions say; where one is nil, everything is

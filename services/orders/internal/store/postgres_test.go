@@ -16,7 +16,7 @@ import (
 	"roundtrip/internal/database"
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }

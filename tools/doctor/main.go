@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"roundtrip/test/charts/helm"
-	"roundtrip/test/containers"
+	"roundtrip/test/support/helm"
+	"roundtrip/test/support/containers"
 )
 
 // finding is one thing that may be there.
@@ -37,10 +37,10 @@ func main() {
 			"apt-get install gcc, or xcode-select --install", false},
 		{"git", "make check, make images, make integration, make breaking, make can-i-deploy", program(ctx, "git", "--version"), "apt-get install git", false},
 		{"an engine for containers", "make test, make integration", engine(ctx), "make engine", true},
-		{"Pact's library", "make contract", brought(".tools/pact-*/libpact_ffi.so", ".tools/pact-*/libpact_ffi.dylib"), "go run ./test/contract/setup ffi", true},
-		{"Pact's command line", "make stub, make contract-publish", brought(".tools/pact-*/pact"), "go run ./test/contract/setup cli", true},
-		{"Helm 4", "make charts", brought(helm.Four.Path(".tools")), "go run ./test/charts/setup helm", true},
-		{"Helm 3", "make charts", brought(helm.Three.Path(".tools")), "go run ./test/charts/setup helm3", true},
+		{"Pact's library", "make contract", brought(".tools/pact-*/libpact_ffi.so", ".tools/pact-*/libpact_ffi.dylib"), "go run ./tools/pact ffi", true},
+		{"Pact's command line", "make stub, make contract-publish", brought(".tools/pact-*/pact"), "go run ./tools/pact cli", true},
+		{"Helm 4", "make charts", brought(helm.Four.Path(".tools")), "go run ./tools/helm helm", true},
+		{"Helm 3", "make charts", brought(helm.Three.Path(".tools")), "go run ./tools/helm helm3", true},
 		{"kubectl", "make e2e, which also wants a cluster: make kind-up", program(ctx, "kubectl", "version", "--client"), "see https://kubernetes.io/docs/tasks/tools", false},
 		{"npm", "only where GitHub can't be reached, for Pact", program(ctx, "npm", "--version"), "apt-get install npm", true},
 	} {

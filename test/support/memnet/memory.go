@@ -1,7 +1,7 @@
-// Package memory has listeners without a network, for tests in virtual time:
+// Package memnet has listeners without a network, for tests in virtual time:
 // there, time passes only when everybody waits in a way that testing/synctest
 // knows, and the network is none.
-package memory
+package memnet
 
 import (
 	"context"

@@ -4,7 +4,7 @@
 // A test process shares one server of a kind, started when the first test asks
 // for it and stopped by [Main]; a test that breaks its server gets one of its
 // own. Nothing is pulled or built here: `make test` runs the tests by way of
-// test/containers/setup, which brings an engine and the images and says what it
+// tools/engine, which brings an engine and the images and says what it
 // did. Where there is no engine a test is skipped, which make says aloud, and in
 // CI it fails.
 package containers

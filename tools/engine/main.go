@@ -1,7 +1,7 @@
 // Command setup runs a command with all that its tests need of the machine: an
 // engine for containers, and the images.
 //
-//	go run ./test/containers/setup go test ./...
+//	go run ./tools/engine go test ./...
 //
 // It takes what is there, then the ordinary source, then builds the thing from
 // Debian's packages where it may (on Debian, as root), and says in one line each
@@ -20,7 +20,7 @@ import (
 
 	"github.com/moby/moby/client"
 
-	"roundtrip/test/containers"
+	"roundtrip/test/support/containers"
 )
 
 func main() {

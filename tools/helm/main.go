@@ -18,7 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"roundtrip/test/charts/helm"
+	"roundtrip/test/support/helm"
 )
 
 func main() {

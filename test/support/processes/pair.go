@@ -1,8 +1,8 @@
-// Package pair runs the two services as the processes that they are: built from
+// Package processes runs the two services as the processes that they are: built from
 // this tree, with addresses chosen at run time, on SQLite in a folder of the
 // caller's. `make run`, the process tests and the load generator start the pair
 // with it.
-package pair
+package processes
 
 import (
 	"bufio"
