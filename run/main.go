@@ -69,7 +69,7 @@ func (f flags) serve(ctx context.Context) (err error) {
 	wire := processes.Wire{Name: f.Wire, Addr: map[string]string{"grpc": f.GRPCAddr, "nats": f.NATSAddr}[f.Wire]}
 	starting, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	p, err := processes.StartPair(starting, f.Data, wire,
+	p, err := processes.StartSystem(starting, f.Data, wire,
 		processes.Options{Binary: filepath.Join(f.Bin, "inventory"), Args: []string{"--http-addr=" + f.InventoryAddr}, Log: logs},
 		processes.Options{Binary: filepath.Join(f.Bin, "orders"), Args: []string{"--http-addr=" + f.OrdersAddr}, Log: logs})
 	if err != nil {

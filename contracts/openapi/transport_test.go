@@ -54,7 +54,7 @@ func respond(status int, header map[string]string, body string) answer {
 			w.Header().Set(name, value)
 		}
 		w.WriteHeader(status)
-		w.WriteString(body)
+		_, _ = w.WriteString(body) // to memory
 		return w.Result(), nil
 	}
 }
@@ -329,7 +329,7 @@ func TestTransportChangesNothing(t *testing.T) {
 		got, _ = io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Request-Id", "r")
-		io.WriteString(w, held)
+		_, _ = io.WriteString(w, held) // the client reads it
 	}))
 	defer server.Close()
 	var v violations
@@ -392,7 +392,7 @@ func TestTransportPassesOnABrokenConnection(t *testing.T) {
 	}
 
 	client.Transport = Inventory().Transport(answer(func(*http.Request) (*http.Response, error) { return nil, gone }), v.add)
-	if _, err := client.Do(request(t, "GET", "/v1/stock/a", "", "")); !errors.Is(err, gone) {
+	if _, err := client.Do(request(t, "GET", "/v1/stock/a", "", "")); !errors.Is(err, gone) { //nolint:bodyclose // An error comes without a body.
 		t.Errorf("the error was %v", err)
 	}
 	if err := v.err(); err != nil {
@@ -415,7 +415,7 @@ func TestTransportDoesNotHoldAStreamBack(t *testing.T) {
 			fmt.Fprintf(w, `{"row":%d,"sku":"a","location":"main","outcome":"done"}`+"\n", n)
 			_ = control.Flush()
 		}
-		io.WriteString(w, `{"rows":2,"done":2,"unchanged":0,"rejected":0,"skipped":0}`+"\n")
+		_, _ = io.WriteString(w, `{"rows":2,"done":2,"unchanged":0,"rejected":0,"skipped":0}`+"\n")
 	}))
 	defer server.Close()
 	var v violations
@@ -427,7 +427,7 @@ func TestTransportDoesNotHoldAStreamBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-ndjson")
-	go io.WriteString(send, `{"sku":"a","on_hand":1}`+"\n")
+	go func() { _, _ = io.WriteString(send, `{"sku":"a","on_hand":1}`+"\n") }()
 	response, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -440,7 +440,7 @@ func TestTransportDoesNotHoldAStreamBack(t *testing.T) {
 	if err := v.err(); err != nil {
 		t.Error(err)
 	}
-	io.WriteString(send, `{"sku":"a","on_hand":2}`+"\n")
+	_, _ = io.WriteString(send, `{"sku":"a","on_hand":2}`+"\n")
 	send.Close()
 	lines := 1
 	for report.Scan() {

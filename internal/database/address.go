@@ -17,7 +17,7 @@
 // Any number of processes share a PostgreSQL database. A [Postgres] is a pool of
 // connections; transactions are READ COMMITTED and lock the rows that they
 // decide on, in one order everywhere: a statement after the lock sees what
-// whoever had it before has committed. One that deadlocks all the same, or that
+// the lock's last holder has committed. One that deadlocks all the same, or that
 // meets a row which another one has just made, is run again. The address is read
 // again whenever a connection is opened, so that credentials may change while a
 // process runs.
@@ -35,16 +35,13 @@
 //
 // An error of the database itself (a full disk, a failing device, a lock that
 // can't be had) is an unavailable problem that wraps its cause: the transaction
-// was rolled back, or nobody knows ([ErrCommitUnknown]), and either way the
+// was rolled back, or its commit's result is unknown ([commit.ErrUnknown]), and either way the
 // request may be sent again. A problem that a transaction's function returns
 // passes through, as does the end of its context; any other error of the
 // function is taken for the database's.
 package database
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,8 +49,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"roundtrip/internal/problem"
 )
 
 // Address says where a database is. One of its fields is set.
@@ -103,35 +98,4 @@ func FromFile(path string) Source {
 		}
 		return ParseAddress(string(content))
 	}
-}
-
-// EncodeCursor makes a list's cursor of the sort key of its last row.
-func EncodeCursor(key ...any) string {
-	text, err := json.Marshal(key)
-	if err != nil { // a key holds strings and numbers only
-		panic(err)
-	}
-	return base64.RawURLEncoding.EncodeToString(text)
-}
-
-// DecodeCursor reads what [EncodeCursor] made into pointers; anything else is
-// an invalid problem. So is NUL, which PostgreSQL has no text with.
-func DecodeCursor(cursor string, key ...any) error {
-	text, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err == nil {
-		var parts []json.RawMessage
-		if err = json.Unmarshal(text, &parts); err == nil && len(parts) != len(key) {
-			err = fmt.Errorf("%d parts", len(parts))
-		}
-		for i := 0; err == nil && i < len(key); i++ {
-			err = json.Unmarshal(parts[i], key[i])
-		}
-	}
-	// The same key can be written in many ways, null among them; ours is one.
-	if err != nil || EncodeCursor(key...) != cursor || bytes.Contains(text, []byte(`\u0000`)) {
-		var f problem.Fields
-		f.Add("query:cursor", "is none that a list of ours gave")
-		return f.Err()
-	}
-	return nil
 }

@@ -51,7 +51,7 @@ func count(t *testing.T, db *SQLite) (n int) {
 	return n
 }
 
-func TestACommitIsOnTheDiskBeforeItIsReported(t *testing.T) {
+func TestCommitsAreDurable(t *testing.T) {
 	t.Parallel()
 	db, _ := openTest(t)
 	want := map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
@@ -69,7 +69,7 @@ func TestACommitIsOnTheDiskBeforeItIsReported(t *testing.T) {
 	}
 }
 
-func TestASecondProcessIsKeptOut(t *testing.T) {
+func TestSecondProcessIsRefused(t *testing.T) {
 	t.Parallel()
 	db, path := openTest(t)
 	if _, err := OpenSQLite(t.Context(), path, migrations, slog.New(slog.DiscardHandler)); err == nil ||
@@ -86,7 +86,7 @@ func TestASecondProcessIsKeptOut(t *testing.T) {
 	again.Close()
 }
 
-func TestAnAuditReadsBesideTheService(t *testing.T) {
+func TestReadOnlyBesideTheService(t *testing.T) {
 	t.Parallel()
 	db, path := openTest(t)
 	if err := insert(t.Context(), db, "one"); err != nil {
@@ -101,17 +101,17 @@ func TestAnAuditReadsBesideTheService(t *testing.T) {
 			t.Errorf("%s: %d things, want 1", when, n)
 		}
 		if err := audit.Read(t.Context(), func(tx *sql.Tx) error { _, err := tx.Exec("DELETE FROM things"); return err }); err == nil {
-			t.Errorf("%s: the audit could write", when)
+			t.Errorf("%s: a read-only database could write", when)
 		}
 		audit.Close()
 		db.Close()
 	}
 	if _, err := OpenSQLiteReadOnly(path + "x"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a missing file: %v", err)
+		t.Errorf("for a missing file: %v", err)
 	}
 }
 
-func TestWhatFailsIsRolledBack(t *testing.T) {
+func TestFailedTransactionIsRolledBack(t *testing.T) {
 	t.Parallel()
 	db, _ := openTest(t)
 	mine := problem.New(problem.KeyReused, "")
@@ -132,14 +132,14 @@ func TestWhatFailsIsRolledBack(t *testing.T) {
 		})
 	}()
 	if n := count(t, db); n != 0 {
-		t.Errorf("%d things were stored", n)
+		t.Errorf("%d things were stored, want none", n)
 	}
 	if err := insert(t.Context(), db, "c"); err != nil {
 		t.Errorf("after a panic: %v", err)
 	}
 }
 
-func TestAFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
+func TestFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	db, _ := openTest(t)
 	limit := func(pages string) {
@@ -148,13 +148,13 @@ func TestAFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	limit("1") // SQLite takes the least it can: what there is
+	limit("1") // SQLite raises it to the current size
 	err := insert(t.Context(), db, strings.Repeat("x", 1<<16))
 	if problem.CodeOf(err) != problem.Unavailable || !strings.Contains(err.Error(), "full") {
 		t.Errorf("got %v", err)
 	}
 	if n := count(t, db); n != 0 {
-		t.Errorf("%d things were stored", n)
+		t.Errorf("%d things were stored, want none", n)
 	}
 	limit("1000000")
 	if err := insert(t.Context(), db, "small"); err != nil {
@@ -162,7 +162,7 @@ func TestAFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAReadDoesNotWaitForAWriter(t *testing.T) {
+func TestReadDoesNotWaitForAWriter(t *testing.T) {
 	t.Parallel()
 	db, _ := openTest(t)
 	err := db.Write(t.Context(), func(tx *sql.Tx) error {
@@ -181,7 +181,7 @@ func TestAReadDoesNotWaitForAWriter(t *testing.T) {
 	}
 }
 
-func TestRunsInVirtualTime(t *testing.T) {
+func TestSQLiteRunsInVirtualTime(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "things.db")
 	synctest.Test(t, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestAddresses(t *testing.T) {
 		}
 	}
 	if _, err := FromFile(file + "x")(); err == nil {
-		t.Error("a missing file is no error")
+		t.Error("a missing file gives no error")
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"roundtrip/internal/commit"
 )
 
 const (
@@ -36,10 +38,6 @@ var settings = map[string]string{
 	// read all of it until the table is analyzed.
 	"enable_seqscan": "off",
 }
-
-// ErrCommitUnknown is wrapped by the error of a transaction that may or may not
-// have been committed: the connection was lost while the answer was awaited.
-var ErrCommitUnknown = errors.New("nobody knows whether it was committed")
 
 // Postgres is a pool of connections to a PostgreSQL database.
 type Postgres struct {
@@ -144,6 +142,15 @@ func (db *Postgres) Read(ctx context.Context, f func(context.Context, pgx.Tx) er
 	return unavailable(ctx, db.read(bounded, f))
 }
 
+// ReadRows is [Postgres.Read] of a function that returns rows.
+func ReadRows[Row any](ctx context.Context, db *Postgres, f func(context.Context, pgx.Tx) ([]Row, error)) (rows []Row, err error) {
+	err = db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+		rows, err = f(ctx, tx)
+		return err
+	})
+	return rows, err
+}
+
 // ReadAll is [Postgres.Read] for as long as it takes: for an audit.
 func (db *Postgres) ReadAll(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
 	return unavailable(ctx, db.read(ctx, f))
@@ -170,7 +177,7 @@ func (db *Postgres) once(ctx context.Context, options pgx.TxOptions, f func(cont
 	err = tx.Commit(ctx)
 	var refused *pgconn.PgError
 	if err != nil && !errors.As(err, &refused) && !errors.Is(err, pgx.ErrTxCommitRollback) {
-		return fmt.Errorf("%w: %w", ErrCommitUnknown, err)
+		return fmt.Errorf("%w: %w", commit.ErrUnknown, err)
 	}
 	return err
 }
@@ -207,8 +214,8 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 }
 
 // Up applies the migrations that are new, in order, and returns how many. Their
-// statements take the time that they take; only a lock has to be had soon, since
-// whoever comes later waits behind it.
+// statements may take any time. Only a lock must be had soon: later transactions
+// wait for it too.
 func (m Migrations) Up(ctx context.Context, db *Postgres) (int, error) {
 	config := db.pool.Config()
 	config.ConnConfig.RuntimeParams["statement_timeout"] = "0"
@@ -254,8 +261,8 @@ func (m Migrations) Pending(ctx context.Context, db *Postgres) ([]string, error)
 	return pending, nil
 }
 
-// WaitForSchema returns once every migration has been applied, by whoever does
-// that, and says now and then what it waits for.
+// WaitForSchema returns once every migration has been applied, in any process,
+// and logs what it waits for.
 func (m Migrations) WaitForSchema(ctx context.Context, db *Postgres) error {
 	said := ""
 	for {

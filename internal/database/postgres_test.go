@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,18 +15,19 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"roundtrip/internal/commit"
 	"roundtrip/internal/problem"
 	"roundtrip/test/support/containers"
 )
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }
 
-var first = fstest.MapFS{
+var firstMigrations = fstest.MapFS{
 	"00001_things.sql": {Data: []byte("-- +goose Up\nCREATE TABLE things (name text PRIMARY KEY);\n")},
 }
 
-var second = fstest.MapFS{
-	"00001_things.sql": first["00001_things.sql"],
+var secondMigrations = fstest.MapFS{
+	"00001_things.sql": firstMigrations["00001_things.sql"],
 	"00002_colour.sql": {Data: []byte("-- +goose Up\nALTER TABLE things ADD colour text;\n")},
 }
 
@@ -36,23 +35,24 @@ func migrationsOf(files fstest.MapFS) Migrations {
 	return Migrations{Files: files, Log: slog.New(slog.DiscardHandler)}
 }
 
-// things is the address of a database with an empty table of that name.
-func things(t *testing.T) string {
+// thingsDatabase returns the address of a database with an empty table named
+// things.
+func thingsDatabase(t *testing.T) string {
 	t.Helper()
 	return containers.SharedPostgres(t).Database(t, "things", func(address string) error {
-		db, err := OpenPostgres(FromAddress(patient(address)), 2)
+		db, err := OpenPostgres(FromAddress(withLongTimeouts(address)), 2)
 		if err != nil {
 			return err
 		}
 		defer db.Close()
-		_, err = migrationsOf(first).Up(context.Background(), db)
+		_, err = migrationsOf(firstMigrations).Up(context.Background(), db)
 		return err
 	})
 }
 
-// patient is an address with wide bounds, for tests that are not about them: a
-// machine may have much else to do.
-func patient(address string) string {
+// withLongTimeouts adds long timeouts to an address, for tests that do not check
+// timeouts.
+func withLongTimeouts(address string) string {
 	return address + "&statement_timeout=60000&lock_timeout=60000&idle_in_transaction_session_timeout=60000"
 }
 
@@ -70,8 +70,8 @@ func execute(ctx context.Context, db *Postgres, statement string) error {
 	return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, statement); return err })
 }
 
-// number is what a query for one number gives.
-func number(t *testing.T, db *Postgres, query string) (n int) {
+// queryInt returns the one number that a query gives.
+func queryInt(t *testing.T, db *Postgres, query string) (n int) {
 	t.Helper()
 	err := db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error { return tx.QueryRow(ctx, query).Scan(&n) })
 	if err != nil {
@@ -80,8 +80,8 @@ func number(t *testing.T, db *Postgres, query string) (n int) {
 	return n
 }
 
-// beside is a connection of somebody else's.
-func beside(t *testing.T, address string) *pgx.Conn {
+// connect opens a connection beside the pool.
+func connect(t *testing.T, address string) *pgx.Conn {
 	t.Helper()
 	connection, err := pgx.Connect(t.Context(), address)
 	if err != nil {
@@ -91,14 +91,15 @@ func beside(t *testing.T, address string) *pgx.Conn {
 	return connection
 }
 
-func must(t *testing.T, connection *pgx.Conn, statement string) {
+func mustExec(t *testing.T, connection *pgx.Conn, statement string) {
 	t.Helper()
 	if _, err := connection.Exec(t.Context(), statement); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
 }
 
-// eventually tries until it works: a pool finds its broken connections one by one.
+// eventually retries for up to a minute: a pool finds its broken connections one by
+// one.
 func eventually(t *testing.T, what string, try func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -123,9 +124,9 @@ func wantUnavailable(t *testing.T, what string, err error) {
 	}
 }
 
-func TestATransactionThatMetAnotherIsRunAgain(t *testing.T) {
+func TestConflictingTransactionIsRetried(t *testing.T) {
 	t.Parallel()
-	db := openPostgres(t, FromAddress(patient(things(t))))
+	db := openPostgres(t, FromAddress(withLongTimeouts(thingsDatabase(t))))
 	for _, c := range []struct {
 		code        string
 		fails, runs int
@@ -145,10 +146,10 @@ func TestATransactionThatMetAnotherIsRunAgain(t *testing.T) {
 			}
 			return nil
 		})
-		stored := number(t, db, "SELECT count(*) FROM things WHERE name LIKE '"+c.code+"%'")
+		stored := queryInt(t, db, "SELECT count(*) FROM things WHERE name LIKE '"+c.code+"%'")
 		if c.fails < c.runs {
 			if err != nil || stored != 1 {
-				t.Errorf("%s: %v, and %d are stored", c.code, err, stored)
+				t.Errorf("%s: %v, and %d rows are stored", c.code, err, stored)
 			}
 			if err := execute(t.Context(), db, "DELETE FROM things"); err != nil {
 				t.Error(err)
@@ -156,7 +157,7 @@ func TestATransactionThatMetAnotherIsRunAgain(t *testing.T) {
 		} else {
 			wantUnavailable(t, c.code, err)
 			if stored != 0 {
-				t.Errorf("%s: %d are stored", c.code, stored)
+				t.Errorf("%s: %d rows are stored, want none", c.code, stored)
 			}
 		}
 		if runs != c.runs {
@@ -165,9 +166,9 @@ func TestATransactionThatMetAnotherIsRunAgain(t *testing.T) {
 	}
 }
 
-func TestADeadlockEndsWithBothDone(t *testing.T) {
+func TestDeadlockedTransactionsBothCommit(t *testing.T) {
 	t.Parallel()
-	db := openPostgres(t, FromAddress(patient(things(t))))
+	db := openPostgres(t, FromAddress(withLongTimeouts(thingsDatabase(t))))
 	if err := execute(t.Context(), db, "INSERT INTO things VALUES ('a'), ('b')"); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +186,7 @@ func TestADeadlockEndsWithBothDone(t *testing.T) {
 				if _, err := tx.Exec(ctx, "SELECT FROM things WHERE name = $1 FOR UPDATE", order[0]); err != nil {
 					return err
 				}
-				if !again { // the first time each waits until the other has its first row
+				if !again { // in the first run each waits until the other has locked a row
 					again = true
 					close(met[i])
 					<-met[1-i]
@@ -200,37 +201,37 @@ func TestADeadlockEndsWithBothDone(t *testing.T) {
 	}
 }
 
-func TestWhatCantBeHadInTimeIsUnavailable(t *testing.T) {
+func TestLockAndStatementTimeoutsAreUnavailable(t *testing.T) {
 	t.Parallel()
-	address := things(t)
+	address := thingsDatabase(t)
 	db := openPostgres(t, FromAddress(address))
-	holder := beside(t, address)
-	must(t, holder, "INSERT INTO things VALUES ('a')")
-	must(t, holder, "BEGIN; UPDATE things SET name = 'b'")
+	holder := connect(t, address)
+	mustExec(t, holder, "INSERT INTO things VALUES ('a')")
+	mustExec(t, holder, "BEGIN; UPDATE things SET name = 'b'")
 	for what, statement := range map[string]string{
-		"a lock that another one keeps": "UPDATE things SET name = 'c'", "a statement without an end": "SELECT pg_sleep(600)",
+		"a lock that another session holds": "UPDATE things SET name = 'c'", "an endless statement": "SELECT pg_sleep(600)",
 	} {
 		wantUnavailable(t, what, execute(t.Context(), db, statement))
 	}
-	// The caller's own deadline is the caller's to explain.
+	// The deadline of the caller is not reported as unavailable.
 	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := execute(short, db, "UPDATE things SET name = 'c'"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("past its deadline a caller got %v", err)
+		t.Errorf("after its deadline a caller got %v", err)
 	}
-	must(t, holder, "COMMIT")
-	eventually(t, "when it can be had", func() error { return execute(t.Context(), db, "UPDATE things SET name = 'd'") })
+	mustExec(t, holder, "COMMIT")
+	eventually(t, "after the lock is released", func() error { return execute(t.Context(), db, "UPDATE things SET name = 'd'") })
 }
 
-func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
+func TestCommitResultIsKnownOrReportedUnknown(t *testing.T) {
 	t.Parallel()
-	address := things(t)
+	address := thingsDatabase(t)
 	var fate atomic.Value
 	fate.Store(func() containers.Fate { return containers.Pass })
-	db := openPostgres(t, FromAddress(containers.ProxyCommits(t, patient(address), func() containers.Fate { return fate.Load().(func() containers.Fate)() })))
+	db := openPostgres(t, FromAddress(containers.ProxyCommits(t, withLongTimeouts(address), func() containers.Fate { return fate.Load().(func() containers.Fate)() })))
 	ended := make(chan struct{})
 	always := func(f containers.Fate) func() containers.Fate { return func() containers.Fate { return f } }
-	other := beside(t, address)
+	other := connect(t, address)
 	for _, c := range []struct {
 		name    string
 		fate    func() containers.Fate
@@ -241,7 +242,7 @@ func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
 		{"lost", always(containers.Lost), true, 0},
 		{"ended by an operator", func() containers.Fate {
 			defer close(ended)
-			must(t, other, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
+			mustExec(t, other, `SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
 				WHERE datname = current_database() AND state = 'idle in transaction'`)
 			return containers.Pass
 		}, false, 0},
@@ -249,19 +250,19 @@ func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
 		fate.Store(c.fate)
 		err := execute(t.Context(), db, "INSERT INTO things VALUES ('"+c.name+"')")
 		wantUnavailable(t, c.name, err)
-		if errors.Is(err, ErrCommitUnknown) != c.unknown {
+		if errors.Is(err, commit.ErrUnknown) != c.unknown {
 			t.Errorf("%s: %v", c.name, err)
 		}
 		fate.Store(always(containers.Pass))
 		eventually(t, "after "+c.name, func() error { return execute(t.Context(), db, "SELECT") })
-		if n := number(t, db, "SELECT count(*) FROM things WHERE name = '"+c.name+"'"); n != c.stored {
-			t.Errorf("%s: %d are stored, want %d", c.name, n, c.stored)
+		if n := queryInt(t, db, "SELECT count(*) FROM things WHERE name = '"+c.name+"'"); n != c.stored {
+			t.Errorf("%s: %d rows are stored, want %d", c.name, n, c.stored)
 		}
 	}
 
-	<-ended // the operator waits until the server has ended what it ends
+	<-ended // pg_terminate_backend waits until the session has ended
 
-	// The server refuses a commit with reasons: nothing is unknown then.
+	// If the server refuses a commit, the result is known.
 	if err := execute(t.Context(), db, "ALTER TABLE things ADD UNIQUE (name) DEFERRABLE INITIALLY DEFERRED"); err != nil {
 		t.Fatal(err)
 	}
@@ -270,14 +271,14 @@ func TestACommitIsKnownRefusedOrUnknown(t *testing.T) {
 	}
 	err := execute(t.Context(), db, "INSERT INTO things VALUES ('twice'), ('twice')")
 	wantUnavailable(t, "refused", err)
-	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "23505" || errors.Is(err, ErrCommitUnknown) {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "23505" || errors.Is(err, commit.ErrUnknown) {
 		t.Errorf("refused: %v", err)
 	}
 }
 
-func TestAReadSeesOneMoment(t *testing.T) {
+func TestReadSeesOneSnapshot(t *testing.T) {
 	t.Parallel()
-	db := openPostgres(t, FromAddress(patient(things(t))))
+	db := openPostgres(t, FromAddress(withLongTimeouts(thingsDatabase(t))))
 	err := db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
 		var before, after int
 		if err := tx.QueryRow(ctx, "SELECT count(*) FROM things").Scan(&before); err != nil {
@@ -287,7 +288,7 @@ func TestAReadSeesOneMoment(t *testing.T) {
 			return err
 		}
 		if err := tx.QueryRow(ctx, "SELECT count(*) FROM things").Scan(&after); err != nil || before != 0 || after != 0 {
-			t.Errorf("first %d, then %d, %v", before, after, err)
+			t.Errorf("the read counted %d and then %d, %v; want 0 and 0", before, after, err)
 		}
 		return nil
 	})
@@ -295,218 +296,22 @@ func TestAReadSeesOneMoment(t *testing.T) {
 		t.Error(err)
 	}
 	err = db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, "DELETE FROM things"); return err })
-	if n := number(t, db, "SELECT count(*) FROM things"); err == nil || n != 1 {
-		t.Errorf("a read could write: %v, and %d are there", err, n)
+	if n := queryInt(t, db, "SELECT count(*) FROM things"); err == nil || n != 1 {
+		t.Errorf("a read could write: %v, and there are %d rows", err, n)
 	}
 }
 
-func TestAServerThatMayForgetIsRefused(t *testing.T) {
+func TestServerWithoutDurabilityIsRefused(t *testing.T) {
 	t.Parallel()
-	address := things(t)
-	other := beside(t, address)
+	address := thingsDatabase(t)
+	other := connect(t, address)
 	name := other.Config().Database
-	if err := openPostgres(t, FromAddress(patient(address))).CheckDurable(t.Context()); err != nil {
-		t.Errorf("as it is: %v", err)
+	if err := openPostgres(t, FromAddress(withLongTimeouts(address))).CheckDurable(t.Context()); err != nil {
+		t.Errorf("with the defaults: %v", err)
 	}
-	must(t, other, "ALTER DATABASE "+name+" SET synchronous_commit = off")
-	err := openPostgres(t, FromAddress(patient(address))).CheckDurable(t.Context())
+	mustExec(t, other, "ALTER DATABASE "+name+" SET synchronous_commit = off")
+	err := openPostgres(t, FromAddress(withLongTimeouts(address))).CheckDurable(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "synchronous_commit off") || !strings.Contains(err.Error(), "--allow-unsafe-database") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestMigrationsAreAppliedOnceByWhoeverComes(t *testing.T) {
-	t.Parallel()
-	empty := func(string) error { return nil }
-	address := patient(containers.SharedPostgres(t).Database(t, "empty", empty))
-	db := openPostgres(t, FromAddress(address))
-	m := migrationsOf(second)
-	if pending, err := m.Pending(t.Context(), db); err != nil || fmt.Sprint(pending) != "[00001_things.sql 00002_colour.sql]" {
-		t.Errorf("at first pending are %v, %v", pending, err)
-	}
-	waited := make(chan error, 1)
-	go func() { waited <- m.WaitForSchema(t.Context(), db) }()
-	type result struct {
-		applied int
-		err     error
-	}
-	const processes = 4
-	results := make(chan result, processes)
-	for range processes {
-		process := openPostgres(t, FromAddress(address))
-		go func() {
-			n, err := m.Up(t.Context(), process)
-			results <- result{n, err}
-		}()
-	}
-	applied := 0
-	for range processes {
-		r := <-results
-		applied += r.applied
-		if r.err != nil {
-			t.Error(r.err)
-		}
-	}
-	if applied != 2 {
-		t.Errorf("%d were applied, want 2", applied)
-	}
-	if err := <-waited; err != nil {
-		t.Errorf("who waited got %v", err)
-	}
-	if pending, err := m.Pending(t.Context(), db); err != nil || len(pending) != 0 {
-		t.Errorf("in the end pending are %v, %v", pending, err)
-	}
-	if n, err := m.Up(t.Context(), db); err != nil || n != 0 {
-		t.Errorf("once more: %d, %v", n, err)
-	}
-}
-
-// While a new version is rolled out, the schema is already the new one and the
-// old version still starts. The other way round it waits.
-func TestAnOlderSchemaIsWaitedForAndANewerOneIsUsed(t *testing.T) {
-	t.Parallel()
-	db := openPostgres(t, FromAddress(patient(things(t))))
-	if pending, err := migrationsOf(second).Pending(t.Context(), db); err != nil || fmt.Sprint(pending) != "[00002_colour.sql]" {
-		t.Errorf("pending are %v, %v", pending, err)
-	}
-	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := migrationsOf(second).WaitForSchema(short, db); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("on an older schema: %v", err)
-	}
-	if n, err := migrationsOf(second).Up(t.Context(), db); err != nil || n != 1 {
-		t.Errorf("migrated %d, %v", n, err)
-	}
-	if err := migrationsOf(first).WaitForSchema(t.Context(), db); err != nil {
-		t.Errorf("on a newer schema: %v", err)
-	}
-	if n, err := migrationsOf(first).Up(t.Context(), db); err != nil || n != 0 {
-		t.Errorf("the old migrations on a newer schema: %d, %v", n, err)
-	}
-}
-
-func TestAMigrationTakesTheTimeThatItTakes(t *testing.T) {
-	t.Parallel()
-	db := openPostgres(t, FromAddress(things(t)+"&statement_timeout=500"))
-	slow := fstest.MapFS{
-		"00001_things.sql": first["00001_things.sql"],
-		"00002_slow.sql":   {Data: []byte("-- +goose Up\nSELECT pg_sleep(1);\n")},
-	}
-	if n, err := migrationsOf(slow).Up(t.Context(), db); err != nil || n != 1 {
-		t.Errorf("%d, %v", n, err)
-	}
-}
-
-func TestAMigrationThatFailsLeavesNothing(t *testing.T) {
-	t.Parallel()
-	db := openPostgres(t, FromAddress(patient(things(t))))
-	broken := fstest.MapFS{
-		"00001_things.sql": first["00001_things.sql"],
-		"00002_broken.sql": {Data: []byte("-- +goose Up\nCREATE TABLE half (name text);\nCREATE TABLE things (name text);\n")},
-	}
-	if n, err := migrationsOf(broken).Up(t.Context(), db); err == nil || n != 0 {
-		t.Errorf("%d, %v", n, err)
-	}
-	if n := number(t, db, "SELECT count(*) FROM pg_tables WHERE tablename = 'half'"); n != 0 {
-		t.Error("half of it was applied")
-	}
-	if n, err := migrationsOf(second).Up(t.Context(), db); err != nil || n != 1 {
-		t.Errorf("mended: %d, %v", n, err)
-	}
-}
-
-func TestCredentialsMayChangeWhileAProcessRuns(t *testing.T) {
-	t.Parallel()
-	address := things(t)
-	operator := beside(t, address)
-	role := "role_of_" + operator.Config().Database
-	must(t, operator, "CREATE ROLE "+role+" LOGIN PASSWORD 'old'; GRANT SELECT, INSERT ON things TO "+role)
-	t.Cleanup(func() {
-		if _, err := operator.Exec(context.WithoutCancel(t.Context()), "DROP OWNED BY "+role+"; DROP ROLE "+role); err != nil {
-			t.Error(err)
-		}
-	})
-	file := filepath.Join(t.TempDir(), "address")
-	write := func(password string) {
-		t.Helper()
-		u, err := url.Parse(patient(address))
-		if err != nil {
-			t.Fatal(err)
-		}
-		u.User = url.UserPassword(role, password)
-		if err := os.WriteFile(file, []byte(u.String()+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("old")
-	pool := openPostgres(t, FromFile(file))
-	if err := execute(t.Context(), pool, "INSERT INTO things VALUES ('before')"); err != nil {
-		t.Fatal(err)
-	}
-	must(t, operator, "ALTER ROLE "+role+" PASSWORD 'new-secret'")
-	if err := execute(t.Context(), pool, "INSERT INTO things VALUES ('on an open connection')"); err != nil {
-		t.Errorf("an open connection: %v", err)
-	}
-	must(t, operator, "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = '"+role+"'")
-	for range 3 {
-		err := execute(t.Context(), pool, "INSERT INTO things VALUES ('with the old ones')")
-		wantUnavailable(t, "with the old credentials", err)
-		if strings.Contains(err.Error(), "secret") {
-			t.Errorf("it gives the password away: %v", err)
-		}
-	}
-	write("new-secret")
-	eventually(t, "with the new credentials", func() error { return execute(t.Context(), pool, "INSERT INTO things VALUES ('after')") })
-	if n := number(t, pool, "SELECT count(*) FROM things"); n != 3 {
-		t.Errorf("%d are stored", n)
-	}
-}
-
-// A server of its own: it is stopped, killed and started again.
-func TestAPoolGoesOnAfterItsServerWasAway(t *testing.T) {
-	t.Parallel()
-	containers.SharedPostgres(t) // it skips where there is no engine
-	server, err := containers.StartPostgres(t.Context(), containers.PostgresOptions{Arguments: []string{"-c", "fsync=off"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	// Started again it may have another address.
-	db := openPostgres(t, func() (Address, error) {
-		address, err := server.Address(t.Context(), "postgres")
-		if err != nil {
-			return Address{}, err
-		}
-		return ParseAddress(address)
-	})
-	if err := db.CheckDurable(t.Context()); err == nil || !strings.Contains(err.Error(), "fsync off") {
-		t.Errorf("with fsync off: %v", err)
-	}
-	eventually(t, "make a table", func() error { return execute(t.Context(), db, "CREATE TABLE IF NOT EXISTS things (name text)") })
-	insert := func() error { return execute(t.Context(), db, "INSERT INTO things VALUES ('a')") }
-
-	if err := server.Pause(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	wantUnavailable(t, "while it does not answer", insert())
-	if err := server.Resume(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "when it answers again", insert)
-
-	if err := server.Kill(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	wantUnavailable(t, "while it is away", insert())
-	if err := server.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "when it is back", insert)
-	if n := number(t, db, "SELECT count(*) FROM things"); n < 2 {
-		t.Errorf("%d are stored", n)
 	}
 }

@@ -145,6 +145,15 @@ func (db *SQLite) Read(ctx context.Context, f func(*sql.Tx) error) error {
 	return transaction(ctx, db.read, &sql.TxOptions{ReadOnly: true}, f)
 }
 
+// ReadSQLiteRows is [SQLite.Read] of a function that returns rows.
+func ReadSQLiteRows[Row any](ctx context.Context, db *SQLite, f func(*sql.Tx) ([]Row, error)) (rows []Row, err error) {
+	err = db.Read(ctx, func(tx *sql.Tx) (err error) {
+		rows, err = f(tx)
+		return err
+	})
+	return rows, err
+}
+
 func transaction(ctx context.Context, pool *sql.DB, options *sql.TxOptions, f func(*sql.Tx) error) error {
 	if pool == nil {
 		return problem.New(problem.Unavailable, "The database is closed.")

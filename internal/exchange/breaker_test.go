@@ -11,9 +11,9 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// send makes an exchange of one attempt, which ends with err, and tells whether
+// resend makes an exchange of one attempt that ends with err, and reports whether
 // the attempt was made.
-func send(t *testing.T, c *exchange.Caller, err error) (made bool) {
+func resend(t *testing.T, c *exchange.Caller, err error) (made bool) {
 	_ = c.Resend(t.Context(), "Put", func(context.Context, int) error {
 		made = true
 		return err
@@ -21,27 +21,27 @@ func send(t *testing.T, c *exchange.Caller, err error) (made bool) {
 	return made
 }
 
-// openBreaker makes a Caller that has just failed to connect often enough.
+// openBreaker returns a Caller whose breaker has just opened.
 func openBreaker(t *testing.T) *exchange.Caller {
 	t.Helper()
 	c := newCaller(nil)
 	for n := range 5 {
-		if c.Away() || !send(t, c, refused) {
-			t.Fatalf("it is open after %d failures", n)
+		if c.Unreachable() || !resend(t, c, refused) {
+			t.Fatalf("the breaker is open after %d failures", n)
 		}
 	}
-	if !c.Away() {
-		t.Fatal("it is closed after 5 failures")
+	if !c.Unreachable() {
+		t.Fatal("the breaker is closed after 5 failures")
 	}
 	return c
 }
 
-func TestAnOpenBreakerRefusesAtOnce(t *testing.T) {
+func TestOpenBreakerRefusesAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := openBreaker(t)
-		if !send(t, c, refused) {
-			t.Fatal("no probe is let through")
+		if !resend(t, c, refused) {
+			t.Fatal("the first probe was refused")
 		}
 		began := time.Now()
 		for _, exchanges := range []func(context.Context, string, exchange.Attempt) error{c.Do, c.Resend} {
@@ -54,17 +54,17 @@ func TestAnOpenBreakerRefusesAtOnce(t *testing.T) {
 	})
 }
 
-// An exchange whose own attempts open the breaker ends as a fault of connecting.
-func TestRetriesStopWhereTheBreakerOpens(t *testing.T) {
+// An exchange whose own attempts open the breaker ends with the connection error.
+func TestRetriesStopWhenTheBreakerOpens(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newCaller(nil)
 		for range 3 {
-			send(t, c, refused)
+			resend(t, c, refused)
 		}
 		r := responder{answers: []error{refused}}
 		if err := c.Do(t.Context(), "Put", r.attempt); err != refused || len(r.numbers) != 3 {
-			t.Errorf("got %v after %d attempts", err, len(r.numbers)) // the third is the probe
+			t.Errorf("got %v after %d attempts", err, len(r.numbers)) // the third attempt is the probe
 		}
 		r = responder{answers: []error{refused}}
 		time.Sleep(time.Second)
@@ -74,28 +74,28 @@ func TestRetriesStopWhereTheBreakerOpens(t *testing.T) {
 	})
 }
 
-func TestProbesKeepTheirDistance(t *testing.T) {
+func TestProbesAreSpacedEvenly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := openBreaker(t)
 		var probes []time.Time
 		for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(10 * time.Millisecond) {
-			if send(t, c, refused) {
+			if resend(t, c, refused) {
 				probes = append(probes, time.Now())
 			}
 		}
 		for i := 1; i < len(probes); i++ {
 			if apart := probes[i].Sub(probes[i-1]); apart != 250*time.Millisecond {
-				t.Fatalf("probe %d is %s after the one before", i, apart)
+				t.Fatalf("probe %d is %s after the previous one", i, apart)
 			}
 		}
 		if len(probes) != 240 {
-			t.Errorf("there were %d probes in a minute", len(probes))
+			t.Errorf("there were %d probes in a minute, want 240", len(probes))
 		}
 	})
 }
 
-func TestThereIsOneProbeAtATime(t *testing.T) {
+func TestOneProbeAtATime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := openBreaker(t)
@@ -108,18 +108,18 @@ func TestThereIsOneProbeAtATime(t *testing.T) {
 		synctest.Wait()
 		for range 99 {
 			time.Sleep(100 * time.Millisecond)
-			if send(t, c, nil) {
-				t.Fatal("there is a second probe")
+			if resend(t, c, nil) {
+				t.Fatal("a second probe was made")
 			}
 		}
 		time.Sleep(time.Second)
-		if !c.Away() || !send(t, c, nil) {
-			t.Error("there is none after it has ended")
+		if !c.Unreachable() || !resend(t, c, nil) {
+			t.Error("no probe was made after the first one ended")
 		}
 	})
 }
 
-func TestWhatAProbeShows(t *testing.T) {
+func TestProbeClosesTheBreakerOrLeavesItOpen(t *testing.T) {
 	t.Parallel()
 	expired := func(err error) exchange.Attempt {
 		return func(ctx context.Context, _ int) error {
@@ -135,8 +135,8 @@ func TestWhatAProbeShows(t *testing.T) {
 		"success":                     {returns(nil), false},
 		"a rejection":                 {returns(problem.New(problem.InsufficientStock, "")), false},
 		"an internal error":           {returns(problem.New(problem.Internal, "")), false},
-		"too much to do":              {returns(problem.New(problem.Overloaded, "")), false},
-		"a connection that broke":     {returns(fault), false},
+		"overload":                    {returns(problem.New(problem.Overloaded, "")), false},
+		"a broken connection":         {returns(fault), false},
 		"an error that is no problem": {returns(errors.New("a bug")), false},
 		"success after the deadline":  {expired(nil), false},
 		"no connection":               {returns(refused), true},
@@ -149,15 +149,15 @@ func TestWhatAProbeShows(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := openBreaker(t)
 				_ = c.Resend(within(t, time.Second), "Put", test.attempt)
-				if c.Away() != test.away {
-					t.Errorf("away is %v", c.Away())
+				if c.Unreachable() != test.away {
+					t.Errorf("Away is %v", c.Unreachable())
 				}
 			})
 		})
 	}
 }
 
-func TestFailuresCountInARow(t *testing.T) {
+func TestBreakerCountsConsecutiveFailures(t *testing.T) {
 	t.Parallel()
 	timeout := problem.New(problem.DeadlineExceeded, "")
 	for name, test := range map[string]struct {
@@ -174,15 +174,15 @@ func TestFailuresCountInARow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCaller(nil)
 				for range 4 {
-					send(t, c, refused)
+					resend(t, c, refused)
 				}
-				send(t, c, test.between)
-				if c.Away() {
-					t.Error("four failures are enough")
+				resend(t, c, test.between)
+				if c.Unreachable() {
+					t.Error("four failures opened the breaker")
 				}
-				send(t, c, refused)
-				if c.Away() != test.away {
-					t.Errorf("away is %v", c.Away())
+				resend(t, c, refused)
+				if c.Unreachable() != test.away {
+					t.Errorf("Away is %v", c.Unreachable())
 				}
 			})
 		})
@@ -190,15 +190,15 @@ func TestFailuresCountInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCaller(nil)
 		for range 100 {
-			send(t, c, timeout)
+			resend(t, c, timeout)
 		}
-		if c.Away() {
-			t.Error("timeouts open it")
+		if c.Unreachable() {
+			t.Error("timeouts alone opened the breaker")
 		}
 	})
 }
 
-func TestAProbeThatPanicsLetsTheNextOneThrough(t *testing.T) {
+func TestProbeThatPanicsReleasesTheNextOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := openBreaker(t)
@@ -211,8 +211,8 @@ func TestAProbeThatPanicsLetsTheNextOneThrough(t *testing.T) {
 			_ = c.Resend(t.Context(), "Put", func(context.Context, int) error { panic("on purpose") })
 		}()
 		time.Sleep(250 * time.Millisecond)
-		if !send(t, c, nil) || c.Away() {
-			t.Error("it is stuck")
+		if !resend(t, c, nil) || c.Unreachable() {
+			t.Error("no probe was made after the panic")
 		}
 	})
 }

@@ -35,7 +35,7 @@ func (b *budget) request() {
 	b.tokens = min(b.tokens+retriesPerRequest, budgetBurst)
 }
 
-// retry takes what one retry costs; false where it is not there.
+// retry takes what one retry costs. It returns false when too little is left.
 func (b *budget) retry() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -12,18 +12,19 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// load counts what its callers ask of a responder that answers nothing but err.
-type load struct {
+// retryCounter counts the requests and retries to a responder that always answers
+// with an error.
+type retryCounter struct {
 	mu                sync.Mutex
 	began             time.Time
 	requests, retries int
 }
 
-func (l *load) allowance() float64 {
+func (l *retryCounter) allowance() float64 {
 	return 0.1*float64(l.requests) + 10*time.Since(l.began).Seconds()
 }
 
-func (l *load) call(t *testing.T, c *exchange.Caller, answer error) {
+func (l *retryCounter) call(t *testing.T, c *exchange.Caller, answer error) {
 	l.mu.Lock()
 	l.requests++
 	l.mu.Unlock()
@@ -40,16 +41,16 @@ func (l *load) call(t *testing.T, c *exchange.Caller, answer error) {
 	})
 }
 
-// Whatever the rate, retries keep within a tenth of the requests plus ten a
-// second, at every moment, and what the budget has is used.
-func TestRetriesKeepWithinTheBudget(t *testing.T) {
+// At every rate and at every moment, retries stay within a tenth of the requests
+// plus ten a second. The budget is also used.
+func TestRetriesStayWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	for _, perSecond := range []int{1, 5, 20, 100, 500} {
 		t.Run(fmt.Sprint(perSecond, " a second"), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := exchange.NewCaller(exchange.Options{MaxInFlight: 1})
-				l := load{began: time.Now()}
+				c := exchange.NewCaller(exchange.Options{})
+				l := retryCounter{began: time.Now()}
 				var callers sync.WaitGroup
 				for time.Since(l.began) < time.Minute {
 					callers.Go(func() { l.call(t, c, fault) })
@@ -58,26 +59,26 @@ func TestRetriesKeepWithinTheBudget(t *testing.T) {
 				callers.Wait()
 				wanted := min(2*float64(l.requests), l.allowance())
 				if float64(l.retries) < 0.9*wanted {
-					t.Errorf("%d of %.0f retries were made", l.retries, wanted)
+					t.Errorf("%d retries were made, want at least 90 %% of %.0f", l.retries, wanted)
 				}
 			})
 		})
 	}
 }
 
-func TestABudgetBeginsEmpty(t *testing.T) {
+func TestBudgetStartsEmpty(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := exchange.NewCaller(exchange.Options{MaxInFlight: 1})
-		l := load{began: time.Now()}
+		c := exchange.NewCaller(exchange.Options{})
+		l := retryCounter{began: time.Now()}
 		l.call(t, c, fault)
 		if l.retries != 0 {
-			t.Errorf("%d retries before anything was earned", l.retries)
+			t.Errorf("%d retries were made with an empty budget", l.retries)
 		}
 	})
 }
 
-func TestWhatIsSavedUpIsBounded(t *testing.T) {
+func TestBudgetIsCapped(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		before      func(t *testing.T, c *exchange.Caller)
@@ -89,9 +90,9 @@ func TestWhatIsSavedUpIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := exchange.NewCaller(exchange.Options{MaxInFlight: 1})
+				c := exchange.NewCaller(exchange.Options{})
 				test.before(t, c)
-				// 150 requests at once add 15, and time a little while they last.
+				// 150 requests add 15 to the budget, and time adds a little.
 				got := callMany(t, c, 150, fault)
 				if got < test.least || got > test.most+15+2 {
 					t.Errorf("there were %d retries", got)
@@ -101,7 +102,7 @@ func TestWhatIsSavedUpIsBounded(t *testing.T) {
 	}
 }
 
-// callMany makes exchanges at the same time and returns how many retries there were.
+// callMany makes n exchanges at once and returns the number of retries.
 func callMany(t *testing.T, c *exchange.Caller, n int, answer error) (retries int) {
 	var mu sync.Mutex
 	var callers sync.WaitGroup
@@ -121,25 +122,25 @@ func callMany(t *testing.T, c *exchange.Caller, n int, answer error) (retries in
 	return retries
 }
 
-func TestResendsAreCountedApart(t *testing.T) {
+func TestResendsDoNotTouchTheBudget(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		filled   bool
 		answer   error
 		attempts int
 	}{
-		"they take nothing": {true, fault, 3},
-		"they add nothing":  {false, nil, 1},
+		"resends use no budget": {true, fault, 3},
+		"resends add no budget": {false, nil, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := exchange.NewCaller(exchange.Options{MaxInFlight: 1})
+				c := exchange.NewCaller(exchange.Options{})
 				if test.filled {
 					time.Sleep(time.Second)
 				}
 				for range 1000 {
-					if !send(t, c, test.answer) {
+					if !resend(t, c, test.answer) {
 						t.Fatal("a resend was not made")
 					}
 				}

@@ -17,8 +17,6 @@ const (
 
 // Options of a [Caller].
 type Options struct {
-	// MaxInFlight bounds the exchanges in flight.
-	MaxInFlight int
 	// SplitTimeout says that the wire does not tell when a responder is gone with a
 	// request. An attempt then waits for half of the time that is left, so that one
 	// more can reach another responder; the last waits for all of it.
@@ -49,7 +47,6 @@ type AttemptObservation struct {
 
 // Caller makes exchanges with one responder. It is safe for concurrent use.
 type Caller struct {
-	places       chan struct{}
 	splitTimeout bool
 	observe      func(CallObservation)
 	budget       *budget
@@ -61,30 +58,19 @@ func NewCaller(o Options) *Caller {
 	if o.Observe == nil {
 		o.Observe = func(CallObservation) {}
 	}
-	return &Caller{places: make(chan struct{}, o.MaxInFlight), splitTimeout: o.SplitTimeout, observe: o.Observe, budget: newBudget()}
+	return &Caller{splitTimeout: o.SplitTimeout, observe: o.Observe, budget: newBudget()}
 }
 
-// Enter takes one of the places in flight until leave is called, or answers
-// overloaded. It never waits. Take it before anything is recorded.
-func (c *Caller) Enter() (leave func(), err error) {
-	select {
-	case c.places <- struct{}{}:
-		return func() { <-c.places }, nil
-	default:
-		return nil, problem.New(problem.Overloaded, "Too many exchanges are in flight.")
-	}
-}
-
-// Away reports that the responder can't be connected to at the moment.
-func (c *Caller) Away() bool { return c.breaker.open() }
+// Unreachable reports that the responder can't be connected to at the moment.
+func (c *Caller) Unreachable() bool { return c.breaker.open() }
 
 // Attempt is one try of an exchange: the n-th, from 1. Its error is a
 // *problem.Problem; one that could not connect is made by [Unreachable].
 type Attempt func(ctx context.Context, n int) error
 
 // Do makes an exchange and returns its last attempt's error. When the deadline
-// passes it is deadline-exceeded; then and after a transport fault nobody knows
-// whether the request took effect.
+// passes it is deadline-exceeded; then and after a transport fault it is
+// unknown whether the request took effect.
 func (c *Caller) Do(ctx context.Context, operation string, attempt Attempt) error {
 	c.budget.request()
 	return c.exchange(ctx, operation, attempt, false)
@@ -163,7 +149,7 @@ func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe, brief b
 		timedOut := own.Err() != nil || problem.CodeOf(err) == problem.DeadlineExceeded
 		c.breaker.record(probe, err, timedOut)
 		if err != nil && own.Err() != nil && ctx.Err() == nil && !Answered(err) {
-			err = problem.Wrap(err, problem.Unavailable, "There was no answer; whoever had the request may be gone.")
+			err = problem.Wrap(err, problem.Unavailable, "There was no answer; the responder may be gone.")
 		}
 	}()
 	return attempt(own, n)

@@ -10,9 +10,9 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// A connection breaks once, and the caller never hears of it.
+// The connection breaks once. The caller gets a success.
 func ExampleCaller_Do() {
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100, Observe: func(o exchange.CallObservation) {
+	caller := exchange.NewCaller(exchange.Options{Observe: func(o exchange.CallObservation) {
 		if len(o.Attempts) > 1 {
 			fmt.Printf("%s %s: %d attempts, error %v\n", o.RequestID, o.Operation, len(o.Attempts), o.Err)
 		}
@@ -20,7 +20,7 @@ func ExampleCaller_Do() {
 	ctx, cancel := context.WithTimeout(exchange.WithRequestID(context.Background(), "r1"), time.Minute)
 	defer cancel()
 
-	// Retries are a tenth of the requests: these have to go well first.
+	// Retries are at most a tenth of the requests, so 20 requests come first.
 	for range 20 {
 		_ = caller.Do(ctx, "PutReservation", func(context.Context, int) error { return nil })
 	}
@@ -40,9 +40,9 @@ func ExampleCaller_Do() {
 	// the caller gets <nil>
 }
 
-// An answer is an answer: it is not asked for again.
+// A rejection is an answer. It is not retried.
 func ExampleCaller_Do_rejected() {
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 100})
+	caller := exchange.NewCaller(exchange.Options{})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err := caller.Do(ctx, "PutReservation", func(_ context.Context, n int) error {
@@ -55,22 +55,7 @@ func ExampleCaller_Do_rejected() {
 	// insufficient-stock: There are 2 of 85123A.
 }
 
-// Whoever finds no place is told so at once, before anything is recorded.
-func ExampleCaller_Enter() {
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1})
-	leave, _ := caller.Enter()
-	_, err := caller.Enter()
-	fmt.Println(err)
-
-	leave()
-	_, err = caller.Enter()
-	fmt.Println(err)
-	// Output:
-	// overloaded: Too many exchanges are in flight.
-	// <nil>
-}
-
-// Each hop tells the next what is left of the deadline.
+// Each hop passes on what is left of the deadline.
 func ExampleFormatTimeout() {
 	granted, _ := exchange.ParseTimeout("1850")
 	const spent = 40 * time.Millisecond

@@ -16,7 +16,7 @@
 // a ceiling that doubles, from 25 ms to 500 ms, so that callers who failed
 // together do not come back together (Marc Brooker, "Exponential Backoff And
 // Jitter", AWS Architecture Blog, 2015). What the responder itself advises comes
-// before that wait, and where it leads past the deadline nobody waits at all.
+// before that wait. A wait that would pass the deadline is not begun.
 // Repeats are safe because every request carries an id and a seq.
 //
 // Retries are also how an overload becomes an outage that outlives its cause
@@ -24,13 +24,13 @@
 // all callers of a process share a budget: retries are at most a tenth of the
 // requests plus ten a second. What the settler sends again is paced by its lease
 // and counted apart ([Caller.Resend]). There is one loop, here, for every wire;
-// libraries' own retries are off, because two loops multiply. And what is in
-// flight is bounded ([Caller.Enter]): above that nothing is begun.
+// libraries' own retries are off, because two loops multiply. What a process has in
+// flight is bounded where its callers' requests are admitted ([Responder]).
 //
 // # The breaker looks at connecting only
 //
 // Requests that can't even reach the responder can be refused at once: waiting
-// would help nobody, and nothing can have taken effect. The breaker opens after
+// would not help, and nothing can have taken effect. The breaker opens after
 // five in a row and then lets one probe through at a time, four a second at most.
 // It looks at nothing else: a slow or failing responder is still deciding things,
 // and the budget and the deadline already bound what we ask of it.
@@ -82,7 +82,7 @@ func ParseRetryAfter(header string) time.Duration {
 const (
 	// DefaultTimeout is that of a request which names none.
 	DefaultTimeout = 2 * time.Second
-	// MaxTimeout is the most that is granted, whatever a request names.
+	// MaxTimeout is the most that any request is granted.
 	MaxTimeout = 5 * time.Second
 	// MinTimeout is the least with which an exchange is begun.
 	MinTimeout = 20 * time.Millisecond

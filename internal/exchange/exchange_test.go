@@ -46,7 +46,7 @@ func TestFormatTimeout(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", left, got, want)
 		}
 		if _, err := exchange.ParseTimeout(got); err != nil {
-			t.Errorf("%s: what we send is refused: %v", left, err)
+			t.Errorf("%s: ParseTimeout refuses the header: %v", left, err)
 		}
 	}
 }
@@ -80,14 +80,14 @@ func TestRequestIDs(t *testing.T) {
 	}
 	one, two := exchange.NewRequestID(), exchange.NewRequestID()
 	if !exchange.ValidRequestID(one) || !exchange.ValidRequestID(two) || one == two {
-		t.Errorf("new ones are %q and %q", one, two)
+		t.Errorf("the new ids are %q and %q", one, two)
 	}
 	ctx := exchange.WithRequestID(t.Context(), one)
 	if got := exchange.RequestID(ctx); got != one {
 		t.Errorf("got %q, want %q", got, one)
 	}
 	if got := exchange.RequestID(t.Context()); got != "" {
-		t.Errorf("a context of no request has the id %q", got)
+		t.Errorf("a context without a request has the id %q", got)
 	}
 }
 
@@ -99,6 +99,6 @@ func TestUnreachableIsUnavailableAndKeepsItsCause(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if p := problem.From(err); p.Detail == "" || strings.Contains(p.Detail, "refused") {
-		t.Errorf("the caller is told %q", p.Detail)
+		t.Errorf("the detail is %q", p.Detail)
 	}
 }

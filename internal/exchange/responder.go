@@ -13,14 +13,17 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Responder is what answering has in common on every wire: places in flight,
-// which all wires of a service share, one line in the log for each request, and
-// panics that become problems. It is safe for concurrent use.
+// Responder is what answering has in common on every wire: one limit on the
+// requests in flight, which all wires of a service share, one line in the log for
+// each request, and panics that become problems. It is safe for concurrent use.
 //
 // More requests than a service can work on only make all of them late, so above
-// a bound they are refused before any work is done. The last fifth of the places
-// is kept for requests with priority: those that finish what was begun and so
-// give something back.
+// the limit they are shed before any work is done. The last fifth of the limit is
+// kept for requests with priority: those that finish what was begun and so give
+// something back. They are shed last.
+//
+// Every request is admitted before its handler runs. The few operations for which
+// that is different are listed in [ResponderOptions].
 type Responder struct {
 	options ResponderOptions
 	used    atomic.Int64
@@ -31,10 +34,11 @@ type ResponderOptions struct {
 	Logger *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time.
 	MaxInFlight int
+	// Admission lists the operations that are not admitted as usual.
+	Admission map[string]Admission
 	// Observe is told of every request once it is answered; it may be nil.
 	Observe func(RequestObservation)
-	// Around, where it is not nil, surrounds every handler: for tests, which bring
-	// about what does not happen by itself.
+	// Around wraps every handler. It may be nil. Tests use it to inject faults.
 	Around func(operation string, handle func() error) error
 }
 
@@ -90,16 +94,45 @@ func (r *Responder) Receive(ctx context.Context, wire, operation, id, attempt st
 // ID is the request's id.
 func (q *Received) ID() string { return q.id }
 
-// Admit takes the place among those in flight of the request that the context
-// belongs to, or answers overloaded. It is called once, by what [Received.Run] runs.
+// Admission says how the requests of an operation are admitted.
+type Admission int
+
+const (
+	// AdmitOrdinary admits a request before its handler runs: the default.
+	AdmitOrdinary Admission = iota
+	// AdmitPriority does the same, with priority.
+	AdmitPriority
+	// AdmitByHandler leaves it to the handler, which calls [Admit] once it has read
+	// enough of the request to know its priority. A handler that succeeds without
+	// doing so is answered as an internal error.
+	AdmitByHandler
+)
+
+// Admit counts the request among those in flight, or returns overloaded, unless
+// that is its handler's to do. Every wire calls it before the handler.
+func (q *Received) Admit() error {
+	switch q.responder.options.Admission[q.Operation] {
+	case AdmitByHandler:
+		return nil
+	case AdmitPriority:
+		return q.admit(true)
+	}
+	return q.admit(false)
+}
+
+// Admit is for the handler of an operation with [AdmitByHandler], which calls it
+// once.
 func Admit(ctx context.Context, priority bool) error {
-	q := ctx.Value(receivedKey{}).(*Received)
+	return ctx.Value(receivedKey{}).(*Received).admit(priority)
+}
+
+func (q *Received) admit(priority bool) error {
 	limit := int64(q.responder.options.MaxInFlight)
 	if !priority {
 		limit -= limit / 5
 	}
-	// Never counted above the limit, not even for a moment: a crowd that is being
-	// refused would take places from those with priority.
+	// The count never exceeds the limit, not even for a moment: a crowd that is
+	// being shed would take room from requests with priority.
 	for used := &q.responder.used; ; {
 		n := used.Load()
 		if n >= limit {
@@ -138,9 +171,14 @@ func (q *Received) Run(handle func() error, through ...any) (err error) {
 		err = problem.From(fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
 	}()
 	if around := q.responder.options.Around; around != nil {
-		return around(q.Operation, handle)
+		err = around(q.Operation, handle)
+	} else {
+		err = handle()
 	}
-	return handle()
+	if err == nil && !q.admitted {
+		err = fmt.Errorf("%s was handled without being admitted", q.Operation)
+	}
+	return err
 }
 
 // Problem reads a handler's error; nil for none.

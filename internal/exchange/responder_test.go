@@ -13,7 +13,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-func TestEveryCodeIsAnOutcome(t *testing.T) {
+func TestOutcomeOfEveryCode(t *testing.T) {
 	t.Parallel()
 	for _, code := range problem.Codes() {
 		if got := exchange.Outcome(problem.New(code, "")); got != string(code) {
@@ -21,19 +21,19 @@ func TestEveryCodeIsAnOutcome(t *testing.T) {
 		}
 	}
 	if got := exchange.Outcome(nil); got != "ok" {
-		t.Errorf("no problem is %q", got)
+		t.Errorf("the outcome without a problem is %q", got)
 	}
 	if got := exchange.Outcome(problem.New("teapot", "")); got != "other" {
-		t.Errorf("a stranger is %q", got)
+		t.Errorf("the outcome of an unknown code is %q", got)
 	}
 	if got := exchange.Outcome(exchange.Problem(context.Canceled)); got != "canceled" {
-		t.Errorf("who hung up is %q", got)
+		t.Errorf("the outcome of a hang-up is %q", got)
 	}
 }
 
-// All wires share the places in flight, and the last fifth is for requests with
+// All wires share one in-flight limit. Its last fifth is for requests with
 // priority.
-func TestPlacesAreSharedByAllWires(t *testing.T) {
+func TestWiresShareOneInFlightLimit(t *testing.T) {
 	t.Parallel()
 	var sheds atomic.Int64
 	r := exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 5, Observe: func(a exchange.RequestObservation) {
@@ -41,7 +41,7 @@ func TestPlacesAreSharedByAllWires(t *testing.T) {
 			sheds.Add(1)
 		}
 	}})
-	take := func(wire string, priority bool) (admitted bool, leave func()) {
+	take := func(wire string, priority bool) (admitted bool, release func()) {
 		ctx, q := r.Receive(t.Context(), wire, "Get", "", "")
 		entered, hold, left := make(chan error), make(chan struct{}), make(chan struct{})
 		go func() {
@@ -62,44 +62,44 @@ func TestPlacesAreSharedByAllWires(t *testing.T) {
 		}
 		return err == nil, func() { close(hold); <-left }
 	}
-	var leave func()
+	var release func()
 	for i, wire := range []string{"http", "grpc", "nats", "http"} {
 		ok, l := take(wire, false)
 		if !ok {
-			t.Fatalf("%d are refused", i)
+			t.Fatalf("request %d was refused", i)
 		}
-		leave = l
+		release = l
 		if i < 3 {
 			defer l()
 		}
 	}
 	if ok, l := take("grpc", false); ok {
 		l()
-		t.Error("a fifth one took the place that is kept")
+		t.Error("a fifth request without priority was admitted")
 	}
 	ok, l := take("grpc", true)
 	if !ok {
-		t.Fatal("the place that is kept was not given")
+		t.Fatal("a fifth request with priority was refused")
 	}
 	if ok, l := take("nats", true); ok {
 		l()
-		t.Error("six were let in")
+		t.Error("a sixth request was admitted")
 	}
 	l()
-	leave()
+	release()
 	ok, l = take("nats", false)
 	if !ok {
-		t.Fatal("a place that was left is not given again")
+		t.Fatal("no request was admitted after a release")
 	}
 	l()
 	if n := sheds.Load(); n != 2 {
-		t.Errorf("%d sheds were reported", n)
+		t.Errorf("%d sheds were observed, want 2", n)
 	}
 }
 
-// A panic is a problem that gives nothing away, and gives its place back; the
-// transport's own go through.
-func TestAPanicIsAProblem(t *testing.T) {
+// A panic becomes a problem that discloses nothing, and its request no longer
+// counts as in flight. Panics of the transport itself pass through.
+func TestPanicBecomesAnInternalProblem(t *testing.T) {
 	t.Parallel()
 	log := new(strings.Builder)
 	r := exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.NewTextHandler(log, nil)), MaxInFlight: 1})
@@ -117,7 +117,7 @@ func TestAPanicIsAProblem(t *testing.T) {
 		}
 	}
 	if !strings.Contains(log.String(), "hunter2") || !strings.Contains(log.String(), "request_id=r-1 operation=Get wire=nats outcome=internal attempt=2") {
-		t.Errorf("the log does not say what failed and why: %s", log)
+		t.Errorf("the log lacks the panic or its request: %s", log)
 	}
 	own := errors.New("the transport's own")
 	defer func() {
@@ -129,7 +129,7 @@ func TestAPanicIsAProblem(t *testing.T) {
 	_ = q.Run(func() error { panic(own) }, own)
 }
 
-func TestAnErrorIsReadAsAProblem(t *testing.T) {
+func TestErrorBecomesAProblem(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		err  error
@@ -141,7 +141,7 @@ func TestAnErrorIsReadAsAProblem(t *testing.T) {
 		{errors.New("hunter2"), problem.Internal},
 	} {
 		if p := exchange.Problem(c.err); p.Code != c.want || strings.Contains(p.Detail, "hunter2") {
-			t.Errorf("%v is %+v", c.err, p)
+			t.Errorf("%v became %+v", c.err, p)
 		}
 	}
 }

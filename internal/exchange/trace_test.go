@@ -14,28 +14,28 @@ const (
 	traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
 )
 
-func TestATraceIsCarriedWhereItIsInOrder(t *testing.T) {
+func TestOnlyAValidTraceIsCarried(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, header, id string
 	}{
 		{"sampled", trace, traceID},
 		{"not sampled", strings.TrimSuffix(trace, "1") + "0", traceID},
-		{"flags of tomorrow", strings.TrimSuffix(trace, "01") + "ff", traceID},
+		{"unknown flags", strings.TrimSuffix(trace, "01") + "ff", traceID},
 		{"nearly zero", "00-00000000000000000000000000000001-0000000000000001-00", "00000000000000000000000000000001"},
-		{"none", "", ""},
+		{"no header", "", ""},
 		{"no trace id", "00-" + strings.Repeat("0", 32) + "-00f067aa0ba902b7-01", ""},
 		{"no parent id", "00-" + traceID + "-0000000000000000-01", ""},
 		{"another version", "01" + trace[2:], ""},
 		{"no version", "ff" + trace[2:], ""},
-		{"more than version 00 has", trace + "-00", ""},
+		{"an extra field", trace + "-00", ""},
 		{"upper case", strings.ToUpper(trace), ""},
-		{"no hex", strings.Replace(trace, "4bf9", "4bg9", 1), ""},
+		{"not hexadecimal", strings.Replace(trace, "4bf9", "4bg9", 1), ""},
 		{"too short", trace[:54], ""},
 		{"space before", " " + trace, ""},
 		{"space after", trace + " ", ""},
-		{"two lines", trace + "\n", ""},
-		{"two of them", trace + "," + trace, ""},
+		{"a newline", trace + "\n", ""},
+		{"two values", trace + "," + trace, ""},
 	} {
 		ctx := exchange.WithTrace(t.Context(), c.header)
 		want := c.header
@@ -43,13 +43,13 @@ func TestATraceIsCarriedWhereItIsInOrder(t *testing.T) {
 			want = ""
 		}
 		if got, id := exchange.Trace(ctx), exchange.TraceID(ctx); got != want || id != c.id {
-			t.Errorf("%s: %q of the trace %q", c.name, got, id)
+			t.Errorf("%s: the header is %q and the trace id %q", c.name, got, id)
 		}
 	}
 }
 
-// The one line of an exchange has the trace's id on both sides, where there is one.
-func TestATraceIsInTheLog(t *testing.T) {
+// The log line of an exchange has the trace id on both sides, if there is one.
+func TestTraceIDIsLogged(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]string{trace: traceID, "": ""} {
 		ctx := exchange.WithTrace(t.Context(), header)
@@ -61,7 +61,7 @@ func TestATraceIsInTheLog(t *testing.T) {
 			t.Errorf("%q: the responder's line is %s", header, log)
 		}
 		var seen exchange.CallObservation
-		caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.CallObservation) { seen = o }})
+		caller := exchange.NewCaller(exchange.Options{Observe: func(o exchange.CallObservation) { seen = o }})
 		if err := caller.Do(ctx, "Get", func(context.Context, int) error { return nil }); err != nil || seen.TraceID != want {
 			t.Errorf("%q: the caller saw %+v, %v", header, seen, err)
 		}

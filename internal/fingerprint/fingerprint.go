@@ -11,8 +11,8 @@ import (
 )
 
 // version names the algorithm. Every fingerprint begins with it, so that one
-// made by a later algorithm is never taken for a different request by accident:
-// whoever changes the algorithm decides what an old fingerprint means.
+// made by a later algorithm is never taken for a different request by accident. A
+// change of the algorithm decides what an old fingerprint means.
 const version = "1"
 
 // Of makes the fingerprint of a list of parts. Each part is written with its

@@ -17,8 +17,8 @@ import (
 	"roundtrip/test/support/natsauth"
 )
 
-// The permissions are the least that each side can do with.
-func TestCredentialsAreReadAtEveryConnect(t *testing.T) {
+// Each side has the fewest permissions that it needs.
+func TestCredentialsAreReadOnEveryConnect(t *testing.T) {
 	t.Parallel()
 	account, folder := natsauth.New(), t.TempDir()
 	write := func(name string, content []byte) (path string) {
@@ -48,50 +48,50 @@ func TestCredentialsAreReadAtEveryConnect(t *testing.T) {
 	t.Cleanup(func() { _ = s.Shutdown(context.WithoutCancel(t.Context())) })
 
 	if _, err := messaging.Connect(url, "caller", filepath.Join(folder, "absent"), slog.New(slog.DiscardHandler)); err == nil {
-		t.Error("it connects without its file")
+		t.Error("the caller connects without its file")
 	}
 	own := func(lasts time.Duration) []byte { return account.User(lasts, natsauth.Caller("caller", "test.v1.*")) }
-	strangers := natsauth.New().User(time.Hour, natsauth.Caller("caller", "test.v1.*"))
-	caller := connect("caller", write("caller.creds", strangers))
+	foreign := natsauth.New().User(time.Hour, natsauth.Caller("caller", "test.v1.*"))
+	caller := connect("caller", write("caller.creds", foreign))
 	ask := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), patient)
+		ctx, cancel := context.WithTimeout(t.Context(), longWait)
 		defer cancel()
 		_, err := messaging.Request(ctx, caller, "test.v1.Get", 1, "")
 		return err
 	}
 	eventually := func(what string, condition func() bool) {
 		t.Helper()
-		for end := time.Now().Add(patient); !condition(); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(longWait); !condition(); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("it never came to be that %s", what)
+				t.Fatalf("timed out waiting: %s", what)
 			}
 		}
 	}
 	refused := func(when string) {
 		t.Helper()
-		time.Sleep(time.Second) // for some attempts to connect
+		time.Sleep(time.Second) // enough for several attempts to connect
 		if err := ask(); exchange.Answered(err) || caller.IsClosed() {
-			t.Fatalf("%s: %v, closed for good: %t", when, err, caller.IsClosed())
+			t.Fatalf("%s: got %v; the connection is closed: %t", when, err, caller.IsClosed())
 		}
 	}
-	refused("as a stranger")
+	refused("with another account's credentials")
 	write("caller.creds", own(8*time.Second))
 	eventually("there is an answer", func() bool { return ask() == nil })
-	eventually("who has run out is refused", func() bool { return !exchange.Answered(ask()) })
-	refused("with what has run out")
+	eventually("expired credentials are refused", func() bool { return !exchange.Answered(ask()) })
+	refused("with expired credentials")
 	write("caller.creds", []byte("nonsense"))
-	refused("with nonsense")
-	write("caller.creds", strangers)
-	refused("as a stranger again")
+	refused("with an invalid file")
+	write("caller.creds", foreign)
+	refused("with another account's credentials again")
 	write("caller.creds", own(time.Hour))
 	eventually("there is an answer again", func() bool { return ask() == nil })
 	if err := caller.Publish("elsewhere", nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually("it may do no more than ask", func() bool { return errors.Is(caller.LastError(), nats.ErrPermissionViolation) })
+	eventually("publishing elsewhere is refused", func() bool { return errors.Is(caller.LastError(), nats.ErrPermissionViolation) })
 }
 
-// startBroker starts a server with this configuration.
+// startBroker starts a NATS server with the configuration at path.
 func startBroker(t *testing.T, path string) (url string) {
 	t.Helper()
 	options, err := server.ProcessConfigFile(path)
@@ -105,7 +105,7 @@ func startBroker(t *testing.T, path string) (url string) {
 	}
 	broker.Start()
 	t.Cleanup(func() { broker.Shutdown(); broker.WaitForShutdown() })
-	if !broker.ReadyForConnections(patient) {
+	if !broker.ReadyForConnections(longWait) {
 		t.Fatal("the NATS server does not answer")
 	}
 	return broker.ClientURL()

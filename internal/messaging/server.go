@@ -97,7 +97,7 @@ func (s *Server) drain() error {
 		}
 		ended.Wait()
 	}
-	for range cap(s.workers) { // who has every place knows that nobody works
+	for range cap(s.workers) { // all of them are free when this has acquired them all
 		s.workers <- struct{}{}
 	}
 	if !s.connection.IsConnected() {
@@ -120,18 +120,18 @@ func (s *Server) receive(operation string, handler Handler, m *nats.Msg) {
 		defer func() { <-s.workers }()
 		var answer []byte
 		err := received.Run(func() (err error) {
-			answer, err = handle(ctx, handler, m)
+			answer, err = handle(ctx, received, handler, m)
 			return err
 		})
 		s.reply(ctx, received, m, answer, exchange.Problem(err))
 	}()
 }
 
-// errTooLate is why nobody is told: the caller has gone.
+// errTooLate marks a request whose caller has gone. It gets no reply.
 var errTooLate = errors.New("the request came after its caller had stopped waiting")
 
 // handle gives a request its deadline and calls its handler.
-func handle(ctx context.Context, handler Handler, m *nats.Msg) ([]byte, error) {
+func handle(ctx context.Context, received *exchange.Received, handler Handler, m *nats.Msg) ([]byte, error) {
 	if text := m.Header.Get(DeadlineHeader); text != "" {
 		deadline, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
@@ -154,6 +154,9 @@ func handle(ctx context.Context, handler Handler, m *nats.Msg) ([]byte, error) {
 	defer cancel()
 	if len(m.Data) > MaxBody {
 		return nil, problem.New(problem.TooLarge, "The body may have at most %d bytes.", MaxBody)
+	}
+	if err := received.Admit(); err != nil {
+		return nil, err
 	}
 	answer, err := handler(ctx, m.Data)
 	if err != nil {
@@ -184,7 +187,7 @@ func (s *Server) reply(ctx context.Context, received *exchange.Received, m *nats
 		err = m.RespondMsg(reply)
 	}
 	if err != nil {
-		// Nobody to tell: the caller waits until its deadline and does not know.
+		// The caller waits until its deadline, and the outcome is unknown to it.
 		s.responder.Logger().LogAttrs(ctx, slog.LevelWarn, "can't reply", slog.String("request_id", received.ID()), slog.String("error", err.Error()))
 	}
 }

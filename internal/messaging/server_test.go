@@ -17,7 +17,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// fixture is a responder with one operation, Get, and a client beside it.
+// fixture is a responder with one operation, Get, and a client.
 type fixture struct {
 	client   *nats.Conn
 	server   *messaging.Server
@@ -48,7 +48,7 @@ func start(t *testing.T, workers int, handler messaging.Handler) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.server.Shutdown(context.WithoutCancel(t.Context())) })
-	if err := connection.Flush(); err != nil { // the subscription is there
+	if err := connection.Flush(); err != nil { // waits for the subscription
 		t.Fatal(err)
 	}
 	if f.client, err = nats.Connect(broker.ClientURL()); err != nil {
@@ -58,7 +58,7 @@ func start(t *testing.T, workers int, handler messaging.Handler) fixture {
 	return f
 }
 
-// ask sends a request with these headers; nil where no reply comes.
+// ask sends a request with these headers. It returns nil if no reply comes.
 func (f fixture) ask(t *testing.T, body string, within time.Duration, headers ...string) *nats.Msg {
 	t.Helper()
 	m := nats.NewMsg("test.v1.Get")
@@ -76,19 +76,19 @@ func (f fixture) ask(t *testing.T, body string, within time.Duration, headers ..
 	return reply
 }
 
-const patient = 30 * time.Second
+const longWait = 30 * time.Second
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
 
-func TestARequestIsAnswered(t *testing.T) {
+func TestRequestIsAnswered(t *testing.T) {
 	t.Parallel()
 	f := start(t, 8, func(ctx context.Context, body []byte) (any, error) {
 		if left, ok := exchange.Remaining(ctx); !ok || left > exchange.MaxTimeout {
-			t.Errorf("%s are left", left)
+			t.Errorf("the context has %s left", left)
 		}
 		return map[string]string{"body": string(body), "id": exchange.RequestID(ctx)}, nil
 	})
-	reply := f.ask(t, "hello", patient, exchange.RequestIDHeader, "r-1", exchange.TimeoutHeader, "3600000")
+	reply := f.ask(t, "hello", longWait, exchange.RequestIDHeader, "r-1", exchange.TimeoutHeader, "3600000")
 	if string(reply.Data) != `{"body":"hello","id":"r-1"}` && string(reply.Data) != `{"id":"r-1","body":"hello"}` ||
 		reply.Header.Get(exchange.RequestIDHeader) != "r-1" || reply.Header.Get(messaging.ErrorHeader) != "" {
 		t.Errorf("got %s %v", reply.Data, reply.Header)
@@ -96,12 +96,12 @@ func TestARequestIsAnswered(t *testing.T) {
 	if a := <-f.answered; a.Wire != "nats" || a.Operation != "Get" || a.Outcome != "ok" || a.RequestID != "r-1" {
 		t.Errorf("observed %+v", a)
 	}
-	if reply := f.ask(t, "", patient, exchange.RequestIDHeader, "no id!"); !exchange.ValidRequestID(reply.Header.Get(exchange.RequestIDHeader)) {
+	if reply := f.ask(t, "", longWait, exchange.RequestIDHeader, "no id!"); !exchange.ValidRequestID(reply.Header.Get(exchange.RequestIDHeader)) {
 		t.Errorf("got %v", reply.Header)
 	}
 }
 
-func TestWhateverGoesWrongIsAProblem(t *testing.T) {
+func TestErrorsBecomeProblems(t *testing.T) {
 	t.Parallel()
 	f := start(t, 8, func(_ context.Context, body []byte) (any, error) {
 		switch string(body) {
@@ -132,7 +132,7 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		{"", []string{messaging.DeadlineHeader, "soon"}, problem.Invalid, ""},
 		{"", []string{messaging.DeadlineHeader, millis(time.Now().Add(time.Hour))}, problem.WrongState, ""},
 	} {
-		reply := f.ask(t, c.body, patient, c.headers...)
+		reply := f.ask(t, c.body, longWait, c.headers...)
 		if reply.Header.Get(messaging.ErrorHeader) != string(c.code) || reply.Header.Get(messaging.ErrorCodeHeader) != strconv.Itoa(c.code.HTTPStatus()) ||
 			reply.Header.Get(exchange.RetryAfterHeader) != c.retry || strings.Contains(string(reply.Data), "hunter2") {
 			t.Errorf("%s %v: got %v %s, want %s", c.body, c.headers, reply.Header, reply.Data, c.code)
@@ -143,24 +143,24 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 	}
 }
 
-// What waited until its caller had gone is not worked on, and nobody is told.
-func TestWhatComesTooLateIsDropped(t *testing.T) {
+// A request whose caller has gone is dropped, and gets no reply.
+func TestExpiredRequestIsDropped(t *testing.T) {
 	t.Parallel()
 	f := start(t, 8, func(context.Context, []byte) (any, error) {
-		t.Error("it was worked on")
+		t.Error("the handler was called")
 		return nil, nil
 	})
 	if reply := f.ask(t, "", 200*time.Millisecond, messaging.DeadlineHeader, millis(time.Now().Add(-2*time.Second))); reply != nil {
-		t.Errorf("it was answered: %v", reply.Header)
+		t.Errorf("it got a reply: %v", reply.Header)
 	}
 	if a := <-f.answered; a.Outcome != string(problem.DeadlineExceeded) {
 		t.Errorf("observed %+v", a)
 	}
 }
 
-// More than there are workers for is refused before anything of it is read; and
-// who stops answers what it has.
-func TestWorkersAreBoundedAndDrained(t *testing.T) {
+// A request above the number of workers is refused before it is read. A server that
+// stops answers the requests that it has started.
+func TestWorkersAreLimitedAndDrained(t *testing.T) {
 	t.Parallel()
 	in, out := make(chan struct{}), make(chan struct{})
 	f := start(t, 2, func(context.Context, []byte) (any, error) {
@@ -170,11 +170,11 @@ func TestWorkersAreBoundedAndDrained(t *testing.T) {
 	})
 	replies := make(chan *nats.Msg, 2)
 	for range 2 {
-		go func() { replies <- f.ask(t, "", patient) }()
+		go func() { replies <- f.ask(t, "", longWait) }()
 		<-in
 	}
-	if reply := f.ask(t, "", patient); reply.Header.Get(messaging.ErrorHeader) != string(problem.Overloaded) || reply.Header.Get(exchange.RetryAfterHeader) == "" {
-		t.Errorf("a third one got %s %v", reply.Data, reply.Header)
+	if reply := f.ask(t, "", longWait); reply.Header.Get(messaging.ErrorHeader) != string(problem.Overloaded) || reply.Header.Get(exchange.RetryAfterHeader) == "" {
+		t.Errorf("the third request got %s %v", reply.Data, reply.Header)
 	}
 	if a := <-f.answered; !a.Shed {
 		t.Errorf("observed %+v", a)
@@ -184,13 +184,13 @@ func TestWorkersAreBoundedAndDrained(t *testing.T) {
 	close(out)
 	for range 2 {
 		if reply := <-replies; reply == nil || string(reply.Data) != `"done"` {
-			t.Errorf("one that was begun got %v", reply)
+			t.Errorf("a started request got %v", reply)
 		}
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	if _, err := f.client.Request("test.v1.Get", nil, patient); !errors.Is(err, nats.ErrNoResponders) {
-		t.Errorf("who has stopped still takes requests: %v", err)
+	if _, err := f.client.Request("test.v1.Get", nil, longWait); !errors.Is(err, nats.ErrNoResponders) {
+		t.Errorf("the stopped server still answers: %v", err)
 	}
 }

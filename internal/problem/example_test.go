@@ -8,7 +8,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// One error, for its two readers: the log is told the cause, the caller is not.
+// One error has two readers. The log gets the cause; the caller does not.
 func Example() {
 	cause := errors.New("dial 10.0.3.7: connection refused")
 	err := fmt.Errorf("place o1: %w", problem.Wrap(cause, problem.Unavailable, "The stock can't be asked at the moment."))
@@ -27,7 +27,7 @@ func Example() {
 	// again:  true 1s
 }
 
-// Whoever sends a wrong request is told all that is wrong with it at once.
+// The sender of a wrong request gets all of its errors at once.
 func ExampleFields() {
 	var wrong problem.Fields
 	wrong.Name("/lines/0/sku", "85123 A")

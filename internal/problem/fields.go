@@ -1,6 +1,7 @@
 package problem
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -47,6 +48,27 @@ func (f *Fields) Err() error {
 	if len(f.errors) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(f.errors, func(a, b FieldError) int { return strings.Compare(a.Pointer, b.Pointer) })
+	f.sort()
 	return &Problem{Code: Invalid, Detail: "The request has fields that are not valid.", Errors: f.errors}
+}
+
+func (f *Fields) sort() {
+	slices.SortStableFunc(f.errors, func(a, b FieldError) int { return strings.Compare(a.Pointer, b.Pointer) })
+}
+
+// Relocate changes the pointers of an invalid problem's fields. The domain names
+// a field, such as /id; an adapter knows where on its wire it found it.
+func Relocate(err error, locate func(pointer string) string) error {
+	var p *Problem
+	if !errors.As(err, &p) || len(p.Errors) == 0 {
+		return err
+	}
+	relocated := *p
+	f := Fields{errors: slices.Clone(p.Errors)}
+	for i, e := range f.errors {
+		f.errors[i].Pointer = locate(e.Pointer)
+	}
+	f.sort()
+	relocated.Errors = f.errors
+	return &relocated
 }

@@ -10,7 +10,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-func TestNothingWrongIsNoError(t *testing.T) {
+func TestNoFieldErrorsIsNoError(t *testing.T) {
 	t.Parallel()
 	var f problem.Fields
 	if err := f.Err(); err != nil {
@@ -18,7 +18,7 @@ func TestNothingWrongIsNoError(t *testing.T) {
 	}
 }
 
-func TestEveryFieldInErrorIsListedByItsPointer(t *testing.T) {
+func TestFieldErrorsAreSortedByPointer(t *testing.T) {
 	t.Parallel()
 	var f problem.Fields
 	f.Add("path:id", "is %q", "?")
@@ -32,7 +32,7 @@ func TestEveryFieldInErrorIsListedByItsPointer(t *testing.T) {
 	}
 }
 
-func TestAnAnswerListsNoMoreThanMaxFields(t *testing.T) {
+func TestFieldErrorsAreCapped(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[int]int{1: 1, problem.MaxFields: problem.MaxFields, 2000: problem.MaxFields} {
 		var f problem.Fields
@@ -41,7 +41,7 @@ func TestAnAnswerListsNoMoreThanMaxFields(t *testing.T) {
 		}
 		errs := problem.From(f.Err()).Errors
 		if len(errs) != want || errs[0].Pointer != "/lines/0000" {
-			t.Errorf("%d are wrong: %d are listed, from %s", given, len(errs), errs[0].Pointer)
+			t.Errorf("of %d errors %d are listed, from %s", given, len(errs), errs[0].Pointer)
 		}
 	}
 }
@@ -59,7 +59,7 @@ func TestNames(t *testing.T) {
 		if err := f.Err(); (err == nil) != good {
 			t.Errorf("%q: %v", name, err)
 		} else if err != nil && problem.From(err).Errors[0].Pointer != "path:id" {
-			t.Errorf("%q: it points at %+v", name, problem.From(err).Errors)
+			t.Errorf("%q: the errors are %+v", name, problem.From(err).Errors)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 // Package problem is the one error type that crosses a wire.
 //
-// Whatever goes wrong in a service reaches its caller as a [Problem]: a stable
+// An error in a service reaches its caller as a [Problem]: a stable
 // Code that programs act on, a Detail that a person may read, advice on whether
 // and when to try again, and, where they apply, every shortage, every field in
 // error and the current seq and state of the reservation. The table in this
@@ -14,7 +14,7 @@
 // The JSON form is RFC 9457 (application/problem+json). It is read tolerantly:
 // unknown fields are ignored, and a code that this build does not know is kept
 // as it is and never retried. A stranger's problem, such as a gateway's, is not
-// taken for one of ours: it has another type. RetryAfter is no part of the JSON:
+// taken for a Problem: it has another type. RetryAfter is no part of the JSON:
 // a wire carries that beside the body, as REST does in Retry-After.
 //
 // The package imports the standard library only, so the domain packages may use
@@ -124,7 +124,7 @@ func Codes() []Code {
 // Known reports whether the code is in the table.
 func (c Code) Known() bool { _, ok := table[c]; return ok }
 
-// Title is the short text of the code; the code itself where it is not in the table.
+// Title is the short text of the code; the code itself if it is not in the table.
 func (c Code) Title() string {
 	if r, ok := table[c]; ok {
 		return r.title
@@ -132,7 +132,7 @@ func (c Code) Title() string {
 	return string(c)
 }
 
-// HTTPStatus is the status that carries the code on REST; 500 where it is not in the table.
+// HTTPStatus is the status that carries the code on REST; 500 if it is not in the table.
 func (c Code) HTTPStatus() int {
 	if r, ok := table[c]; ok {
 		return r.status
@@ -140,7 +140,7 @@ func (c Code) HTTPStatus() int {
 	return 500
 }
 
-// Retry is the code's advice; Never where it is not in the table.
+// Retry is the code's advice; Never if it is not in the table.
 func (c Code) Retry() Retry { return table[c].retry }
 
 // ForStatus is the code by which an HTTP status without a problem body is to be
@@ -173,7 +173,7 @@ func ForStatus(status int) Code {
 	return Internal
 }
 
-// Foreign is how an answer without a problem of ours is read, by its HTTP status: a
+// Foreign reads an answer without a Problem by its HTTP status: it is a
 // proxy's, or that of somebody else at the address. Only the other service itself can
 // say that there is no such thing, so a 404 of others means that it was not reached.
 func Foreign(status int) *Problem {
@@ -309,8 +309,8 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads what [Problem.MarshalJSON] writes. A document without a
-// code is no problem of ours, and an error; so is one with a type that is not
-// its code's: whatever a stranger calls "code" means something else.
+// code is an error, and so is one whose type is not its code's: it belongs to
+// another program.
 func (p *Problem) UnmarshalJSON(b []byte) error {
 	var d document
 	if err := json.Unmarshal(b, &d); err != nil {

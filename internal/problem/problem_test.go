@@ -14,9 +14,9 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// design is the table of the design: what programs in other languages, and
-// other versions of ours, rely on.
-var design = []struct {
+// codeTable is the table of problem codes that clients in other languages, and
+// other versions of the services, rely on.
+var codeTable = []struct {
 	code   problem.Code
 	status int
 	retry  problem.Retry
@@ -45,11 +45,11 @@ var design = []struct {
 	{"deadline-exceeded", 504, problem.Immediately},
 }
 
-func TestTheTableIsTheDesigns(t *testing.T) {
+func TestProblemTable(t *testing.T) {
 	t.Parallel()
 	var codes []problem.Code
 	titles := map[string]problem.Code{}
-	for _, row := range design {
+	for _, row := range codeTable {
 		codes = append(codes, row.code)
 		if got := row.code.HTTPStatus(); got != row.status {
 			t.Errorf("%s: status %d, want %d", row.code, got, row.status)
@@ -59,7 +59,7 @@ func TestTheTableIsTheDesigns(t *testing.T) {
 		}
 		title := row.code.Title()
 		if other, taken := titles[title]; taken || title == "" || title == string(row.code) {
-			t.Errorf("%s: its title is %q, as that of %q", row.code, title, other)
+			t.Errorf("%s: the title %q is empty, the code, or that of %q", row.code, title, other)
 		}
 		titles[title] = row.code
 	}
@@ -71,7 +71,7 @@ func TestTheTableIsTheDesigns(t *testing.T) {
 
 func TestEveryCodeSurvivesJSON(t *testing.T) {
 	t.Parallel()
-	for _, row := range design {
+	for _, row := range codeTable {
 		whole := func(p *problem.Problem) *problem.Problem {
 			p.Shortages = []problem.Shortage{
 				{SKU: "85123A", Location: "main", Requested: 6, Available: math.MaxInt64}, {SKU: "22752", Location: "north", Requested: 1},
@@ -86,7 +86,7 @@ func TestEveryCodeSurvivesJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.Contains(string(body), "hunter2") {
-			t.Errorf("%s: the cause's text is sent: %s", row.code, body)
+			t.Errorf("%s: the JSON has the text of the cause: %s", row.code, body)
 		}
 		var document struct {
 			Type, Title, Detail string
@@ -97,7 +97,7 @@ func TestEveryCodeSurvivesJSON(t *testing.T) {
 		}
 		if document.Type != "urn:roundtrip:problem:"+string(row.code) || document.Title != row.code.Title() ||
 			document.Status != row.status || document.Detail != "What <happened> & why." {
-			t.Errorf("%s is sent as %+v", row.code, document)
+			t.Errorf("the JSON of %s is %+v", row.code, document)
 		}
 		var got problem.Problem
 		if err := json.Unmarshal(body, &got); err != nil {
@@ -109,7 +109,7 @@ func TestEveryCodeSurvivesJSON(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotApplyIsLeftOut(t *testing.T) {
+func TestEmptyMembersAreLeftOut(t *testing.T) {
 	t.Parallel()
 	body, err := json.Marshal(problem.New(problem.NotFound, ""))
 	const want = `{"type":"urn:roundtrip:problem:not-found","title":"There is no such thing","status":404,"code":"not-found"}`
@@ -118,7 +118,7 @@ func TestWhatDoesNotApplyIsLeftOut(t *testing.T) {
 	}
 }
 
-func TestAnUnknownCodeIsKeptAndNeverRetried(t *testing.T) {
+func TestUnknownCodeIsKeptAndNeverRetried(t *testing.T) {
 	t.Parallel()
 	const sent = `{"code":"teapot","status":503,"detail":"Short and stout.","retry":true,"new":{"a":[null]}}`
 	var p problem.Problem
@@ -130,19 +130,19 @@ func TestAnUnknownCodeIsKeptAndNeverRetried(t *testing.T) {
 		t.Errorf("got %+v", &p)
 	}
 	if wait, ok := p.Wait(); ok || p.Code.Retry() != problem.Never {
-		t.Errorf("it may be retried after %s", wait)
+		t.Errorf("an unknown code may be retried after %s", wait)
 	}
 	if p.Code.Known() || !problem.Invalid.Known() {
-		t.Error("the codes in the table are known, and no others")
+		t.Error("Known is wrong for an unknown or a known code")
 	}
 	body, err := json.Marshal(&p)
 	const want = `{"type":"urn:roundtrip:problem:teapot","title":"teapot","status":500,"detail":"Short and stout.","code":"teapot"}`
 	if string(body) != want || err != nil {
-		t.Errorf("it is passed on as %s, %v", body, err)
+		t.Errorf("the JSON is %s, %v", body, err)
 	}
 }
 
-func TestADocumentOfAStrangersIsNoProblem(t *testing.T) {
+func TestForeignDocumentIsNoProblem(t *testing.T) {
 	t.Parallel()
 	for _, document := range []string{
 		`{}`, `null`, `[]`, `"invalid"`, `{"code":""}`, `{"code":null}`, `{"code":400}`, `{"title":"x","status":400}`,
@@ -153,12 +153,12 @@ func TestADocumentOfAStrangersIsNoProblem(t *testing.T) {
 	} {
 		var p problem.Problem
 		if err := json.Unmarshal([]byte(document), &p); err == nil {
-			t.Errorf("%s is read as %+v", document, &p)
+			t.Errorf("%s was accepted as %+v", document, &p)
 		}
 	}
 }
 
-func TestAnErrorThatIsNoProblemIsInternalAndGivesNothingAway(t *testing.T) {
+func TestOtherErrorsAreInternalAndDiscloseNothing(t *testing.T) {
 	t.Parallel()
 	plain := errors.New("disk /dev/sda1 is full")
 	p := problem.From(plain)
@@ -166,21 +166,21 @@ func TestAnErrorThatIsNoProblemIsInternalAndGivesNothingAway(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	if strings.Contains(p.Detail, "sda1") {
-		t.Errorf("the caller is told: %s", p.Detail)
+		t.Errorf("the detail discloses the cause: %s", p.Detail)
 	}
 	if !errors.Is(p, plain) || !strings.Contains(p.Error(), "sda1") {
-		t.Errorf("the log is not told: %v", p)
+		t.Errorf("the error text lacks the cause: %v", p)
 	}
 }
 
-func TestAProblemIsFoundInAChain(t *testing.T) {
+func TestProblemIsFoundInAnErrorChain(t *testing.T) {
 	t.Parallel()
 	p := problem.New(problem.WrongState, "It is %s.", "released")
 	for name, err := range map[string]error{
 		"itself":  p,
 		"wrapped": fmt.Errorf("put o1: %w", fmt.Errorf("decide: %w", p)),
 		"joined":  errors.Join(errors.New("close"), p),
-		// What the outer one says is what the caller is to know.
+		// The outermost problem is the one for the caller.
 		"a cause": fmt.Errorf("put o1: %w", problem.Wrap(p, problem.WrongState, "It is released.")),
 	} {
 		if got := problem.From(err); got.Code != problem.WrongState || got.Detail != "It is released." || !errors.Is(got, p) {
@@ -192,14 +192,14 @@ func TestAProblemIsFoundInAChain(t *testing.T) {
 	}
 	outer := problem.Wrap(p, problem.Internal, "")
 	if got := problem.From(outer); got != outer {
-		t.Errorf("a cause hides what wraps it: %v", got)
+		t.Errorf("the cause hides the outer problem: %v", got)
 	}
 	if got := problem.CodeOf(nil); got != "" {
-		t.Errorf("no error is %q", got)
+		t.Errorf("the code of no error is %q", got)
 	}
 }
 
-func TestTheLogIsToldEverything(t *testing.T) {
+func TestErrorTextHasDetailAndCause(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("read: connection reset")
 	for want, p := range map[string]*problem.Problem{
@@ -213,12 +213,12 @@ func TestTheLogIsToldEverything(t *testing.T) {
 	}
 }
 
-// Where a status stands for one code it is read as that code. Where it stands
-// for several, a stranger's answer must not pass for one of ours.
-func TestAStatusWithoutAProblem(t *testing.T) {
+// A status that belongs to one code becomes that code. A status that several codes
+// share must not look like one of them.
+func TestForStatus(t *testing.T) {
 	t.Parallel()
 	codes := map[int][]problem.Code{}
-	for _, row := range design {
+	for _, row := range codeTable {
 		codes[row.status] = append(codes[row.status], row.code)
 	}
 	for status := range 1000 {
@@ -230,21 +230,21 @@ func TestAStatusWithoutAProblem(t *testing.T) {
 			want = codes[status][0]
 		}
 		if got := problem.ForStatus(status); got != want {
-			t.Errorf("%d is read as %s, want %s", status, got, want)
+			t.Errorf("the status %d became %s, want %s", status, got, want)
 		}
 	}
 }
 
 func TestWait(t *testing.T) {
 	t.Parallel()
-	for _, row := range design {
+	for _, row := range codeTable {
 		for advice, want := range map[time.Duration]time.Duration{0: time.Second, time.Minute: time.Minute, -1: time.Second} {
 			p := problem.Problem{Code: row.code, RetryAfter: advice}
 			if row.retry != problem.After {
 				want = 0
 			}
 			if wait, ok := p.Wait(); wait != want || ok != (row.retry != problem.Never) {
-				t.Errorf("%s, told %s: got %s, %v", row.code, advice, wait, ok)
+				t.Errorf("%s with the advice %s: got %s, %v", row.code, advice, wait, ok)
 			}
 		}
 	}

@@ -2,8 +2,6 @@ package rest
 
 import (
 	"encoding/json"
-	"mime"
-	"net/http"
 
 	"github.com/labstack/echo/v4"
 
@@ -20,17 +18,4 @@ func writeProblem(c echo.Context, p *problem.Problem) {
 		panic(err)
 	}
 	_ = c.Blob(p.Code.HTTPStatus(), problem.MediaType, body) // the caller has gone
-}
-
-// ReadProblem reads the problem in a response that is no success. It is
-// tolerant: a body that is no problem of ours, such as a proxy's page, is read
-// by the status alone ([problem.Foreign]).
-func ReadProblem(status int, header http.Header, body []byte) *problem.Problem {
-	p := new(problem.Problem)
-	media, _, err := mime.ParseMediaType(header.Get(echo.HeaderContentType))
-	if err != nil || media != problem.MediaType || json.Unmarshal(body, p) != nil {
-		p = problem.Foreign(status)
-	}
-	p.RetryAfter = exchange.ParseRetryAfter(header.Get(echo.HeaderRetryAfter))
-	return p
 }

@@ -60,3 +60,23 @@ func PageOf(query url.Values) (cursor string, limit int, err error) {
 	}
 	return cursor, limit, nil
 }
+
+// Optional is a parameter that is given once; nil when it is not given.
+func Optional(query url.Values, name string) *string {
+	if !query.Has(name) {
+		return nil
+	}
+	value := query.Get(name)
+	return &value
+}
+
+// Repeated says of an invalid problem with a list, such as /skus and /skus/3, that
+// the list is a parameter which is given once for each of its items.
+func Repeated(err error, list, parameter string) error {
+	return problem.Relocate(err, func(pointer string) string {
+		if pointer == "/"+list || strings.HasPrefix(pointer, "/"+list+"/") {
+			return "query:" + parameter
+		}
+		return pointer
+	})
+}

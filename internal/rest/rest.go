@@ -1,6 +1,7 @@
-// Package rest is the HTTP side that both services share: the server and its
-// limits, strict reading of what callers send, and problems as RFC 9457 has
+// Package rest is the serving half of HTTP that both services share: the server
+// and its limits, strict reading of what callers send, and problems as RFC 9457 has
 // them. It and the services' httpapi packages are the only ones that know Echo.
+// Package restclient is the calling half.
 //
 // # What every request goes through
 //
@@ -12,11 +13,7 @@
 // "internal", with its cause in the log and not in the answer. Routes that do not
 // exist and methods that are not allowed are problems like any other.
 //
-// # Strict in, tolerant out
-//
 // Requests are read strictly ([Decode], [Query]; package strictjson says why).
-// Answers of others are read tolerantly ([ReadProblem]), so that a provider may
-// add fields first.
 package rest
 
 import (
@@ -28,6 +25,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,10 +109,6 @@ type closeAfterKey struct{}
 // RouteOption changes how a route's requests are treated.
 type RouteOption func(*call)
 
-// AdmitLater leaves taking a place to the handler, which calls [Admit] when it
-// knows whether the request has priority.
-func AdmitLater(c *call) { c.admitLater = true }
-
 // Stream is for requests that last as long as they have something to send: they
 // have no deadline. The server's limits on connections still hold; the handler
 // moves them along with [http.ResponseController] as it reads and writes.
@@ -123,8 +117,7 @@ func Stream(c *call) { c.stream = true }
 // call is what the server knows of one request.
 type call struct {
 	*exchange.Received
-	admitLater bool
-	stream     bool
+	stream bool
 }
 
 const callKey = "rest.call"
@@ -261,18 +254,27 @@ func (s *Server) admitAndHandle(c echo.Context, call *call, handler echo.Handler
 			return err
 		}
 	}
-	if !call.admitLater {
-		if err := Admit(c, false); err != nil {
-			return err
-		}
+	if err := call.Admit(); err != nil {
+		return err
 	}
 	return handler(c)
 }
 
-// Admit takes the request's place among those in flight, or answers overloaded.
-// It is for routes with [AdmitLater], and is called once.
-func Admit(c echo.Context, priority bool) error {
-	return exchange.Admit(c.Request().Context(), priority)
+// Locate makes the pointers of a domain's invalid problem say where the request
+// has those fields: in its path, in its query when it has no body, or else in its
+// body.
+func Locate(c echo.Context, err error) error {
+	return problem.Relocate(err, func(pointer string) string {
+		name, isField := strings.CutPrefix(pointer, "/")
+		switch {
+		case !isField:
+		case slices.Contains(c.ParamNames(), name):
+			return "path:" + name
+		case c.Request().Method == http.MethodGet:
+			return "query:" + name
+		}
+		return pointer
+	})
 }
 
 // AsProblem is the problem that a handler's error is answered with; nil for none.
@@ -296,17 +298,6 @@ func JSON(c echo.Context, status int, v any) error {
 		return fmt.Errorf("encode the response: %w", err)
 	}
 	return c.Blob(status, echo.MIMEApplicationJSON, body)
-}
-
-// FormatTime writes a time as every response has it: RFC 3339, UTC, milliseconds.
-func FormatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
-
-// OptionalTime is [FormatTime] with "" for the zero time.
-func OptionalTime(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return FormatTime(t)
 }
 
 // ID is the path's {id}, without percent-encoding. Echo matches the path as it

@@ -36,9 +36,9 @@ var setResolveAgain = sync.OnceFunc(func() { dns.SetMinResolutionInterval(resolv
 
 // Dial makes a connection to a service such as dns:///inventory:8082, in turns to
 // every address that the name has. Nothing is connected yet. The library's own
-// repeats are off: package exchange has the one loop. dial, where it is not nil,
-// connects.
-func Dial(target string, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*grpc.ClientConn, error) {
+// repeats are off: package exchange has the one loop. contract reads the details of
+// problems. dial opens connections; it may be nil.
+func Dial(target string, contract Details, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*grpc.ClientConn, error) {
 	if rest, ok := strings.CutPrefix(target, "dns:///"); !ok || rest == "" {
 		return nil, fmt.Errorf("the address must look like dns:///HOST:PORT, not %q", target)
 	}
@@ -52,7 +52,7 @@ func Dial(target string, dial func(ctx context.Context, network, address string)
 			MinConnectTimeout: connectTimeout,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
-		grpc.WithStatsHandler(sentHandler{}), grpc.WithUnaryInterceptor(ask),
+		grpc.WithStatsHandler(sentHandler{}), grpc.WithUnaryInterceptor(ask(contract)),
 	}
 	if dial != nil {
 		options = append(options, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -74,28 +74,30 @@ type sentKey struct{}
 // ask surrounds every call: what it carries beside the message, and its error as
 // a *problem.Problem; one of a call that was never sent is made by
 // [exchange.Unreachable].
-func ask(ctx context.Context, method string, request, reply any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-	attempt, _ := ctx.Value(attemptKey{}).(int)
-	ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(exchange.RequestIDHeader), exchange.RequestID(ctx),
-		strings.ToLower(exchange.AttemptHeader), strconv.Itoa(attempt))
-	if trace := exchange.Trace(ctx); trace != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, exchange.TraceHeader, trace)
-	}
-	sent := new(atomic.Bool)
-	err := invoke(context.WithValue(ctx, sentKey{}, sent), method, request, reply, c, options...)
-	if err == nil {
-		return nil
-	}
-	p := ReadProblem(err)
-	switch {
-	case p.Unwrap() == nil: // an answer
+func ask(contract Details) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, request, reply any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+		attempt, _ := ctx.Value(attemptKey{}).(int)
+		ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(exchange.RequestIDHeader), exchange.RequestID(ctx),
+			strings.ToLower(exchange.AttemptHeader), strconv.Itoa(attempt))
+		if trace := exchange.Trace(ctx); trace != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, exchange.TraceHeader, trace)
+		}
+		sent := new(atomic.Bool)
+		err := invoke(context.WithValue(ctx, sentKey{}, sent), method, request, reply, c, options...)
+		if err == nil {
+			return nil
+		}
+		p := ReadProblem(err, contract)
+		switch {
+		case p.Unwrap() == nil: // an answer
+			return p
+		case ctx.Err() != nil:
+			return problem.Wrap(err, problem.DeadlineExceeded, "There was no answer in time.")
+		case !sent.Load():
+			return exchange.Unreachable(err)
+		}
 		return p
-	case ctx.Err() != nil:
-		return problem.Wrap(err, problem.DeadlineExceeded, "There was no answer in time.")
-	case !sent.Load():
-		return exchange.Unreachable(err)
 	}
-	return p
 }
 
 // sentHandler notes that a call's headers went out: before that nothing of it can

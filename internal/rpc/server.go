@@ -64,6 +64,8 @@ type Server struct {
 // Options of a [Server].
 type Options struct {
 	Responder *exchange.Responder
+	// Contract writes the details of problems.
+	Contract Details
 	// MaxConnectionAge is when a connection is closed after its calls; it varies by
 	// a tenth. Zero is never.
 	MaxConnectionAge time.Duration
@@ -79,7 +81,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		Server: grpc.NewServer(
-			grpc.ChainUnaryInterceptor(answer(o.Responder)),
+			grpc.ChainUnaryInterceptor(answer(o.Responder, o.Contract)),
 			grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(connectTimeout),
 			// Twice what is allowed: what is a little too large gets a problem that says so.
 			grpc.MaxRecvMsgSize(2*MaxMessage),
@@ -124,7 +126,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // answer surrounds every call: its id, its deadline, its place in flight, its
 // line in the log, and its problem as a status.
-func answer(responder *exchange.Responder) grpc.UnaryServerInterceptor {
+func answer(responder *exchange.Responder, contract Details) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 		if _, ok := info.Server.(*health.Server); ok {
 			return handler(ctx, request)
@@ -144,13 +146,16 @@ func answer(responder *exchange.Responder) grpc.UnaryServerInterceptor {
 				return err
 			}
 			defer cancel()
+			if err := received.Admit(); err != nil {
+				return err
+			}
 			response, err = handler(ctx, request)
 			return err
 		})
 		p := exchange.Problem(err)
 		received.Done(ctx, exchange.Outcome(p), p)
 		if p != nil {
-			return nil, Status(p).Err()
+			return nil, Status(p, contract).Err()
 		}
 		return response, nil
 	}

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
 	"roundtrip/internal/problem"
 )
 
@@ -40,8 +39,16 @@ var statusCodes = map[problem.Code]codes.Code{
 	problem.DeadlineExceeded:   codes.DeadlineExceeded,
 }
 
+// Details maps the parts of a problem that only one contract has messages for.
+type Details interface {
+	// Encode makes the details that a problem calls for.
+	Encode(p *problem.Problem) []protoadapt.MessageV1
+	// Decode reads one detail into a problem. It ignores messages of others.
+	Decode(detail any, p *problem.Problem)
+}
+
 // Status is the problem as gRPC has it.
-func Status(p *problem.Problem) *status.Status {
+func Status(p *problem.Problem, contract Details) *status.Status {
 	code, ok := statusCodes[p.Code]
 	if !ok {
 		code = codes.Internal
@@ -63,20 +70,9 @@ func Status(p *problem.Problem) *status.Status {
 		}
 		details = append(details, bad)
 	}
-	if len(p.Shortages) > 0 {
-		short := &inventoryv1.Shortages{}
-		for _, s := range p.Shortages {
-			short.Shortages = append(short.Shortages, &inventoryv1.Shortage{
-				Sku: s.SKU, Location: s.Location, Requested: s.Requested, Available: s.Available,
-			})
-		}
-		details = append(details, short)
-	}
-	if c := p.Current; c != nil {
-		details = append(details, &inventoryv1.Current{Id: c.ID, Seq: c.Seq, State: State(c.State)})
-	}
+	details = append(details, contract.Encode(p)...)
 	s, err := status.New(code, message).WithDetails(details...)
-	if err != nil { // the details are messages of ours, and the code is not OK
+	if err != nil { // the details can be encoded, and the code is not OK
 		panic(err)
 	}
 	return s
@@ -84,7 +80,7 @@ func Status(p *problem.Problem) *status.Status {
 
 // ReadProblem reads the problem in a call's error. It is tolerant: a status
 // without our details, such as a proxy's, is read by its code alone.
-func ReadProblem(err error) *problem.Problem {
+func ReadProblem(err error, contract Details) *problem.Problem {
 	s := status.Convert(err)
 	p := &problem.Problem{Detail: s.Message()}
 	for _, detail := range s.Details() {
@@ -99,14 +95,8 @@ func ReadProblem(err error) *problem.Problem {
 			for _, v := range d.GetFieldViolations() {
 				p.Errors = append(p.Errors, problem.FieldError{Pointer: v.GetField(), Detail: v.GetDescription()})
 			}
-		case *inventoryv1.Shortages:
-			for _, x := range d.GetShortages() {
-				p.Shortages = append(p.Shortages, problem.Shortage{
-					SKU: x.GetSku(), Location: x.GetLocation(), Requested: x.GetRequested(), Available: x.GetAvailable(),
-				})
-			}
-		case *inventoryv1.Current:
-			p.Current = &problem.Current{ID: d.GetId(), Seq: d.GetSeq(), State: StateName(d.GetState())}
+		default:
+			contract.Decode(detail, p)
 		}
 	}
 	if p.Code == "" {
@@ -142,20 +132,4 @@ func bare(s *status.Status, err error) *problem.Problem {
 		code = problem.TooLarge // the library's own: a message above the limit
 	}
 	return problem.New(code, "The answer was a status %s without a problem.", s.Code())
-}
-
-const statePrefix = "RESERVATION_STATE_"
-
-// State is the enum's value of a state's name; unspecified for a name that has none.
-func State(name string) inventoryv1.ReservationState {
-	return inventoryv1.ReservationState(inventoryv1.ReservationState_value[statePrefix+strings.ToUpper(name)])
-}
-
-// StateName is a state's name as REST has it; "" for unspecified. A value that
-// this build does not know has a name that no state has.
-func StateName(s inventoryv1.ReservationState) string {
-	if s == inventoryv1.ReservationState_RESERVATION_STATE_UNSPECIFIED {
-		return ""
-	}
-	return strings.ToLower(strings.TrimPrefix(s.String(), statePrefix))
 }

@@ -11,11 +11,28 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rpc"
 )
+
+// current is a contract that has a message for the current reservation's id alone.
+type current struct{}
+
+func (current) Encode(p *problem.Problem) []protoadapt.MessageV1 {
+	if p.Current == nil {
+		return nil
+	}
+	return []protoadapt.MessageV1{wrapperspb.String(p.Current.ID)}
+}
+
+func (current) Decode(detail any, p *problem.Problem) {
+	if id, ok := detail.(*wrapperspb.StringValue); ok {
+		p.Current = &problem.Current{ID: id.GetValue()}
+	}
+}
 
 // The table of the design: what a proxy or a library that knows nothing of us sees.
 func TestEveryCodeHasItsStatus(t *testing.T) {
@@ -23,7 +40,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 	notOnThisWire := map[problem.Code]bool{problem.GivenUp: true, problem.OperationPending: true} // orders' own
 	for _, code := range problem.Codes() {
 		p := problem.New(code, "what a person reads")
-		s := rpc.Status(p)
+		s := rpc.Status(p, current{})
 		if s.Code() == codes.Internal && code != problem.Internal && !notOnThisWire[code] {
 			t.Errorf("%s has no status", code)
 		}
@@ -38,25 +55,24 @@ func TestAProblemSurvives(t *testing.T) {
 	for _, code := range append(problem.Codes(), "of-tomorrow") {
 		want := &problem.Problem{
 			Code: code, Detail: "what a person reads",
-			Shortages: []problem.Shortage{{SKU: "a", Location: "main", Requested: 6, Available: 5}, {SKU: "b", Location: "north", Requested: 1}},
-			Errors:    []problem.FieldError{{Pointer: "/lines/0/sku", Detail: "is no SKU"}, {Pointer: "", Detail: "is too long"}},
-			Current:   &problem.Current{ID: "o", Seq: 1 << 53, State: "committed"},
+			Errors:  []problem.FieldError{{Pointer: "/lines/0/sku", Detail: "is no SKU"}, {Pointer: "", Detail: "is too long"}},
+			Current: &problem.Current{ID: "o"},
 		}
 		if code.Retry() == problem.After {
 			want.RetryAfter = 3 * time.Second
 		}
-		if got := rpc.ReadProblem(rpc.Status(want).Err()); !reflect.DeepEqual(got, want) {
+		if got := rpc.ReadProblem(rpc.Status(want, current{}).Err(), current{}); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: sent %+v, read %+v", code, want, got)
 		}
 	}
-	if got := rpc.ReadProblem(rpc.Status(problem.New(problem.Overloaded, "")).Err()); got.Detail != "" || got.RetryAfter != time.Second {
+	if got := rpc.ReadProblem(rpc.Status(problem.New(problem.Overloaded, ""), current{}).Err(), current{}); got.Detail != "" || got.RetryAfter != time.Second {
 		t.Errorf("without a detail: %+v", got)
 	}
 }
 
 func TestTheCauseStaysAtHome(t *testing.T) {
 	t.Parallel()
-	s := rpc.Status(problem.Wrap(errors.New("hunter2"), problem.Internal, "The request could not be handled."))
+	s := rpc.Status(problem.Wrap(errors.New("hunter2"), problem.Internal, "The request could not be handled."), current{})
 	if text := fmt.Sprintf("%+v %v %v", s.Proto(), s.Details(), s.Err()); strings.Contains(text, "hunter2") {
 		t.Error(text)
 	}
@@ -80,36 +96,20 @@ func TestAStatusThatIsNotOurs(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, s := range map[string]*status.Status{"bare": status.New(code, "hello"), "of another domain": strange} {
-			if got := rpc.ReadProblem(s.Err()); got.Code != wanted {
+			if got := rpc.ReadProblem(s.Err(), current{}); got.Code != wanted {
 				t.Errorf("%s, %s: read as %s, want %s", code, name, got.Code, wanted)
 			}
 		}
 	}
-	if got := rpc.ReadProblem(errors.New("no status at all")); got.Code != problem.Internal {
+	if got := rpc.ReadProblem(errors.New("no status at all"), current{}); got.Code != problem.Internal {
 		t.Errorf("no status is %+v", got)
-	}
-}
-
-func TestStatesHaveTheirNames(t *testing.T) {
-	t.Parallel()
-	for _, name := range []string{"none", "held", "committed", "released", "expired"} {
-		s := rpc.State(name)
-		if s == inventoryv1.ReservationState_RESERVATION_STATE_UNSPECIFIED || rpc.StateName(s) != name {
-			t.Errorf("%s is %s, which is %q", name, s, rpc.StateName(s))
-		}
-	}
-	if got := rpc.StateName(rpc.State("of tomorrow")); got != "" {
-		t.Errorf("a name that is none is %q", got)
-	}
-	if got := rpc.StateName(99); got == "" || got == "held" {
-		t.Errorf("a value of tomorrow is %q", got)
 	}
 }
 
 func TestAnAddressThatIsNone(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"", "inventory:8082", "http://inventory:8082", "dns:///", "dns://8.8.8.8/inventory:8082"} {
-		if c, err := rpc.Dial(target, nil); err == nil {
+		if c, err := rpc.Dial(target, current{}, nil); err == nil {
 			_ = c.Close()
 			t.Errorf("%q is taken", target)
 		}

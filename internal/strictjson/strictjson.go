@@ -6,7 +6,7 @@
 // something, and dropping it would do something else; and what two readers take
 // for two different things (a name that occurs twice, 1e3, 9007199254740993) must
 // not be in a request at all. One answer points at everything that is wrong with
-// the body, in plain words and without names of ours.
+// the body, in plain words and without the names of Go types.
 //
 // Answers of others are not read with it: those are read tolerantly, so that a
 // provider may add fields first.
@@ -60,7 +60,7 @@ func Unmarshal(body []byte, v any) error {
 }
 
 // checkText reads the text token by token and records what the grammar allows
-// but no request of ours contains. It returns false where the text is not one
+// but no valid request contains. It returns false where the text is not one
 // JSON value, so that nothing more can be said of it, and where there is enough
 // to say already: making a pointer for each of 200,000 nulls takes minutes.
 func checkText(body []byte, f *problem.Fields) bool {
@@ -117,7 +117,7 @@ func cut(text string, n int) string {
 	return strings.ToValidUTF8(text[:n], "")
 }
 
-// inPlainWords says what is wrong with a value without naming types of ours.
+// inPlainWords says what is wrong with a value without naming Go types.
 func inPlainWords(e *json.SemanticError) string {
 	if errors.Is(e, json.ErrUnknownName) {
 		return "there is no such field"

@@ -15,7 +15,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// request has the shapes that the services' requests have.
+// request has the shape of the requests of the services.
 type request struct {
 	Customer    string        `json:"customer"`
 	HoldSeconds *int64        `json:"hold_seconds,omitzero"`
@@ -31,7 +31,7 @@ type requestLine struct {
 
 const good = `{"customer":"Ada","hold_seconds":900,"seq":1,"lines":[{"sku":"85123A","location":"main","quantity":6}]}`
 
-// accepted are bodies that are as they should be.
+// accepted are valid bodies.
 var accepted = []string{
 	good,
 	`{}`,
@@ -41,10 +41,10 @@ var accepted = []string{
 	`{"seq":0,"lines":[]}`,
 	`{"customer":"Zo\u00eb \ud83d\ude00 <&>"}`,
 	`{"customer":"\\u0000 is not a NUL"}`,
-	`{"\u0073eq":1}`, // an escape in a name is the same name
+	`{"\u0073eq":1}`, // an escaped name is the same name
 }
 
-// refused are bodies with what is wrong with them, as pointers.
+// refused are invalid bodies, with the pointers of their errors.
 var refused = []struct {
 	name, body string
 	pointers   []string
@@ -137,7 +137,7 @@ var refused = []struct {
 	{"lists deep inside one another", `{"lines":` + strings.Repeat("[", 500) + strings.Repeat("]", 500) + `}`, []string{"/lines/0"}},
 }
 
-func TestUnmarshalAcceptsWhatIsInOrder(t *testing.T) {
+func TestUnmarshalAcceptsValidBodies(t *testing.T) {
 	t.Parallel()
 	var got request
 	if err := Unmarshal([]byte(good), &got); err != nil {
@@ -176,7 +176,7 @@ func TestUnmarshalPointsAtEveryError(t *testing.T) {
 	}
 }
 
-func TestUnmarshalSaysWhatIsWrongInPlainWords(t *testing.T) {
+func TestUnmarshalDetails(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
 		``:                               "the body is empty",
@@ -200,8 +200,8 @@ func TestUnmarshalSaysWhatIsWrongInPlainWords(t *testing.T) {
 	}
 }
 
-// A hostile body must not buy an answer many times its own size, nor minutes of work.
-func TestUnmarshalBoundsWhatItReports(t *testing.T) {
+// A hostile body must not cause an answer many times its size, nor minutes of work.
+func TestUnmarshalLimitsItsReport(t *testing.T) {
 	t.Parallel()
 	name := strings.Repeat("n", 300_000)
 	deep := strings.Repeat("[", 9_000) + strings.Repeat("null,", 200_000) + "null" + strings.Repeat("]", 9_000)
@@ -225,7 +225,7 @@ func TestUnmarshalBoundsWhatItReports(t *testing.T) {
 		began := time.Now()
 		errs := fieldErrors(t, Unmarshal([]byte(body), new(request)))
 		if took := time.Since(began); took > 10*time.Second {
-			t.Errorf("%.20s…: took %s", body, took)
+			t.Errorf("%.20s…: it took %s", body, took)
 		}
 		encoded, err := stdjson.Marshal(errs)
 		if err != nil {
@@ -237,7 +237,7 @@ func TestUnmarshalBoundsWhatItReports(t *testing.T) {
 	}
 }
 
-func TestShortPointsAtAValueAround(t *testing.T) {
+func TestLongPointerIsShortenedToAParent(t *testing.T) {
 	t.Parallel()
 	got := fieldErrors(t, Unmarshal([]byte(`{"lines":[{"sku":"a","`+strings.Repeat("n", 1_000)+`":1}]}`), new(request)))
 	if got[0].Pointer != "/lines/0" {
@@ -245,12 +245,12 @@ func TestShortPointsAtAValueAround(t *testing.T) {
 	}
 }
 
-// fieldErrors is what an invalid problem points at.
+// fieldErrors returns the field errors of an invalid problem.
 func fieldErrors(t *testing.T, err error) []problem.FieldError {
 	t.Helper()
 	var p *problem.Problem
 	if !errors.As(err, &p) || p.Code != problem.Invalid || len(p.Errors) == 0 {
-		t.Fatalf("got %v, want an invalid problem with what is in error", err)
+		t.Fatalf("got %v, want an invalid problem with field errors", err)
 	}
 	return p.Errors
 }
@@ -276,17 +276,17 @@ func FuzzUnmarshal(f *testing.F) {
 			}
 			for _, e := range errs {
 				if len(e.Pointer) > maxPointer || len(e.Detail) > 200 || strings.Contains(e.Detail, "strictjson.") || e.Detail == "" {
-					t.Errorf("not for a caller's eyes: %q", e)
+					t.Errorf("the error does not suit a caller: %q", e)
 				}
 			}
 			return
 		}
-		// What is accepted means the same to any other reader of JSON ...
+		// Another JSON reader gives the same value for an accepted body.
 		var other request
 		if err := stdjson.Unmarshal(body, &other); err != nil || !reflect.DeepEqual(got, other) {
 			t.Errorf("got %+v; encoding/json reads %+v, %v", got, other, err)
 		}
-		// ... and stays the same when it is written and read again.
+		// The value stays the same when it is written and read again.
 		encoded, err := json.Marshal(got)
 		if err != nil {
 			t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,14 +15,14 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
-	"roundtrip/internal/rest"
-	"roundtrip/internal/service"
+	"roundtrip/internal/cli"
+	"roundtrip/internal/restclient"
 )
 
 type importCommand struct {
-	File   string `arg:"" help:"The file: CSV with a first row that names the columns sku, name, location (may be left out) and on_hand, or NDJSON with those fields. - is standard input."`
-	URL    string `help:"The inventory to import into." default:"http://127.0.0.1:8081"`
-	Format string `help:"csv or ndjson; guessed from the file's name where it is left out." enum:"csv,ndjson," default:""`
+	File   string `arg:"" help:"CSV with a header row, or NDJSON: sku, name, location (optional), on_hand. - is standard input."`
+	URL    string `help:"URL of the inventory to import into." default:"http://127.0.0.1:8081"`
+	Format string `help:"csv or ndjson. Default: guessed from the file's name." enum:"csv,ndjson," default:""`
 }
 
 // Run sends the file and shows every row that was rejected.
@@ -45,21 +44,16 @@ func (i importCommand) Run(ctx context.Context) error {
 		defer bar.Close()
 		in = io.TeeReader(in, bar)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(i.URL, "/")+"/v1/stock/import", in)
+	client, err := restclient.New(i.URL, restclient.Options{Proxy: http.ProxyFromEnvironment})
 	if err != nil {
 		return err
 	}
-	request.Header.Set("Content-Type", i.mediaType())
-	response, err := http.DefaultClient.Do(request)
+	report, err := client.Upload(ctx, http.MethodPost, "/v1/stock/import", i.mediaType(), in)
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		body, err := io.ReadAll(io.LimitReader(response.Body, rest.MaxBody))
-		return errors.Join(rest.ReadProblem(response.StatusCode, response.Header, body), err)
-	}
-	return showReport(response.Body, os.Stdout)
+	defer report.Close()
+	return showReport(report, os.Stdout)
 }
 
 func (i importCommand) mediaType() string {
@@ -107,7 +101,7 @@ func showReport(report io.Reader, out io.Writer) error {
 				return fmt.Errorf("the file could not be read to its end: %s %v", line.Problem.Detail, line.Problem.Errors)
 			}
 			if *line.Rejected > 0 {
-				return service.Exit(service.ExitDifference, fmt.Errorf("%d rows were rejected", *line.Rejected))
+				return cli.Exit(cli.ExitDifference, fmt.Errorf("%d rows were rejected", *line.Rejected))
 			}
 			return nil
 		}

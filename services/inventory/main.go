@@ -3,52 +3,47 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 
-	"roundtrip/internal/service"
+	"roundtrip/internal/cli"
+	"roundtrip/internal/lifecycle"
+	"roundtrip/internal/migration"
 	"roundtrip/services/inventory/app"
-	"roundtrip/services/inventory/internal/stock"
-	"roundtrip/services/inventory/internal/store"
 )
 
 const description = `Inventory holds stock: what is on hand of every SKU at every location, and what of it is reserved for which order. ` +
 	`Every flag can also be set by the environment variable that stands beside it.`
 
-type cli struct {
-	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
-	Import      importCommand            `cmd:"" help:"Set stock from a CSV or NDJSON file, through a running inventory."`
-	Audit       audit                    `cmd:"" help:"Compare levels, ledger and reservations; exit 1 if they differ."`
-	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
-	Check       checkCommand             `cmd:"" help:"Ask a running inventory for stock, on each wire that is given; exit 1 if one does not answer."`
-	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running inventory whether it takes requests; exit 1 if not."`
-	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
+type commands struct {
+	Serve       serve                `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
+	Import      importCommand        `cmd:"" help:"Set stock from a CSV or NDJSON file, through a running inventory."`
+	Audit       audit                `cmd:"" help:"Compare levels, ledger and reservations; exit 1 if they differ."`
+	Migrate     migration.Commands   `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
+	Check       checkCommand         `cmd:"" help:"Ask a running inventory for stock on each given wire; exit 1 if one does not answer."`
+	Healthcheck cli.HealthcheckFlags `cmd:"" help:"Ask a running inventory whether it takes requests; exit 1 if not."`
+	Version     cli.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
 func main() {
-	os.Exit(service.Main("inventory", description, &cli{Migrate: service.MigrateCommands{Migrations: store.PostgresMigrations}}, map[string]string{
+	os.Exit(cli.Main("inventory", description, &commands{Migrate: migration.Commands{Schema: app.Schema()}}, map[string]string{
 		"http_addr": "127.0.0.1:8081", "admin_addr": "127.0.0.1:9081",
 	}))
 }
 
 type serve struct {
-	service.ServeFlags
-	GRPCAddr        string `name:"grpc-addr" help:"Where to serve gRPC; it is not served where this is empty."`
-	GRPCReflection  bool   `name:"grpc-reflection" help:"Let anybody ask over gRPC what is served (for grpcurl and the like)."`
-	NATSURL         string `name:"nats-url" help:"The NATS server whose requests to answer, such as nats://HOST:4222; none where this is empty."`
-	NATSCredentials string `name:"nats-credentials" help:"A file with the credentials for NATS (.creds). It is read again at every connect." placeholder:"PATH"`
+	cli.ServeFlags
+	GRPCAddr        string `name:"grpc-addr" help:"Address of the gRPC API. Default: no gRPC."`
+	GRPCReflection  bool   `name:"grpc-reflection" help:"Enables gRPC server reflection, for tools such as grpcurl."`
+	NATSURL         string `name:"nats-url" help:"NATS server to answer requests on, such as nats://HOST:4222. Default: no NATS."`
+	NATSCredentials string `name:"nats-credentials" help:"File with the credentials for NATS (.creds); it is read at every connect." placeholder:"PATH"`
 }
 
 // Run serves until ctx is done.
 func (s serve) Run(ctx context.Context) error {
-	log := service.NewLogger(os.Stderr, s.LogLevel)
-	http, err := net.Listen("tcp", s.HTTPAddr)
-	if err != nil {
-		return err
-	}
-	admin, err := net.Listen("tcp", s.AdminAddr)
+	log := cli.NewLogger(os.Stderr, s.LogLevel)
+	http, admin, err := s.Listen()
 	if err != nil {
 		return err
 	}
@@ -60,35 +55,26 @@ func (s serve) Run(ctx context.Context) error {
 	}
 	a, err := app.New(ctx, app.Options{
 		HTTP: http, GRPC: grpc, GRPCReflection: s.GRPCReflection, NATSURL: s.NATSURL, NATSCredentials: s.NATSCredentials,
-		Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
-		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight, BatchMax: s.BatchMax,
+		Admin: admin, Database: s.Options(log), Logger: log, MaxInFlight: s.MaxInFlight,
 	})
 	if err != nil {
 		return err
 	}
-	return service.Run(ctx, a, s.DrainTimeout, log)
+	return lifecycle.Run(ctx, a, s.DrainTimeout, log)
 }
 
 type audit struct {
-	service.DatabaseFlags
+	cli.DatabaseFlags
 }
 
 // Run prints every difference.
 func (a audit) Run(ctx context.Context) error {
-	s, err := store.OpenReadOnly(a.Source())
+	differences, err := app.Audit(ctx, a.Source(), func(difference string) { fmt.Println(difference) })
 	if err != nil {
 		return err
 	}
-	differences := 0
-	err = s.Audit(ctx, func(d stock.Difference) {
-		differences++
-		fmt.Println(d)
-	})
-	if err = errors.Join(err, s.Close()); err != nil {
-		return err
-	}
 	if differences > 0 {
-		return service.Exit(service.ExitDifference, fmt.Errorf("%d differences", differences))
+		return cli.Exit(cli.ExitDifference, fmt.Errorf("%d differences", differences))
 	}
 	fmt.Println("levels, ledger and reservations agree")
 	return nil

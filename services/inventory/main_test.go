@@ -62,7 +62,7 @@ func want(t *testing.T, what string, exit int, out string, wantExit int, says ..
 func stocked(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "inventory.db")
-	s, err := store.OpenSQLite(t.Context(), path, store.Options{Log: slog.New(slog.DiscardHandler)})
+	s, _, err := store.Open(t.Context(), database.Options{Source: database.FromAddress("sqlite:" + path)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func serving(t *testing.T) (url string) {
 		return l
 	}
 	a, err := app.New(t.Context(), app.Options{
-		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")),
+		HTTP: listen(), Admin: listen(), Database: database.Options{Source: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db"))},
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64,
 	})
 	if err != nil {

@@ -3,117 +3,85 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
-	"roundtrip/internal/exchange"
-	"roundtrip/internal/service"
+	"roundtrip/internal/cli"
+	"roundtrip/internal/lifecycle"
+	"roundtrip/internal/migration"
 	"roundtrip/services/orders/app"
-	"roundtrip/services/orders/internal/inventory"
-	"roundtrip/services/orders/internal/order"
-	"roundtrip/services/orders/internal/reconcile"
-	"roundtrip/services/orders/internal/store"
 )
 
 const description = `Orders takes orders. For every operation it writes down what it is about to do, makes one request to inventory, and writes down the outcome. ` +
 	`Every flag can also be set by the environment variable that stands beside it.`
 
-type cli struct {
-	Serve       serve                    `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
-	Audit       auditCommand             `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ. --repair mends that."`
-	Migrate     service.MigrateCommands  `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
-	Check       checkCommand             `cmd:"" help:"Place an order of what nobody has through a running orders, and see inventory refuse it; exit 1 if not."`
-	Healthcheck service.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
-	Version     service.VersionFlags     `cmd:"" help:"Print the version."`
+type commands struct {
+	Serve       serve                `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
+	Audit       auditCommand         `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ. --repair repairs them."`
+	Migrate     migration.Commands   `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
+	Check       checkCommand         `cmd:"" help:"Place an order that inventory must reject for lack of stock; exit 1 if it does not."`
+	Healthcheck cli.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
+	Version     cli.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
 func main() {
-	os.Exit(service.Main("orders", description, &cli{Migrate: service.MigrateCommands{Migrations: store.PostgresMigrations}}, map[string]string{
+	os.Exit(cli.Main("orders", description, &commands{Migrate: migration.Commands{Schema: app.Schema()}}, map[string]string{
 		"http_addr": "127.0.0.1:8080", "admin_addr": "127.0.0.1:9080",
 	}))
 }
 
 type serve struct {
-	service.ServeFlags
-	InventoryURL    string        `help:"Where inventory is." default:"http://127.0.0.1:8081"`
-	InventoryWire   string        `help:"What carries the exchanges with inventory: http, grpc or nats. Each has its own kind of --inventory-url: http://HOST:PORT, dns:///HOST:PORT, nats://HOST:PORT." enum:"http,grpc,nats" default:"http"`
-	NATSCredentials string        `name:"nats-credentials" help:"A file with the credentials for NATS (.creds). It is read again at every connect." placeholder:"PATH"`
-	SettleInterval  time.Duration `help:"How often to look for operations whose outcome is not known yet." default:"1s"`
-	GiveUpAfter     time.Duration `help:"How old a place may become, without inventory having been asked, before it is given up." default:"30s"`
+	cli.ServeFlags
+	InventoryURL    string        `help:"URL of inventory: http://HOST:PORT, dns:///HOST:PORT (grpc) or nats://HOST:PORT." default:"http://127.0.0.1:8081"`
+	InventoryWire   string        `help:"Wire to inventory: http, grpc or nats. --inventory-url must fit it." enum:"http,grpc,nats" default:"http"`
+	NATSCredentials string        `name:"nats-credentials" help:"File with the credentials for NATS (.creds); it is read at every connect." placeholder:"PATH"`
+	SettleInterval  time.Duration `help:"How often to look for operations whose outcome is still unknown." default:"1s"`
+	GiveUpAfter     time.Duration `help:"Age at which an unsettled new order is given up and cancelled." default:"30s"`
 }
 
 // Run serves until ctx is done.
 func (s serve) Run(ctx context.Context) error {
-	log := service.NewLogger(os.Stderr, s.LogLevel)
-	http, err := net.Listen("tcp", s.HTTPAddr)
-	if err != nil {
-		return err
-	}
-	admin, err := net.Listen("tcp", s.AdminAddr)
+	log := cli.NewLogger(os.Stderr, s.LogLevel)
+	http, admin, err := s.Listen()
 	if err != nil {
 		return err
 	}
 	a, err := app.New(ctx, app.Options{
-		HTTP: http, Admin: admin, Database: s.Source(), DatabaseConnections: s.DatabaseConnections,
-		AllowUnsafeDatabase: s.AllowUnsafeDatabase, Logger: log, MaxInFlight: s.MaxInFlight, BatchMax: s.BatchMax,
+		HTTP: http, Admin: admin, Database: s.Options(log), Logger: log, MaxInFlight: s.MaxInFlight,
 		InventoryWire: s.InventoryWire, InventoryURL: s.InventoryURL, NATSCredentials: s.NATSCredentials,
 		SettleInterval: s.SettleInterval, GiveUpAfter: s.GiveUpAfter,
 	})
 	if err != nil {
 		return err
 	}
-	return service.Run(ctx, a, s.DrainTimeout, log)
+	return lifecycle.Run(ctx, a, s.DrainTimeout, log)
 }
 
 type auditCommand struct {
-	service.DatabaseFlags
-	InventoryURL string `help:"Where inventory's REST API is; only REST lists every reservation." default:"http://127.0.0.1:8081" env:"ORDERS_AUDIT_INVENTORY_URL,ORDERS_INVENTORY_URL"`
-	Repair       bool   `help:"Make every order that differs what inventory says it is, one at a time, and say so. For after a database was put back; on SQLite orders must be stopped."`
+	cli.DatabaseFlags
+	InventoryURL string `help:"URL of inventory's REST API. Only REST lists every reservation." default:"http://127.0.0.1:8081" env:"ORDERS_AUDIT_INVENTORY_URL,ORDERS_INVENTORY_URL"`
+	Repair       bool   `help:"Repair orders from inventory, after a database restore. On SQLite, stop orders first."`
 }
 
 // Run prints every difference, and with --repair what was done about it.
 func (a auditCommand) Run(ctx context.Context) error {
-	// Opened for reading first: what is not there is an error, and is not made.
-	orders, err := store.OpenReadOnly(a.Source())
+	database := a.Options(cli.NewLogger(os.Stderr, slog.LevelInfo))
+	database.Connections = 2
+	report, err := app.Audit(ctx, app.AuditOptions{
+		Database: database, InventoryURL: a.InventoryURL, Repair: a.Repair, Report: func(difference string) { fmt.Println(difference) },
+	})
 	if err != nil {
-		return err
-	}
-	wire, err := inventory.NewHTTP(a.InventoryURL, 8, nil)
-	if err != nil {
-		return err
-	}
-	compare := reconcile.Reconciliation{Orders: orders, Inventory: wire, OnDifference: func(difference string) { fmt.Println(difference) }}
-	closeWriter := func() error { return nil }
-	if a.Repair {
-		log := service.NewLogger(os.Stderr, slog.LevelInfo)
-		writer, wait, err := store.Open(ctx, a.Source(), store.Options{Connections: 2, AllowUnsafe: a.AllowUnsafeDatabase, Log: log})
-		if err != nil {
-			return err
-		}
-		if err := wait(ctx); err != nil {
-			return err
-		}
-		closeWriter = writer.Close
-		asking := inventory.NewResending(wire, exchange.NewCaller(exchange.Options{MaxInFlight: 1}))
-		compare.Repair = func(ctx context.Context, o order.Order, r order.Reservation) (order.Order, error) {
-			return order.RepairOrder(ctx, writer, asking, o, r)
-		}
-	}
-	report, err := compare.Run(ctx)
-	if err = errors.Join(err, wire.Close(), closeWriter(), orders.Close()); err != nil {
 		return err
 	}
 	fmt.Printf("%d orders and %d reservations were compared; %d orders are not settled yet\n",
 		report.Orders, report.Reservations, report.Unsettled)
 	switch {
 	case report.Remaining > 0:
-		return service.Exit(service.ExitDifference, fmt.Errorf("%d differences, %d of them remain", report.Differences, report.Remaining))
+		return cli.Exit(cli.ExitDifference, fmt.Errorf("%d differences, %d of them remain", report.Differences, report.Remaining))
 	case report.Differences > 0:
-		fmt.Printf("%d differences, all mended\n", report.Differences)
+		fmt.Printf("%d differences, all repaired\n", report.Differences)
 		return nil
 	}
 	fmt.Println("orders and reservations agree")

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,15 +19,18 @@ import (
 	"github.com/VictoriaMetrics/metricsql"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"roundtrip/internal/cli"
 	"roundtrip/internal/database"
-	"roundtrip/internal/service"
+	"roundtrip/internal/metrics"
 	inventory "roundtrip/services/inventory/app"
 	orders "roundtrip/services/orders/app"
 	"roundtrip/test/support/helm"
+	"roundtrip/test/support/inprocess"
 	"roundtrip/test/support/processes"
+	"roundtrip/test/support/testcache"
 )
 
-// binaries is the folder with both services.
+// binaries builds both services and returns the folder.
 var binaries = sync.OnceValues(func() (string, error) {
 	folder := filepath.Join(schemas(), "bin")
 	return folder, errors.Join(os.Mkdir(folder, 0o700), processes.Build(context.Background(), folder))
@@ -36,6 +38,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 
 func binary(t *testing.T, name string) string {
 	t.Helper()
+	testcache.Watch(t, root+"/services") // the sources that it builds
 	folder, err := binaries()
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +46,7 @@ func binary(t *testing.T, name string) string {
 	return filepath.Join(folder, name)
 }
 
-// execute runs a service's binary with nothing but that environment.
+// execute runs a service's binary with only the given environment.
 func execute(t *testing.T, name string, environment []string, args ...string) (exit int, out string) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), binary(t, name), args...)
@@ -55,12 +58,12 @@ func execute(t *testing.T, name string, environment []string, args ...string) (e
 	return c.ProcessState.ExitCode(), string(text)
 }
 
-// runtimeVariables are Go's own.
+// runtimeVariables are variables of Go's runtime.
 var runtimeVariables = []string{"GOMEMLIMIT"}
 
-// Every variable that a chart sets is one that the command knows, and it takes the
-// value; and it takes the arguments.
-func TestTheBinariesKnowWhatTheChartsSet(t *testing.T) {
+// The binaries know every variable that a chart sets, and accept its value and the
+// arguments.
+func TestBinariesAcceptChartSettings(t *testing.T) {
 	t.Parallel()
 	find(t, helm.Four)
 	known := map[string]string{}
@@ -80,39 +83,37 @@ func TestTheBinariesKnowWhatTheChartsSet(t *testing.T) {
 					t.Errorf("%s: %s does not know %s", p.of, name, variable)
 				}
 			}
-			// Far enough to know that everything is understood: an address that nobody can listen on comes later.
+			// All settings are valid if the command fails only at the invalid address.
 			args, want := c.Args, ""
 			switch c.Args[0] {
 			case "serve":
 				args, want = append(slices.Clone(args), "--http-addr=:-1"), "listen tcp: address -1: invalid port"
 			case "migrate":
-				want = "no such file" // where the Secret would be
+				want = "no such file" // the Secret is not mounted here
 			case "check":
-				continue // by real processes, below
+				continue // TestChecksAndProbesOfRunningServices runs it
 			}
-			if exit, out := execute(t, name, set, args...); exit != service.ExitFailed || !strings.HasPrefix(out, name+": ") || !strings.Contains(out, want) {
-				t.Errorf("%s: with %v it ends with %d and says %s", p.of, set, exit, out)
+			if exit, out := execute(t, name, set, args...); exit != cli.ExitFailed || !strings.HasPrefix(out, name+": ") || !strings.Contains(out, want) {
+				t.Errorf("%s: with %v: exit %d: %s", p.of, set, exit, out)
 			}
 		}
 	})
-	for variable, says := range map[string]string{"ORDERS_DRAIN_TIMEOUT=10": "error:", "ORDERS_INVENTORY_WIRE=udp": "error:", "GOMEMLIMIT=115Mi": "malformed GOMEMLIMIT"} {
-		if exit, out := execute(t, "orders", []string{variable}, "serve", "--http-addr=:-1"); exit != service.ExitFailed || !strings.Contains(out, says) {
-			t.Errorf("with %s it ends with %d and says %s", variable, exit, out)
+	for variable, message := range map[string]string{"ORDERS_DRAIN_TIMEOUT=10": "error:", "ORDERS_INVENTORY_WIRE=udp": "error:", "GOMEMLIMIT=115Mi": "malformed GOMEMLIMIT"} {
+		if exit, out := execute(t, "orders", []string{variable}, "serve", "--http-addr=:-1"); exit != cli.ExitFailed || !strings.Contains(out, message) {
+			t.Errorf("with %s: exit %d: %s", variable, exit, out)
 		}
 	}
 }
 
-// The chart's test, and its probes, against the pair as the chart sets it up.
-func TestTheChecksAndProbesOfARealPair(t *testing.T) {
+// The chart's test command and probes work with services that run with the chart's
+// settings.
+func TestChecksAndProbesOfRunningServices(t *testing.T) {
 	t.Parallel()
 	find(t, helm.Four)
 	for _, wire := range []string{"http", "grpc", "nats"} {
 		t.Run(wire, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := inprocess.Listen(t)
 			address := l.Addr().String()
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
@@ -126,7 +127,7 @@ func TestTheChecksAndProbesOfARealPair(t *testing.T) {
 				}
 			}
 			folder := t.TempDir()
-			both, err := processes.StartPair(t.Context(), folder, processes.Wire{Name: wire, Addr: address},
+			both, err := processes.StartSystem(t.Context(), folder, processes.Wire{Name: wire, Addr: address},
 				processes.Options{Binary: binary(t, "inventory"), Env: environments["inventory"]}, processes.Options{Binary: binary(t, "orders"), Env: environments["orders"]})
 			if err != nil {
 				t.Fatal(err)
@@ -146,11 +147,11 @@ func TestTheChecksAndProbesOfARealPair(t *testing.T) {
 				inventoryCheck = append(inventoryCheck, "--nats-url=nats://"+address)
 			}
 			if exit, out := execute(t, "inventory", nil, inventoryCheck...); exit != 0 || !strings.Contains(out, wire+": GetStock") {
-				t.Errorf("inventory's check ends with %d and says %s", exit, out)
+				t.Errorf("inventory check: exit %d: %s", exit, out)
 			}
 			for range 2 {
 				if exit, out := execute(t, "orders", nil, "check", "--url="+both.Orders.URL); exit != 0 {
-					t.Errorf("orders' check ends with %d and says %s", exit, out)
+					t.Errorf("orders check: exit %d: %s", exit, out)
 				}
 			}
 			for _, s := range []*processes.Process{both.Inventory, both.Orders} {
@@ -160,38 +161,32 @@ func TestTheChecksAndProbesOfARealPair(t *testing.T) {
 						t.Fatal(err)
 					}
 					if err := response.Body.Close(); err != nil || response.StatusCode != http.StatusOK {
-						t.Errorf("%s answers %d", path, response.StatusCode)
+						t.Errorf("%s: %d", path, response.StatusCode)
 					}
 				}
 			}
-			// Orders has kept a rejected order of each, and inventory holds nothing for it.
+			// Each check leaves a rejected order, for which inventory holds nothing.
 			if exit, out := execute(t, "orders", nil, "audit", "--database=sqlite:"+filepath.Join(folder, "orders.db"), "--inventory-url="+both.Inventory.URL); exit != 0 || !strings.Contains(out, "2 orders and 2 reservations") {
-				t.Errorf("the audit ends with %d and says %s", exit, out)
+				t.Errorf("orders audit: exit %d: %s", exit, out)
 			}
 		})
 	}
 }
 
-// exported are the labels of every metric that a service exports, by its name.
+// exported returns the labels of every exported metric, by service and name.
 func exported(t *testing.T) map[string][]string {
 	t.Helper()
-	listen := func() net.Listener {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
+	ordersMetrics, inventoryMetrics := metrics.New(), metrics.New()
 	o, err := orders.New(t.Context(), orders.Options{
-		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
-		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1, InventoryWire: "http", InventoryURL: "http://127.0.0.1:1", SettleInterval: time.Second,
+		HTTP: inprocess.Listen(t), Admin: inprocess.Listen(t), Database: database.Options{Source: inprocess.Database(t, "orders")},
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1, Metrics: ordersMetrics, InventoryWire: "http", InventoryURL: "http://127.0.0.1:1", SettleInterval: time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	i, err := inventory.New(t.Context(), inventory.Options{
-		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")),
-		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1,
+		HTTP: inprocess.Listen(t), Admin: inprocess.Listen(t), Database: database.Options{Source: inprocess.Database(t, "inventory")},
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1, Metrics: inventoryMetrics,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -202,13 +197,13 @@ func exported(t *testing.T) map[string][]string {
 		}
 	}()
 	found := map[string][]string{}
-	for name, registry := range map[string]*prometheus.Registry{"orders": o.Metrics.Registry, "inventory": i.Metrics.Registry} {
+	for name, registry := range map[string]*prometheus.Registry{"orders": ordersMetrics.Registry, "inventory": inventoryMetrics.Registry} {
 		described := make(chan *prometheus.Desc)
 		go func() { registry.Describe(described); close(described) }()
 		for d := range described {
 			m := descPattern.FindStringSubmatch(d.String())
 			if m == nil {
-				t.Fatalf("a metric describes itself as %s", d)
+				t.Fatalf("unknown description of a metric: %s", d)
 			}
 			found[name+" "+m[1]] = strings.Split(m[2], ",")
 		}
@@ -221,7 +216,7 @@ var descPattern = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", .*variableLabels
 // Labels that Prometheus and the operator add to every series.
 var targetLabels = []string{"namespace", "job", "service", "pod", "instance", "le"}
 
-// unknown is what a query names that a service does not export.
+// unknown returns the names in a query that a service does not export.
 func unknown(t *testing.T, service, query string, metrics map[string][]string) (names []string) {
 	t.Helper()
 	parsed, err := metricsql.Parse(query)
@@ -263,7 +258,7 @@ func unknown(t *testing.T, service, query string, metrics map[string][]string) (
 
 var legendPattern = regexp.MustCompile(`\{\{(\w+)\}\}`)
 
-// dashboard is what is looked at of one.
+// dashboard has the parts of a dashboard that the test reads.
 type dashboard struct {
 	UID    string
 	Panels []struct {
@@ -272,7 +267,7 @@ type dashboard struct {
 	}
 }
 
-func TestAlertsAndDashboardsNameMetricsThatAreExported(t *testing.T) {
+func TestAlertsAndDashboardsUseExportedMetrics(t *testing.T) {
 	t.Parallel()
 	metrics := exported(t)
 	for _, chart := range []string{"inventory", "orders"} {
@@ -284,7 +279,7 @@ func TestAlertsAndDashboardsNameMetricsThatAreExported(t *testing.T) {
 					for _, r := range g.(map[string]any)["rules"].([]any) {
 						queries++
 						if names := unknown(t, chart, r.(map[string]any)["expr"].(string), metrics); len(names) > 0 {
-							t.Errorf("%s: %v names %v", chart, r, names)
+							t.Errorf("%s: %v uses unknown names %v", chart, r, names)
 						}
 					}
 				}
@@ -304,7 +299,7 @@ func TestAlertsAndDashboardsNameMetricsThatAreExported(t *testing.T) {
 								}
 							}
 							if len(names) > 0 {
-								t.Errorf("%s: %s names %v", chart, panel.Title, names)
+								t.Errorf("%s: %s uses unknown names %v", chart, panel.Title, names)
 							}
 						}
 					}
@@ -312,10 +307,10 @@ func TestAlertsAndDashboardsNameMetricsThatAreExported(t *testing.T) {
 			}
 		}
 		if queries < 9 {
-			t.Errorf("%s has %d queries", chart, queries)
+			t.Errorf("%s has %d queries, want at least 9", chart, queries)
 		}
 	}
 	if names := unknown(t, "orders", `sum by (kind) (rate(roundtrip_exchange_total{role="caller"}[5m]))`, metrics); len(names) != 3 {
-		t.Errorf("of three planted faults it finds %v", names)
+		t.Errorf("of three unknown names it found %v", names)
 	}
 }

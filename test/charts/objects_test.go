@@ -23,7 +23,7 @@ import (
 	"roundtrip/test/support/helm"
 )
 
-// refused says what Pod Security's level restricted has against a pod.
+// refused returns the reasons why Pod Security's level restricted refuses a pod.
 func refused(t *testing.T, p pod) (reasons []string) {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
@@ -38,12 +38,12 @@ func refused(t *testing.T, p pod) (reasons []string) {
 	return reasons
 }
 
-func TestEveryPodIsRestrictedAndHasNoToken(t *testing.T) {
+func TestPodsAreRestrictedAndHaveNoToken(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, _ values, objects []object) {
 		pods := podsOf(t, objects)
 		if len(pods) < 2 {
-			t.Fatalf("there are %d pods", len(pods))
+			t.Fatalf("%d pods, want at least 2", len(pods))
 		}
 		for _, p := range pods {
 			for _, reason := range refused(t, p) {
@@ -54,10 +54,10 @@ func TestEveryPodIsRestrictedAndHasNoToken(t *testing.T) {
 			}
 			for _, c := range p.spec.Containers {
 				if root := c.SecurityContext.ReadOnlyRootFilesystem; root == nil || !*root {
-					t.Errorf("%s can write to its root", p.of)
+					t.Errorf("%s has a writable root file system", p.of)
 				}
 				if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
-					t.Errorf("%s requests nothing", p.of)
+					t.Errorf("%s has no resource requests", p.of)
 				}
 			}
 		}
@@ -72,7 +72,7 @@ func has(selector map[string]string, of map[string]string) bool {
 	return len(selector) > 0 && labels.SelectorFromSet(selector).Matches(labels.Set(of))
 }
 
-// selected are the pods that a selector names.
+// selected returns the pods that a selector matches.
 func selected(pods []pod, selector map[string]string) (names []string) {
 	for _, p := range pods {
 		if has(selector, p.meta.Labels) {
@@ -82,12 +82,12 @@ func selected(pods []pod, selector map[string]string) (names []string) {
 	return names
 }
 
-func TestSelectorsHitWhatTheyName(t *testing.T) {
+func TestSelectorsMatchTheirTargets(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, _ values, objects []object) {
 		pods := podsOf(t, objects)
 		services := all[corev1.Service](t, objects, "Service")
-		// one wants a selector to name one Deployment's pods, and no others.
+		// one checks that a selector matches the pods of one Deployment only.
 		one := func(what, deployment string, selector map[string]string) {
 			t.Helper()
 			if got := selected(pods, selector); !slices.Equal(got, []string{"Deployment " + deployment}) {
@@ -161,11 +161,11 @@ func TestSelectorsHitWhatTheyName(t *testing.T) {
 func TestPortsProbesAndVolumesExist(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, _ values, objects []object) {
-		claims := map[string]bool{"stock": true, "22": true} // those that are there already, in the matrix
+		claims := map[string]bool{"stock": true, "22": true} // existing claims, in the matrix
 		for _, c := range all[corev1.PersistentVolumeClaim](t, objects, "PersistentVolumeClaim") {
 			claims[c.Name] = true
 			if c.Annotations["helm.sh/resource-policy"] != "keep" {
-				t.Errorf("%s goes with its release", c.Name)
+				t.Errorf("%s is deleted with its release", c.Name)
 			}
 		}
 		ports := map[string]map[string]bool{}
@@ -174,7 +174,7 @@ func TestPortsProbesAndVolumesExist(t *testing.T) {
 			for _, v := range p.spec.Volumes {
 				volumes[v.Name] = true
 				if c := v.PersistentVolumeClaim; c != nil && !claims[c.ClaimName] {
-					t.Errorf("%s mounts the claim %s, which is not there", p.of, c.ClaimName)
+					t.Errorf("%s mounts the claim %s, which does not exist", p.of, c.ClaimName)
 				}
 			}
 			c := p.spec.Containers[0]
@@ -190,7 +190,7 @@ func TestPortsProbesAndVolumesExist(t *testing.T) {
 			for _, m := range c.VolumeMounts {
 				mounted[m.Name] = true
 				if m.SubPath != "" {
-					t.Errorf("%s mounts %s as a single file, which is never renewed", p.of, m.MountPath)
+					t.Errorf("%s mounts %s as a single file, which Kubernetes never updates", p.of, m.MountPath)
 				}
 			}
 			if !maps.Equal(volumes, mounted) {
@@ -221,9 +221,9 @@ func TestPortsProbesAndVolumesExist(t *testing.T) {
 	})
 }
 
-// A pod goes on until nobody sends it anything, then drains, and is not killed
-// meanwhile; and a rollout takes nothing away before its replacement is ready.
-func TestAPodHasTheTimeToStop(t *testing.T) {
+// A pod keeps serving until it gets no more requests, then drains, and is not killed
+// before that. A rollout removes no pod before its replacement is ready.
+func TestPodHasTimeToStop(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, _ values, objects []object) {
 		for _, d := range all[appsv1.Deployment](t, objects, "Deployment") {
@@ -247,19 +247,19 @@ func TestAPodHasTheTimeToStop(t *testing.T) {
 	})
 }
 
-// What a Job is can't be changed: another spec is another Job.
-func TestTheMigrationsNameFollowsItsSpec(t *testing.T) {
+// A Job's spec is immutable. So a changed spec needs another Job name.
+func TestMigrationJobNameFollowsItsSpec(t *testing.T) {
 	t.Parallel()
 	job := func(values string) batchv1.Job {
 		jobs := all[batchv1.Job](t, parse(t, template(t, helm.Four, "a", "orders", "database: {kind: postgres}\n"+values)), "Job")
 		if len(jobs) != 1 {
-			t.Fatalf("there are %d Jobs", len(jobs))
+			t.Fatalf("%d Jobs, want 1", len(jobs))
 		}
 		return jobs[0]
 	}
 	before := job("")
 	if before.Annotations["helm.sh/hook"] != "" || !slices.Equal(before.Spec.Template.Spec.Containers[0].Args, []string{"migrate", "up"}) {
-		t.Errorf("it is %+v", before)
+		t.Errorf("the Job is %+v", before)
 	}
 	for values, changes := range map[string]bool{
 		"image: {tag: v2}": true, "resources: {limits: {memory: 1Gi}}": true, "podLabels: {a: b}": true, "migration: {backoffLimit: 1}": true,
@@ -267,13 +267,14 @@ func TestTheMigrationsNameFollowsItsSpec(t *testing.T) {
 	} {
 		after := job(values)
 		if changed := after.Name != before.Name; changed != changes {
-			t.Errorf("with %s it is called %s after %s", values, after.Name, before.Name)
+			t.Errorf("with %s the name is %s, before it was %s", values, after.Name, before.Name)
 		}
 	}
 }
 
-// Two releases in a namespace share no name, and no selector hits the other's pods.
-func TestTwoReleasesDoNotMeet(t *testing.T) {
+// Two releases in a namespace share no name, and no selector matches the other's
+// pods.
+func TestTwoReleasesInOneNamespace(t *testing.T) {
 	t.Parallel()
 	const on = "{inventory: {database: {kind: postgres}}, orders: {database: {kind: postgres}}}"
 	one, other := parse(t, template(t, helm.Four, "one", "roundtrip", on)), parse(t, template(t, helm.Four, "other", "roundtrip", on))
@@ -293,8 +294,8 @@ func TestTwoReleasesDoNotMeet(t *testing.T) {
 	}
 }
 
-// Orders asks an inventory that is there, and the policies let it.
-func TestThePairFindsEachOther(t *testing.T) {
+// Orders calls the inventory of its release, and the network policies allow it.
+func TestOrdersFindsInventory(t *testing.T) {
 	t.Parallel()
 	for _, wire := range []string{"http", "grpc"} {
 		objects := parse(t, template(t, helm.Four, "try", "roundtrip", `
@@ -311,7 +312,7 @@ orders: {inventory: {wire: `+wire+`}, networkPolicy: {enabled: true}}`))
 		}
 		want := map[string]string{"http": "http://try-inventory.shop:8080", "grpc": "dns:///try-inventory-headless.shop:8090"}[wire]
 		if url != want {
-			t.Errorf("orders asks %s, not %s", url, want)
+			t.Errorf("orders calls %s, want %s", url, want)
 		}
 		port := map[string]int{"http": 8080, "grpc": 8090}[wire]
 		for _, p := range all[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy") {
@@ -333,7 +334,7 @@ orders: {inventory: {wire: `+wire+`}, networkPolicy: {enabled: true}}`))
 				}
 			}
 			if !reached {
-				t.Errorf("%s does not let orders ask inventory by %s", p.Name, wire)
+				t.Errorf("%s does not let orders call inventory over %s", p.Name, wire)
 			}
 		}
 	}
@@ -341,8 +342,8 @@ orders: {inventory: {wire: `+wire+`}, networkPolicy: {enabled: true}}`))
 
 var notesPattern = regexp.MustCompile(`(?:deployment|service)/([a-z0-9-]+)`)
 
-// What an install prints goes on with objects that are there.
-func TestTheNotesNameWhatIsThere(t *testing.T) {
+// The notes of an install name rendered objects.
+func TestNotesNameRenderedObjects(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values, objects []object) {
 		out, err := run(t, helm.Four, v.values, "install", v.release, charts+"/"+v.chart, "--namespace=shop", "--values=-", "--dry-run=client")
@@ -356,13 +357,13 @@ func TestTheNotesNameWhatIsThere(t *testing.T) {
 		}
 		for _, m := range named {
 			if !slices.ContainsFunc(objects, func(o object) bool { return o.kind() == "Deployment" && o.name() == m[1] }) {
-				t.Errorf("the notes name %s, which is not there", m[1])
+				t.Errorf("the notes name %s, which is not rendered", m[1])
 			}
 		}
 	})
 }
 
-// environment is what a container sets.
+// environment returns the variables of a container.
 func environment(c corev1.Container) map[string]string {
 	set := map[string]string{}
 	for _, e := range c.Env {

@@ -1,6 +1,6 @@
-// Package charts tests the Helm charts without a cluster: what they render, with
-// many values, by the pinned Helm. `make charts` brings that Helm and runs them;
-// without it they are skipped, and in CI they fail.
+// Package charts tests the Helm charts without a cluster: it renders them with many
+// values and the pinned versions of Helm. `make charts` gets Helm and runs the tests.
+// Without Helm they are skipped; in CI they fail.
 package charts
 
 import (
@@ -22,39 +22,41 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"roundtrip/test/support/helm"
+	"roundtrip/test/support/testcache"
 )
 
 const (
-	// kubernetesVersion is that of the schemas, and of the cluster that the charts are tried on.
+	// kubernetesVersion is the version of the schemas and of the test cluster.
 	kubernetesVersion = "v1.34.4"
 
 	root   = "../.."
 	charts = root + "/deploy/helm"
 )
 
-// find is where a Helm is that setup has brought.
+// find returns the path of a version of Helm.
 func find(t *testing.T, version helm.Version) string {
 	t.Helper()
+	testcache.Watch(t, charts) // Helm reads them
 	path, err := filepath.Abs(version.Path(root + "/.tools"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
 		if os.Getenv("CI") == "" {
-			t.Skipf("LEFT OUT: there is no Helm %s; run `make charts`", version)
+			t.Skipf("LEFT OUT: there is no Helm %s; run `make charts HELM3=1`", version)
 		}
-		t.Fatalf("there is no Helm %s; run `make charts`", version)
+		t.Fatalf("there is no Helm %s; run `make charts HELM3=1`", version)
 	}
 	return path
 }
 
-// run runs Helm and gives what it prints, and what went wrong with what it says.
+// run runs Helm and returns its output. An error has its stderr.
 func run(t *testing.T, version helm.Version, stdin string, args ...string) (out string, err error) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	c := exec.CommandContext(t.Context(), find(t, version), args...)
 	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	// Nothing of the user's: no cluster, no plugins, no repositories.
+	// Do not use the user's cluster, plugins or repositories.
 	home := t.TempDir()
 	c.Env = append(os.Environ(), "KUBECONFIG="+home+"/none", "HELM_CONFIG_HOME="+home, "HELM_CACHE_HOME="+home, "HELM_DATA_HOME="+home)
 	if err := c.Run(); err != nil {
@@ -63,10 +65,10 @@ func run(t *testing.T, version helm.Version, stdin string, args ...string) (out 
 	return stdout.String(), nil
 }
 
-// template renders a chart as the release of that name.
+// template renders a chart as a release.
 func template(t *testing.T, version helm.Version, release, chart, values string) string {
 	t.Helper()
-	// A Helm that Go has built takes an old Kubernetes for granted where it asks none.
+	// A Helm built by Go assumes an old Kubernetes by default.
 	out, err := run(t, version, values, "template", release, filepath.Join(charts, chart), "--namespace=shop", "--values=-", "--kube-version="+kubernetesVersion)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +76,7 @@ func template(t *testing.T, version helm.Version, release, chart, values string)
 	return out
 }
 
-// object is what a document is decoded into where its kind does not matter.
+// object is a rendered document of any kind.
 type object map[string]any
 
 func (o object) kind() string { return o["kind"].(string) }
@@ -126,7 +128,7 @@ func parse(t *testing.T, text string) (objects []object) {
 	}
 }
 
-// pod is a pod that a chart makes, by itself or by way of another object.
+// pod is a pod that a chart creates, directly or through another object.
 type pod struct {
 	of   string
 	meta metav1.ObjectMeta
@@ -150,7 +152,7 @@ func podsOf(t *testing.T, objects []object) (pods []pod) {
 // values are a set of values to render a chart with.
 type values struct{ name, release, chart, values string }
 
-// everything turns on what is behind flags; the charts' own wires are added.
+// everything turns on every option. The options for wires are added for each chart.
 const everything = `
 image: {registry: images.example.com, digest: "sha256:` + "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" + `", pullSecrets: [images]}
 database: {kind: postgres, secret: {name: pg, key: address}, connections: 8}
@@ -192,34 +194,34 @@ extraObjects:
     metadata: {name: "{{ .Release.Name }}-text"}
 `
 
-// matrix is what the charts are tested with.
+// matrix has the values that the charts are tested with.
 var matrix = []values{
-	{"the pair, as it is", "roundtrip", "roundtrip", ""},
-	{"the pair by gRPC", "try", "roundtrip", "{inventory: {grpc: {enabled: true, reflection: true}}, orders: {inventory: {wire: grpc}}}"},
-	{"the pair by NATS, on PostgreSQL", "try", "roundtrip", `
+	{"both services with defaults", "roundtrip", "roundtrip", ""},
+	{"both services over gRPC", "try", "roundtrip", "{inventory: {grpc: {enabled: true, reflection: true}}, orders: {inventory: {wire: grpc}}}"},
+	{"both services over NATS, on PostgreSQL", "try", "roundtrip", `
 global: {imageRegistry: mirror.example.com}
 inventory: {database: {kind: postgres}, replicas: 2, nats: {enabled: true, url: "nats://nats:4222"}, networkPolicy: {enabled: true}}
 orders: {database: {kind: postgres}, replicas: 2, inventory: {wire: nats}, nats: {url: "nats://nats:4222"}, networkPolicy: {enabled: true}}`},
-	{"the pair with policies", "try", "roundtrip", `
+	{"both services with network policies", "try", "roundtrip", `
 inventory: {grpc: {enabled: true}, networkPolicy: {enabled: true}}
 orders: {inventory: {wire: grpc}, networkPolicy: {enabled: true, namespaces: [web]}}`},
 	{"inventory", "inventory", "inventory", ""},
-	{"inventory on a claim that is there", "inventory", "inventory", "{persistence: {existingClaim: stock}, resources: {limits: null}, preStopSeconds: 7, drainSeconds: 20}"},
+	{"inventory with an existing claim", "inventory", "inventory", "{persistence: {existingClaim: stock}, resources: {limits: null}, preStopSeconds: 7, drainSeconds: 20}"},
 	{"inventory with everything", "stock", "inventory", everything + `
 grpc: {enabled: true}
 nats: {enabled: true, url: "nats://nats:4222", credentialsSecret: {name: nats}}
 extraEnv: [{name: INVENTORY_ALLOW_UNSAFE_DATABASE, value: "true"}]`},
-	{"inventory that scales", "inventory", "inventory", "{database: {kind: postgres}, autoscaling: {enabled: true}, resources: {limits: {memory: 1Gi}}}"},
+	{"inventory with autoscaling", "inventory", "inventory", "{database: {kind: postgres}, autoscaling: {enabled: true}, resources: {limits: {memory: 1Gi}}}"},
 	{"orders", "orders", "orders", ""},
-	{"orders of an inventory elsewhere", "sales", "orders", "{fullnameOverride: desk, inventory: {name: stock, namespace: warehouse}, persistence: {storageClass: fast, size: 20Gi}}"},
+	{"orders with an inventory in another namespace", "sales", "orders", "{fullnameOverride: desk, inventory: {name: stock, namespace: warehouse}, persistence: {storageClass: fast, size: 20Gi}}"},
 	{"orders with everything", "orders", "orders", everything + `
 inventory: {wire: nats}
 nats: {url: "nats://nats:4222", credentialsSecret: {name: nats}}
 extraEnv: [{name: ORDERS_GIVE_UP_AFTER, value: 24h}]`},
-	{"the pair with a long name, on PostgreSQL", strings.Repeat("long-", 10) + "one", "roundtrip", `
+	{"both services with a long name, on PostgreSQL", strings.Repeat("long-", 10) + "one", "roundtrip", `
 inventory: {database: {kind: postgres}}
 orders: {database: {kind: postgres}}`},
-	{"inventory with names that look like numbers, and labels that are given twice", "1234", "inventory", `
+	{"inventory with numeric names and duplicate labels", "1234", "inventory", `
 database: {kind: postgres, secret: {name: "12", key: "on"}}
 nats: {enabled: true, url: "tls://nats:4222", credentialsSecret: {name: "13", key: "1.5"}}
 image: {pullSecrets: ["14"]}
@@ -239,11 +241,11 @@ extraEnv: [{name: INVENTORY_ALLOW_UNSAFE_DATABASE, value: "true"}]
 extraVolumes: [{name: ca, secret: {secretName: ca}}]
 extraVolumeMounts: [{name: ca, mountPath: /ca}]
 extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: text}, data: {text: "{{ $labels.pod }}"}}]`},
-	{"orders on a claim that looks like a number", "1234", "orders", `{persistence: {existingClaim: "22", size: 1.5Ti}, inventory: {namespace: "23"}, networkPolicy: {enabled: true}}`},
-	{"orders that scale", "orders", "orders", "{database: {kind: postgres}, autoscaling: {enabled: true, minReplicas: 3}, inventory: {wire: grpc}, networkPolicy: {enabled: true}}"},
+	{"orders with a numeric claim", "1234", "orders", `{persistence: {existingClaim: "22", size: 1.5Ti}, inventory: {namespace: "23"}, networkPolicy: {enabled: true}}`},
+	{"orders with autoscaling", "orders", "orders", "{database: {kind: postgres}, autoscaling: {enabled: true, minReplicas: 3}, inventory: {wire: grpc}, networkPolicy: {enabled: true}}"},
 }
 
-// each runs a test on what every set of values renders.
+// each runs a test for every set of values.
 func each(t *testing.T, test func(t *testing.T, v values, objects []object)) {
 	t.Helper()
 	for _, v := range matrix {

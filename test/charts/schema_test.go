@@ -18,8 +18,8 @@ import (
 	"roundtrip/test/support/helm"
 )
 
-// kubernetes has the schemas of its own kinds. The others have those of theirs, as
-// definitions of custom resources.
+// kubernetes is the module with the schemas of Kubernetes. definitions are the custom
+// resource definitions of other kinds.
 const kubernetes = "k8s.io/kubernetes@" + kubernetesVersion
 
 var definitions = map[string][]string{
@@ -28,13 +28,13 @@ var definitions = map[string][]string{
 	"github.com/prometheus-operator/prometheus-operator@v0.85.0": {"example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml", "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"},
 }
 
-// module is the folder of a Go module, which Go brings and checks.
+// module downloads a Go module and returns its folder.
 func module(t *testing.T, version string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", version).Output()
 	var m struct{ Dir, Error string }
 	if err := json.Unmarshal(out, &m); err != nil || m.Dir == "" {
-		t.Fatalf("%s can't be had: %v %s", version, err, m.Error)
+		t.Fatalf("download %s: %v %s", version, err, m.Error)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -42,9 +42,8 @@ func module(t *testing.T, version string) string {
 	return m.Dir
 }
 
-// strict forbids in a schema whatever it does not name, as the API server does
-// where it is asked to be strict, and allows numbers where Kubernetes takes them
-// for text.
+// strict makes a schema forbid unknown fields, as the API server's strict validation
+// does. It allows numbers where Kubernetes accepts them as text.
 func strict(schema any) {
 	switch s := schema.(type) {
 	case []any:
@@ -83,7 +82,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// writeSchemas makes the folder, and gives what validates by it.
+// writeSchemas writes the schemas and returns a validator.
 func writeSchemas(t *testing.T) validator.Validator {
 	t.Helper()
 	write := func(name string, v any) {
@@ -106,7 +105,7 @@ func writeSchemas(t *testing.T) validator.Validator {
 		t.Fatal(err)
 	}
 	file := func(group, version, kind string) string {
-		if group == "" { // to kubeconform the core's group is its version
+		if group == "" { // kubeconform uses the version as the group of the core
 			group = version
 		}
 		return strings.ToLower(group + "_" + version + "_" + kind + ".json")
@@ -175,7 +174,7 @@ func conforms(v validator.Validator, o object) error {
 	}
 }
 
-func TestWhatIsRenderedIsWhatKubernetesTakes(t *testing.T) {
+func TestRenderedObjectsFitKubernetesSchemas(t *testing.T) {
 	t.Parallel()
 	find(t, helm.Four)
 	v := writeSchemas(t)
@@ -196,10 +195,10 @@ func TestWhatIsRenderedIsWhatKubernetesTakes(t *testing.T) {
 	for _, kind := range []string{"Deployment", "Service", "PersistentVolumeClaim", "Job", "Pod", "NetworkPolicy", "HorizontalPodAutoscaler",
 		"PodDisruptionBudget", "Ingress", "HTTPRoute", "Certificate", "ServiceMonitor", "PrometheusRule", "ConfigMap"} {
 		if !kinds[kind] {
-			t.Errorf("no %s is ever rendered", kind)
+			t.Errorf("no %s is rendered", kind)
 		}
 	}
-	// What it must not take.
+	// Invalid objects must be refused.
 	for _, planted := range []string{
 		"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {selector: {}, template: {}, replica: 1}}",
 		"{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: http}]}}",
@@ -207,16 +206,16 @@ func TestWhatIsRenderedIsWhatKubernetesTakes(t *testing.T) {
 		"{apiVersion: v2, kind: Service, metadata: {name: a}}",
 	} {
 		if err := conforms(v, parse(t, planted)[0]); err == nil {
-			t.Errorf("it takes %s", planted)
+			t.Errorf("an invalid object is accepted: %s", planted)
 		}
 	}
 }
 
-func TestTheSameValuesGiveTheSameBytesAndNoNull(t *testing.T) {
+func TestRenderingIsDeterministicAndHasNoNulls(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, v values, objects []object) {
 		if a, b := template(t, helm.Four, v.release, v.chart, v.values), template(t, helm.Four, v.release, v.chart, v.values); a != b {
-			t.Error("the second time it is another text")
+			t.Error("the second rendering differs")
 		}
 		for _, o := range objects {
 			for _, path := range nulls("", map[string]any(o)) {
@@ -242,8 +241,8 @@ func nulls(path string, v any) (found []string) {
 	return found
 }
 
-// A namespace may have any name, such as a pull request's number.
-func TestANamespaceThatLooksLikeANumber(t *testing.T) {
+// A namespace may have a numeric name, such as the number of a pull request.
+func TestNumericNamespace(t *testing.T) {
 	t.Parallel()
 	find(t, helm.Four)
 	for _, v := range matrix {
@@ -262,10 +261,10 @@ func TestANamespaceThatLooksLikeANumber(t *testing.T) {
 	}
 }
 
-// Both versions of Helm take the charts, and make the same of them.
-func TestHelm3And4(t *testing.T) {
+// Both versions of Helm accept the charts and render the same.
+func TestHelm3And4RenderTheSame(t *testing.T) {
 	t.Parallel()
-	for _, version := range []helm.Version{helm.Three, helm.Four} {
+	for _, version := range []helm.Version{helm.Four, helm.Three} { // 3 last: where it is missing, the test ends here
 		if out, err := run(t, version, "", "lint", "--strict", charts+"/inventory", charts+"/orders", charts+"/roundtrip", charts+"/common"); err != nil {
 			t.Errorf("Helm %s: %s %v", version, out, err)
 		}
@@ -288,8 +287,8 @@ func TestHelm3And4(t *testing.T) {
 	})
 }
 
-// A package holds what its symlinks point to.
-func TestAPackageIsWhole(t *testing.T) {
+// A package contains the files that symlinks point to.
+func TestPackagedChartRendersTheSame(t *testing.T) {
 	t.Parallel()
 	for _, chart := range []string{"inventory", "orders", "roundtrip"} {
 		folder := t.TempDir()
@@ -301,12 +300,12 @@ func TestAPackageIsWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		if packed != template(t, helm.Four, "a", chart, "") {
-			t.Errorf("%s renders another text from its package", chart)
+			t.Errorf("%s renders differently from its package", chart)
 		}
 	}
 }
 
-func TestWhatCanNotWorkIsRefusedWithTheReason(t *testing.T) {
+func TestInvalidValuesAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ chart, set, says string }{
 		{"orders", "replica=2", "additional properties 'replica' not allowed"},
@@ -349,7 +348,7 @@ func TestWhatCanNotWorkIsRefusedWithTheReason(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s with %s is rendered:\n%.300s", c.chart, c.set, out)
 			} else if !strings.Contains(err.Error(), c.says) {
-				t.Errorf("%s with %s says\n%v", c.chart, c.set, err)
+				t.Errorf("%s with %s: got the error\n%v", c.chart, c.set, err)
 			}
 		}
 	}

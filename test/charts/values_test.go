@@ -16,13 +16,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var update = flag.Bool("update", false, "write the table of values anew")
+var update = flag.Bool("update", false, "write the table of values")
 
-// value is one that a chart has: a leaf of its values.yaml.
-type value struct{ path, preset, says string }
+// value is a leaf of a values.yaml.
+type value struct{ path, preset, description string }
 
-// readValues reads a chart's values, and what is said about each: its own comment, or
-// that of what it is in.
+// readValues reads a chart's values with their descriptions: the value's own comment,
+// or its parent's.
 func readValues(t *testing.T, chart string) []value {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(charts, chart, "values.yaml"))
@@ -51,7 +51,7 @@ func readValues(t *testing.T, chart string) []value {
 		for i := 0; i < len(node.Content); i += 2 {
 			key, own := node.Content[i], says
 			if comment := key.HeadComment; comment != "" {
-				// What is about several that follow stands apart, by an empty line.
+				// A comment on several values ends with an empty line.
 				paragraphs := strings.Split(comment, "\n\n")
 				own = strings.Join(strings.Fields(strings.ReplaceAll("\n"+paragraphs[len(paragraphs)-1], "\n#", " ")), " ")
 			}
@@ -62,7 +62,8 @@ func readValues(t *testing.T, chart string) []value {
 	return found
 }
 
-// schemaPaths are what a schema allows: its leaves, and what is free below.
+// schemaPaths returns the paths that a schema allows: its leaves, and objects with
+// free content.
 func schemaPaths(t *testing.T, chart string) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(charts, chart, "values.schema.json"))
@@ -93,7 +94,7 @@ func schemaPaths(t *testing.T, chart string) []string {
 
 var usePattern = regexp.MustCompile(`\.Values\.([A-Za-z0-9.]+)`)
 
-// usedPaths are what a chart's templates, and those that it shares, name.
+// usedPaths returns the values that a chart's templates and the shared ones use.
 func usedPaths(t *testing.T, chart string) []string {
 	t.Helper()
 	var used []string
@@ -118,7 +119,7 @@ func usedPaths(t *testing.T, chart string) []string {
 
 func within(path, of string) bool { return path == of || strings.HasPrefix(path, of+".") }
 
-// Values are in values.yaml, in the schema and in the templates, or in none.
+// Every value is in values.yaml, in the schema and in a template.
 func TestValuesAreDocumentedCheckedAndUsed(t *testing.T) {
 	t.Parallel()
 	for _, chart := range []string{"inventory", "orders"} {
@@ -131,8 +132,8 @@ func TestValuesAreDocumentedCheckedAndUsed(t *testing.T) {
 		}
 		allowed, used := schemaPaths(t, chart), usedPaths(t, chart)
 		for _, v := range values {
-			if v.says == "" {
-				t.Errorf("%s: nothing says what %s is", chart, v.path)
+			if v.description == "" {
+				t.Errorf("%s: %s has no description", chart, v.path)
 			}
 			if !slices.ContainsFunc(allowed, func(a string) bool { return within(v.path, a) && a != "" }) {
 				t.Errorf("%s: the schema does not know %s", chart, v.path)
@@ -143,23 +144,23 @@ func TestValuesAreDocumentedCheckedAndUsed(t *testing.T) {
 		}
 		for _, a := range allowed {
 			if !has(a) && !slices.Contains(notPreset, a) {
-				t.Errorf("%s: the schema allows %q, of which values.yaml says nothing", chart, a)
+				t.Errorf("%s: the schema allows %q, which is not in values.yaml", chart, a)
 			}
 		}
 		for _, u := range used {
 			if !has(u) {
-				t.Errorf("%s: a template uses %s, of which values.yaml says nothing", chart, u)
+				t.Errorf("%s: a template uses %s, which is not in values.yaml", chart, u)
 			}
 		}
 	}
 }
 
-// notPreset are allowed and have no preset: those of Kubernetes' own objects, and
-// the library chart's, which has no values.
+// notPreset are allowed values without a default: fields of Kubernetes objects, and
+// the library chart, which has no values.
 var notPreset = []string{"", "common", "resources.claims", "tls.certificate.issuerRef.group"}
 
-// What both charts have they have alike.
-func TestTheSchemasAgree(t *testing.T) {
+// Values that both charts have have the same schema.
+func TestChartSchemasAgree(t *testing.T) {
 	t.Parallel()
 	read := func(chart string) (s struct{ Properties map[string]any }) {
 		text, err := os.ReadFile(filepath.Join(charts, chart, "values.schema.json"))
@@ -182,8 +183,8 @@ func TestTheSchemasAgree(t *testing.T) {
 	}
 }
 
-// What the chart sets by a value of its own can't be set beside that.
-func TestNothingIsSetTwice(t *testing.T) {
+// extraEnv can't set a variable that the chart sets by a value.
+func TestExtraEnvCannotOverrideChartVariables(t *testing.T) {
 	t.Parallel()
 	var s struct {
 		Properties struct {
@@ -208,17 +209,17 @@ func TestNothingIsSetTwice(t *testing.T) {
 		for _, p := range podsOf(t, objects) {
 			for name := range environment(p.spec.Containers[0]) {
 				if !slices.Contains(refused, name) && !strings.Contains(v.values, "{name: "+name+",") {
-					t.Errorf("%s sets %s, and extraEnv may, too", p.of, name)
+					t.Errorf("%s sets %s, and the schema allows it in extraEnv", p.of, name)
 				}
 			}
 		}
 	})
 }
 
-// As many replicas as there may be, and one more while they are replaced, have
-// enough connections of a PostgreSQL that nobody has configured: it has 100, of
-// which 3 are kept for superusers, and the Job takes up to 2.
-func TestTheDefaultsFitPostgreSQL(t *testing.T) {
+// The maximum number of replicas, and one more during a rollout, fit the connections
+// of a PostgreSQL with defaults: it has 100, of which 3 are for superusers, and the
+// Job takes up to 2.
+func TestDefaultConnectionsFitPostgreSQL(t *testing.T) {
 	t.Parallel()
 	for _, chart := range []string{"inventory", "orders"} {
 		preset := map[string]int{}
@@ -226,15 +227,15 @@ func TestTheDefaultsFitPostgreSQL(t *testing.T) {
 			preset[v.path], _ = strconv.Atoi(v.preset)
 		}
 		if n := (preset["autoscaling.maxReplicas"] + 1) * preset["database.connections"]; n == 0 || n > 100-3-2 {
-			t.Errorf("%s may have %d connections", chart, n)
+			t.Errorf("%s may use %d connections", chart, n)
 		}
 	}
 }
 
 const valuesFile = charts + "/VALUES.md"
 
-// The table is made of values.yaml; `make values` makes it.
-func TestTheTableOfValuesIsUpToDate(t *testing.T) {
+// The table is generated from values.yaml by `make values`.
+func TestValuesTableIsUpToDate(t *testing.T) {
 	t.Parallel()
 	var table strings.Builder
 	table.WriteString("# Every value of the charts\n\nMade of each chart's `values.yaml` by `make values`; don't edit it. `roundtrip` has both charts' values, under `inventory`\nand `orders`.\n")
@@ -242,7 +243,7 @@ func TestTheTableOfValuesIsUpToDate(t *testing.T) {
 	for _, chart := range []string{"inventory", "orders"} {
 		fmt.Fprintf(&table, "\n## %s\n\n| value | preset | what it is |\n|---|---|---|\n", chart)
 		for _, v := range readValues(t, chart) {
-			fmt.Fprintf(&table, "| `%s` | `%s` | %s |\n", v.path, cell.Replace(v.preset), cell.Replace(v.says))
+			fmt.Fprintf(&table, "| `%s` | `%s` | %s |\n", v.path, cell.Replace(v.preset), cell.Replace(v.description))
 		}
 	}
 	if *update {
@@ -251,6 +252,6 @@ func TestTheTableOfValuesIsUpToDate(t *testing.T) {
 		}
 	}
 	if have, err := os.ReadFile(valuesFile); err != nil || string(have) != table.String() {
-		t.Errorf("%s is not that of values.yaml (%v); run `make values`", valuesFile, err)
+		t.Errorf("%s is not up to date (%v); run `make values`", valuesFile, err)
 	}
 }

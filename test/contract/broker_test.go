@@ -17,17 +17,19 @@ import (
 	"testing"
 
 	"github.com/pact-foundation/pact-go/v2/provider"
+
+	"roundtrip/test/support/testcache"
 )
 
-// brokerRun is who asks a Pact Broker for pacts.
-type brokerRun struct{ url, token, version, branch string }
+// brokerOptions say how to reach a Pact Broker, and what to publish.
+type brokerOptions struct{ url, token, version, branch string }
 
-// verifyBrokers verifies what a Pact Broker has for inventory, and publishes the
-// results: the pacts of orders' main branch and of what is deployed anywhere, and
-// as pending, which can't fail, those that inventory has never fulfilled.
-func (s *providerSide) verifyBrokers(t *testing.T, b brokerRun) (err error) {
+// verifyBrokerPacts verifies the pacts that a Pact Broker has for inventory and
+// publishes the results: the pacts of orders' main branch and of every deployed
+// version. Pacts that inventory has never fulfilled are pending and can't fail.
+func (s *providerTest) verifyBrokerPacts(t *testing.T, b brokerOptions) (err error) {
 	t.Helper()
-	request, asked := s.request(t, nil)
+	request, count := s.request(t, nil)
 	request.BrokerURL, request.BrokerToken = b.url, b.token
 	request.ProviderVersion, request.ProviderBranch, request.PublishVerificationResults = b.version, b.branch, true
 	request.ConsumerVersionSelectors = []provider.Selector{
@@ -36,91 +38,92 @@ func (s *providerSide) verifyBrokers(t *testing.T, b brokerRun) (err error) {
 	}
 	request.EnablePending = true
 	request.BuildURL = os.Getenv("PACT_BUILD_URL")
-	said := quietly(t, func() { err = provider.NewVerifier().VerifyProvider(t, request) })
+	output := quietly(t, func() { err = provider.NewVerifier().VerifyProvider(t, request) })
 	switch {
-	case err == nil && asked() == 0:
-		err = errors.New("inventory was not asked anything")
-	case err == nil && strings.Contains(said, "Publishing of verification results failed"): // which Pact lets pass
-		err = errors.New("the results could not be published")
+	case err == nil && count() == 0:
+		err = errors.New("inventory got no request")
+	case err == nil && strings.Contains(output, "Publishing of verification results failed"): // Pact reports no error
+		err = errors.New("publish the results")
 	}
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, said)
+		return fmt.Errorf("%w\n%s", err, output)
 	}
 	return nil
 }
 
-// TestInventoryAnswersAsTheBrokersPactsSay asks the Pact Broker that the
-// environment names (make contract-verify), or else a stand-in.
+// TestInventoryAnswersAsTheBrokersPactsSay uses the Pact Broker that the
+// environment names (make contract-verify), or else a fake.
 func TestInventoryAnswersAsTheBrokersPactsSay(t *testing.T) {
 	s := startProvider(t)
 	if url := os.Getenv("PACT_BROKER_BASE_URL"); url != "" {
-		err := s.verifyBrokers(t, brokerRun{url, os.Getenv("PACT_BROKER_TOKEN"), os.Getenv("PACT_PROVIDER_VERSION"), os.Getenv("PACT_PROVIDER_BRANCH")})
+		err := s.verifyBrokerPacts(t, brokerOptions{url, os.Getenv("PACT_BROKER_TOKEN"), os.Getenv("PACT_PROVIDER_VERSION"), os.Getenv("PACT_PROVIDER_BRANCH")})
 		if err != nil {
 			t.Error(err)
 		}
 		return
 	}
-	stand := startStandIn(t)
+	broker := startFakeBroker(t)
 	p, err := readPact(committed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.letHoldsRunOut(p); err != nil {
+	if err := s.expireHolds(p); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.verifyBrokers(t, brokerRun{stand.url, "secret", "c0ffee", "a-branch"}); err != nil {
+	if err := s.verifyBrokerPacts(t, brokerOptions{broker.url, "secret", "c0ffee", "a-branch"}); err != nil {
 		t.Fatal(err)
 	}
-	var ask struct {
+	var query struct {
 		Selectors []struct{ MainBranch, DeployedOrReleased, MatchingBranch bool } `json:"consumerVersionSelectors"`
 		Pending   bool                                                            `json:"includePendingStatus"`
 		Branch    string                                                          `json:"providerVersionBranch"`
 	}
-	stand.body(t, "POST /pacts/provider/inventory/for-verification", &ask)
-	if len(ask.Selectors) != 3 || !ask.Selectors[0].MainBranch || !ask.Selectors[1].DeployedOrReleased || !ask.Selectors[2].MatchingBranch || !ask.Pending || ask.Branch != "a-branch" {
-		t.Errorf("it asked for %+v", ask)
+	broker.body(t, "POST /pacts/provider/inventory/for-verification", &query)
+	if len(query.Selectors) != 3 || !query.Selectors[0].MainBranch || !query.Selectors[1].DeployedOrReleased || !query.Selectors[2].MatchingBranch || !query.Pending || query.Branch != "a-branch" {
+		t.Errorf("the verifier asked for %+v", query)
 	}
 	var result struct {
 		Success bool
 		Version string `json:"providerApplicationVersion"`
 	}
-	stand.body(t, "POST /results", &result)
+	broker.body(t, "POST /results", &result)
 	if !result.Success || result.Version != "c0ffee" {
-		t.Errorf("it published %+v", result)
+		t.Errorf("published %+v", result)
 	}
-	stand.find(t, "PUT /pacticipants/inventory/branches/a-branch/versions/c0ffee")
+	broker.find(t, "PUT /pacticipants/inventory/branches/a-branch/versions/c0ffee")
 }
 
-// standIn is as much of a Pact Broker as shows what is sent to one.
-type standIn struct {
+// fakeBroker is a fake Pact Broker that records requests.
+type fakeBroker struct {
 	url string
 
 	mu       sync.Mutex
-	requests []sent
+	requests []recorded
 }
 
-type sent struct{ line, authorization, body string }
+type recorded struct{ line, authorization, body string }
 
-func startStandIn(t *testing.T) *standIn {
+func startFakeBroker(t *testing.T) *fakeBroker {
 	t.Helper()
-	s := new(standIn)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := new(fakeBroker)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
 		}
 		s.mu.Lock()
-		s.requests = append(s.requests, sent{r.Method + " " + r.URL.RequestURI(), r.Header.Get("Authorization"), string(body)})
+		s.requests = append(s.requests, recorded{r.Method + " " + r.URL.RequestURI(), r.Header.Get("Authorization"), string(body)})
 		s.mu.Unlock()
 		s.answer(t, w, r)
 	}))
+	s.url = "http://" + server.Listener.Addr().String() // before the first request reads it
+	server.Start()
 	t.Cleanup(server.Close)
-	s.url = server.URL
 	return s
 }
 
-// answer answers in HAL, as little as Pact's clients need.
-func (s *standIn) answer(t *testing.T, w http.ResponseWriter, r *http.Request) {
+// answer responds in HAL with the little that Pact's clients need.
+func (s *fakeBroker) answer(t *testing.T, w http.ResponseWriter, r *http.Request) {
 	link := func(path string) object { return object{"href": s.url + path} }
 	template := func(path string) object { return object{"href": s.url + path, "templated": true} }
 	var body any
@@ -167,36 +170,37 @@ func (s *standIn) answer(t *testing.T, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// find is the one request that begins with a line.
-func (s *standIn) find(t *testing.T, line string) sent {
+// find returns the first request whose line has the prefix.
+func (s *fakeBroker) find(t *testing.T, line string) recorded {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := slices.IndexFunc(s.requests, func(r sent) bool { return strings.HasPrefix(r.line, line) })
+	n := slices.IndexFunc(s.requests, func(r recorded) bool { return strings.HasPrefix(r.line, line) })
 	if n < 0 {
-		t.Fatalf("nobody asked %s: %v", line, s.requests)
+		t.Fatalf("no request %s in %v", line, s.requests)
 	}
 	if s.requests[n].authorization != "Bearer secret" {
-		t.Errorf("%s: the authorization is %q", line, s.requests[n].authorization)
+		t.Errorf("%s: authorization %q", line, s.requests[n].authorization)
 	}
 	return s.requests[n]
 }
 
-func (s *standIn) body(t *testing.T, line string, into any) {
+func (s *fakeBroker) body(t *testing.T, line string, into any) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(s.find(t, line).body), into); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// The commands for a Pact Broker, as far as what they send to one.
-func TestMakeTellsTheBrokerWhatItHasTo(t *testing.T) {
-	stand := startStandIn(t)
+// The make targets for a Pact Broker send it the right requests.
+func TestMakeBrokerCommands(t *testing.T) {
+	testcache.Watch(t, "../../Makefile", "../../tools")
+	broker := startFakeBroker(t)
 	run := func(name string, args ...string) string {
 		t.Helper()
 		command := exec.CommandContext(t.Context(), name, args...)
 		command.Dir = "../.."
-		command.Env = append(os.Environ(), "PACT_BROKER_BASE_URL="+stand.url, "PACT_BROKER_TOKEN=secret")
+		command.Env = append(os.Environ(), "PACT_BROKER_BASE_URL="+broker.url, "PACT_BROKER_TOKEN=secret")
 		out, err := command.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
@@ -210,21 +214,21 @@ func TestMakeTellsTheBrokerWhatItHasTo(t *testing.T) {
 		Branch, PacticipantName, PacticipantVersionNumber string
 		Contracts                                         []struct{ ConsumerName, ProviderName string }
 	}
-	stand.body(t, "POST /contracts/publish", &published)
+	broker.body(t, "POST /contracts/publish", &published)
 	if published.PacticipantName != Consumer || published.PacticipantVersionNumber != commit || published.Branch != "a-branch" ||
 		len(published.Contracts) != 1 || published.Contracts[0].ProviderName != Provider {
-		t.Errorf("it published %+v", published)
+		t.Errorf("published %+v", published)
 	}
 
 	run("make", "can-i-deploy", "SERVICE=inventory", "ENV=production")
-	asked := stand.find(t, "GET /matrix").line
+	query := broker.find(t, "GET /matrix").line
 	for _, part := range []string{"inventory", commit, "environment=production"} {
-		if !strings.Contains(asked, part) {
-			t.Errorf("it asked %s, without %s", asked, part)
+		if !strings.Contains(query, part) {
+			t.Errorf("can-i-deploy sent %s, without %s", query, part)
 		}
 	}
 
 	run("make", "record-deployment", "SERVICE=orders", "ENV=production")
-	stand.find(t, "GET /pacticipants/orders/versions/"+commit)
-	stand.find(t, "POST /deployments")
+	broker.find(t, "GET /pacticipants/orders/versions/"+commit)
+	broker.find(t, "POST /deployments")
 }

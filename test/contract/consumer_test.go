@@ -25,11 +25,11 @@ import (
 
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
-	orders "roundtrip/services/orders/app"
+	"roundtrip/services/orders/orderstest"
 )
 
-// TestOrdersReliesOnWhatThePactSays lets orders' client make every request of
-// the table, on every wire, and writes the pact, which has to be the committed one.
+// TestOrdersReliesOnWhatThePactSays makes orders' client send every request of the
+// table, on every wire. This writes a pact, which must equal the committed one.
 func TestOrdersReliesOnWhatThePactSays(t *testing.T) {
 	s := startConsumer(t)
 	folder := t.TempDir() // pacts are merged into what is there
@@ -52,13 +52,13 @@ func TestOrdersReliesOnWhatThePactSays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := same(written); err != nil {
-		t.Errorf("%v\nIf orders now relies on something else, write it down: make pacts", err)
+	if err := equalsCommitted(written); err != nil {
+		t.Errorf("%v\nIf orders now relies on something else, run make pacts.", err)
 	}
 }
 
-// same tells whether a pact is the committed one.
-func same(written []byte) error {
+// equalsCommitted compares a pact with the committed one.
+func equalsCommitted(written []byte) error {
 	has, err := os.ReadFile(committed)
 	if err != nil {
 		return err
@@ -68,13 +68,13 @@ func same(written []byte) error {
 		return err
 	}
 	if !reflect.DeepEqual(got, want) {
-		return errors.New("the pact that orders' tests make is not the committed one, " + filepath.Base(committed))
+		return errors.New("the pact that this test writes differs from the committed one, " + filepath.Base(committed))
 	}
 	return nil
 }
 
-// consumerSide is what orders' client meets: a NATS server, and others as needed.
-type consumerSide struct {
+// consumerTest has the NATS server that orders' client connects to.
+type consumerTest struct {
 	broker     string
 	connection *nats.Conn
 }
@@ -89,15 +89,16 @@ func connect(t *testing.T, broker string) *nats.Conn {
 	return c
 }
 
-func startConsumer(t *testing.T) *consumerSide {
+func startConsumer(t *testing.T) *consumerTest {
 	t.Helper()
-	broker := startBroker(t)
-	return &consumerSide{broker, connect(t, broker)}
+	broker := startNATS(t)
+	return &consumerTest{broker, connect(t, broker)}
 }
 
-// consume lets orders make one request, and returns how what it sent or what it
-// made of the answer differs from the interaction. A change acts in between.
-func (s *consumerSide) consume(t *testing.T, folder, wire string, i Interaction, c *change) error {
+// consume makes orders send one request. The error says how the request, or what
+// orders read from the response, differs from the interaction. The change mutates
+// the traffic.
+func (s *consumerTest) consume(t *testing.T, folder, wire string, i Interaction, c *change) error {
 	e := i.on(wire)
 	if wire == "http" {
 		return s.consumeHTTP(t, folder, i, e, c)
@@ -115,11 +116,11 @@ func (s *consumerSide) consume(t *testing.T, folder, wire string, i Interaction,
 			b.WithMetadata(texts(e.request.metadata)).WithJSONContent(e.request.body)
 		}).
 		WithResponse(func(b *pactmessage.SynchronousMessageWithResponseBuilder) {
-			b.WithJSONContent(e.answer.body).WithMetadata(texts(e.answer.metadata)) // in this order, or it is lost
+			b.WithJSONContent(e.response.body).WithMetadata(texts(e.response.metadata)) // in this order, or Pact loses the metadata
 		}).
 		ExecuteTest(t, func(m pactmessage.SynchronousMessage) error {
 			if len(m.Response) != 1 {
-				return fmt.Errorf("the pact has %d answers", len(m.Response))
+				return fmt.Errorf("the pact has %d responses, want 1", len(m.Response))
 			}
 			wanted, err := decode(m.Request.Contents)
 			if err != nil {
@@ -127,39 +128,39 @@ func (s *consumerSide) consume(t *testing.T, folder, wire string, i Interaction,
 			}
 			var sent error
 			arrived := 0
-			answer := func(request *traffic) *traffic {
+			response := func(request *traffic) *traffic {
 				arrived++
-				c.toRequest(request)
+				c.changeRequest(request)
 				sent = errors.Join(sent, e.differs(request, wanted))
 				reply := &traffic{wire: wire, headers: map[string]string{}}
-				for name, value := range e.answer.metadata {
+				for name, value := range e.response.metadata {
 					reply.headers[name] = fmt.Sprint(example(value))
 				}
 				reply.status = reply.headers[statusKey]
 				if reply.body, err = decode(m.Response[0].Contents); err != nil {
 					sent = errors.Join(sent, err)
 				}
-				c.toAnswer(request, reply)
+				c.changeResponse(request, reply)
 				return reply
 			}
 			var stop func()
 			url := s.broker
 			if wire == "grpc" {
-				url, stop = serveGRPC(t, answer)
+				url, stop = serveGRPC(t, response)
 			} else {
-				stop = serveNATS(t, s.connection, answer)
+				stop = serveNATS(t, s.connection, response)
 			}
-			seen := i.ask(t, wire, url)
+			seen := i.call(t, wire, url)
 			stop()
 			if arrived != 1 {
-				seen = errors.Join(seen, fmt.Errorf("orders made %d requests", arrived))
+				seen = errors.Join(seen, fmt.Errorf("orders sent %d requests, want 1", arrived))
 			}
 			return errors.Join(sent, seen)
 		})
 }
 
-// consumeHTTP meets Pact's own server.
-func (s *consumerSide) consumeHTTP(t *testing.T, folder string, i Interaction, e onWire, c *change) error {
+// consumeHTTP does the same against Pact's own server.
+func (s *consumerTest) consumeHTTP(t *testing.T, folder string, i Interaction, e onWire, c *change) error {
 	pact, err := consumer.NewV4Pact(consumer.MockHTTPProviderConfig{Consumer: Consumer, Provider: Provider, PactDir: folder, LogDir: folder, Host: "127.0.0.1"})
 	if err != nil {
 		return err
@@ -185,25 +186,25 @@ func (s *consumerSide) consumeHTTP(t *testing.T, folder string, i Interaction, e
 			}
 		}).
 		WillRespondWith(e.status, func(b *consumer.V4ResponseBuilder) {
-			for name, value := range e.answer.metadata {
+			for name, value := range e.response.metadata {
 				b.Header(name, value)
 			}
-			b.JSONBody(e.answer.body)
+			b.JSONBody(e.response.body)
 		}).
 		ExecuteTest(t, func(config consumer.MockServerConfig) error {
 			url := fmt.Sprintf("http://%s:%d", config.Host, config.Port)
 			if c != nil {
 				url, _ = httpProxy(t, url, c)
 			}
-			return i.ask(t, "http", url)
+			return i.call(t, "http", url)
 		})
 }
 
-// differs tells how a request that arrived is not the pact's.
+// differs returns how a request differs from the pact's.
 func (e onWire) differs(request *traffic, wanted any) error {
 	var differences []error
 	if !reflect.DeepEqual(request.body, wanted) {
-		differences = append(differences, fmt.Errorf("orders sent the body %s, and not %s", encode(request.body), encode(wanted)))
+		differences = append(differences, fmt.Errorf("orders sent the body %s, want %s", encode(request.body), encode(wanted)))
 	}
 	for name, value := range e.request.metadata {
 		got := request.headers[name]
@@ -217,11 +218,11 @@ func (e onWire) differs(request *traffic, wanted any) error {
 			differences = append(differences, fmt.Errorf("orders sent %s %w", name, err))
 		}
 	}
-	// When its deadline is, is never the same, so the pact can't have it.
+	// A deadline differs each time, so the pact can't have it.
 	switch request.wire {
 	case "nats":
 		at, err := strconv.ParseInt(request.headers["Request-Deadline"], 10, 64)
-		if left := time.Until(time.UnixMilli(at)); err != nil || left < -patience || left > patience {
+		if left := time.Until(time.UnixMilli(at)); err != nil || left < -limit || left > limit {
 			differences = append(differences, fmt.Errorf("orders sent the deadline %q", request.headers["Request-Deadline"]))
 		}
 	case "grpc":
@@ -232,17 +233,17 @@ func (e onWire) differs(request *traffic, wanted any) error {
 	return errors.Join(differences...)
 }
 
-// matches tells whether a header is what a matcher wants.
+// matches compares a header with a matcher.
 func matches(got string, want matchers.Matcher) error {
-	if plainly, ok := want.(matchers.S); ok {
-		if got != string(plainly) {
-			return fmt.Errorf("%q, and not %q", got, plainly)
+	if text, ok := want.(matchers.S); ok {
+		if got != string(text) {
+			return fmt.Errorf("%q, want %q", got, text)
 		}
 		return nil
 	}
 	var pattern struct{ Regex string }
 	if err := json.Unmarshal(encode(want), &pattern); err != nil || pattern.Regex == "" {
-		return fmt.Errorf("is held against %s, which is no pattern (%v)", encode(want), err)
+		return fmt.Errorf("is compared with %s, which is not a pattern (%w)", encode(want), err)
 	}
 	if whole := regexp.MustCompile(`^(?:` + pattern.Regex + `)$`); !whole.MatchString(got) {
 		return fmt.Errorf("%q, which does not match %s", got, pattern.Regex)
@@ -250,89 +251,89 @@ func matches(got string, want matchers.Matcher) error {
 	return nil
 }
 
-// lister is the wire that the audit needs, which is HTTP alone.
+// lister is a wire that lists reservations. Only HTTP does.
 type lister interface {
-	Reservations(ctx context.Context, cursor string) ([]orders.Reservation, string, error)
+	Reservations(ctx context.Context, cursor string) ([]orderstest.Reservation, string, error)
 }
 
-// ask lets orders' real client make the request, and tells what it should have
-// made of the answer.
-func (i Interaction) ask(t *testing.T, wire, url string) error {
-	w, err := orders.NewWire(orders.Options{InventoryWire: wire, InventoryURL: url, MaxInFlight: 1, Logger: slog.New(slog.DiscardHandler)})
+// call makes orders' real client send the request, and compares what orders read
+// from the response.
+func (i Interaction) call(t *testing.T, wire, url string) error {
+	w, err := orderstest.NewWire(orderstest.WireOptions{Wire: wire, URL: url, MaxInFlight: 1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	ctx, cancel := context.WithTimeout(exchange.WithRequestID(t.Context(), RequestID), patience)
+	ctx, cancel := context.WithTimeout(exchange.WithRequestID(t.Context(), RequestID), limit)
 	defer cancel()
 	switch i.Operation {
 	case "PutReservation":
-		got, err := w.PutReservation(ctx, 1, *i.Ask.Put)
-		return i.Answer.is(got.ID, got.Seq, string(got.State), got.ExpiresAt, nil, err)
+		got, err := w.PutReservation(ctx, 1, *i.Request.Put)
+		return i.Response.compare(got.ID, got.Seq, string(got.State), got.ExpiresAt, nil, err)
 	case "GetReservation":
-		got, err := w.GetReservation(ctx, 1, i.Ask.ID)
-		return i.Answer.is(got.ID, got.Seq, string(got.State), got.ExpiresAt, got.Lines, err)
+		got, err := w.GetReservation(ctx, 1, i.Request.ID)
+		return i.Response.compare(got.ID, got.Seq, string(got.State), got.ExpiresAt, got.Lines, err)
 	case "GetStock":
-		got, err := w.GetStock(ctx, 1, i.Ask.SKUs)
-		if i.Answer.Problem != nil || err != nil {
-			return i.Answer.isProblem(err)
+		got, err := w.GetStock(ctx, 1, i.Request.SKUs)
+		if i.Response.Problem != nil || err != nil {
+			return i.Response.compareProblem(err)
 		}
 		var levels []Level
 		for _, l := range got {
 			levels = append(levels, Level(l))
 		}
-		if !slices.Equal(levels, i.Answer.Levels) {
-			return fmt.Errorf("orders sees the levels %v, and not %v", levels, i.Answer.Levels)
+		if !slices.Equal(levels, i.Response.Levels) {
+			return fmt.Errorf("orders sees the levels %v, want %v", levels, i.Response.Levels)
 		}
 		return nil
 	}
-	audit, ok := w.(lister)
+	l, ok := w.(lister)
 	if !ok {
 		return fmt.Errorf("the wire has no %s", i.Operation)
 	}
-	got, _, err := audit.Reservations(ctx, "")
+	got, _, err := l.Reservations(ctx, "")
 	if err != nil || len(got) != 1 {
 		return fmt.Errorf("orders sees the reservations %v (%w)", got, err)
 	}
-	r := Answer{Reservation: i.Answer.Reservations}
-	return r.is(got[0].ID, got[0].Seq, string(got[0].State), got[0].ExpiresAt, nil, nil)
+	r := Response{Reservation: i.Response.Reservations}
+	return r.compare(got[0].ID, got[0].Seq, string(got[0].State), got[0].ExpiresAt, nil, nil)
 }
 
-// is tells how what orders sees is not the answer's reservation, or its problem.
-func (a Answer) is(id string, seq int64, state string, expires time.Time, lines []orders.Demand, err error) error {
+// compare compares what orders sees with the reservation or the problem.
+func (a Response) compare(id string, seq int64, state string, expires time.Time, lines []orderstest.Demand, err error) error {
 	if a.Problem != nil || err != nil {
-		return a.isProblem(err)
+		return a.compareProblem(err)
 	}
 	want := a.Reservation
 	if id != want.ID || seq != want.Seq || state != want.State || expires.IsZero() == want.Expires || want.Lines != nil && !slices.Equal(lines, want.Lines) {
-		return fmt.Errorf("orders sees %s, seq %d, %s until %s with %v, and not %+v", id, seq, state, expires, lines, *want)
+		return fmt.Errorf("orders sees %s, seq %d, %s until %s with %v, want %+v", id, seq, state, expires, lines, *want)
 	}
 	return nil
 }
 
-func (a Answer) isProblem(err error) error {
+func (a Response) compareProblem(err error) error {
 	if a.Problem == nil || err == nil {
-		return fmt.Errorf("orders sees %w, and not %+v", err, a)
+		return fmt.Errorf("orders sees %w, want %+v", err, a)
 	}
 	want, got := a.Problem, problem.From(err)
 	if got.Code != want.Code {
-		return fmt.Errorf("orders sees %w, and not %s", err, want.Code)
+		return fmt.Errorf("orders sees %w, want %s", err, want.Code)
 	}
 	if c := want.Current; c != nil && (got.Current == nil || *got.Current != problem.Current{ID: c.ID, Seq: c.Seq, State: c.State}) {
-		return fmt.Errorf("orders sees the current reservation %+v, and not %+v", got.Current, *c)
+		return fmt.Errorf("orders sees the current reservation %+v, want %+v", got.Current, *c)
 	}
 	if want.Shortages != nil && !slices.Equal(got.Shortages, want.Shortages) {
-		return fmt.Errorf("orders sees the shortages %+v, and not %+v", got.Shortages, want.Shortages)
+		return fmt.Errorf("orders sees the shortages %+v, want %+v", got.Shortages, want.Shortages)
 	}
 	var fields []string
 	for _, f := range got.Errors {
 		fields = append(fields, f.Pointer)
 	}
 	if want.Fields != nil && !slices.Equal(fields, want.Fields) {
-		return fmt.Errorf("orders sees errors in %v, and not in %v", fields, want.Fields)
+		return fmt.Errorf("orders sees errors in %v, want %v", fields, want.Fields)
 	}
 	if want.RetryAfter != (got.RetryAfter > 0) {
-		return fmt.Errorf("orders is told to wait %s", got.RetryAfter)
+		return fmt.Errorf("orders sees Retry-After %s, want one: %t", got.RetryAfter, want.RetryAfter)
 	}
 	return nil
 }

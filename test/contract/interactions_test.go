@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"roundtrip/internal/problem"
-	orders "roundtrip/services/orders/app"
+	"roundtrip/services/orders/orderstest"
 )
 
 // The pact's parties.
@@ -13,73 +13,75 @@ const (
 	Provider = "inventory"
 )
 
-// Wires are those that inventory is asked on.
+// Wires are the wires that inventory serves.
 var Wires = []string{"http", "grpc", "nats"}
 
-// RequestID is what every request of the pact is called.
+// RequestID is the request id of every request of the pact.
 const RequestID = "pact"
 
-// Interaction is one exchange: what orders asks, and what it relies on.
+// Interaction is one exchange: the request, and what orders relies on in the
+// response.
 type Interaction struct {
 	Operation, Name string
-	// States are what inventory has to be in before.
-	States []State
-	Ask    Ask
-	Answer Answer
-	// HTTPOnly is that orders asks this on no other wire.
+	// States are the provider states before the request.
+	States   []State
+	Request  Request
+	Response Response
+	// HTTPOnly says that orders sends this on no other wire.
 	HTTPOnly bool
 }
 
-// State is a provider state, with what it is about.
+// State is a provider state and its parameters.
 type State struct {
 	Name       string
 	Parameters map[string]any
 }
 
-// Ask is a request. Its ID and SKUs are the interaction's own on each wire.
-type Ask struct {
-	// ID is the reservation's; Put is what is asked of it.
+// Request is a request. Each interaction has its own ID and SKUs on each wire.
+type Request struct {
+	// ID is the reservation's. Put is the body of a PutReservation.
 	ID  string
-	Put *orders.Request
-	// SKUs are those whose levels are asked.
+	Put *orderstest.Request
+	// SKUs are those of a GetStock.
 	SKUs []string
 }
 
-// Answer is what orders relies on: one of the four.
-type Answer struct {
+// Response is what orders relies on. One field is set.
+type Response struct {
 	Reservation  *Reservation
 	Levels       []Level
-	Reservations *Reservation // in a list, by itself or among others
+	Reservations *Reservation // one reservation of a list
 	Problem      *Problem
 }
 
-// Reservation is what orders relies on in one.
+// Reservation is what orders relies on in a reservation.
 type Reservation struct {
 	ID    string
 	Seq   int64
 	State string
-	// Lines are relied on where a customer is shown them.
-	Lines []orders.Demand
-	// Expires is that there has to be the time when the hold ends or ended.
+	// Lines are set where a customer sees them.
+	Lines []orderstest.Demand
+	// Expires says that there is an expires_at.
 	Expires bool
 }
 
-// Level is what orders relies on in one.
+// Level is what orders relies on in a level.
 type Level struct {
 	SKU, Location string
 	Available     int64
 }
 
-// Problem is what orders relies on in one: what it acts on, and what it passes on.
+// Problem is what orders relies on in a problem: what it acts on, and what it
+// passes on.
 type Problem struct {
 	Code problem.Code
-	// Current, of an outcome, has to be the reservation's id, seq and state.
+	// Current is the reservation's id, seq and state. Outcomes have it.
 	Current *Reservation
-	// Shortages has to be all of them, in any order.
+	// Shortages are all shortages, in any order.
 	Shortages []problem.Shortage
-	// Fields have to be pointed at.
+	// Fields are the pointers of the errors.
 	Fields []string
-	// RetryAfter is that there has to be a time to wait.
+	// RetryAfter says that there is a time to wait.
 	RetryAfter bool
 }
 
@@ -88,8 +90,8 @@ func (i Interaction) Description(wire string) string {
 	return fmt.Sprintf("%s over %s: %s", i.Operation, wire, i.Name)
 }
 
-// Interactions is the table, on one wire: ids and SKUs are the wire's own, so
-// that no interaction meets another's stock.
+// Interactions is the table on one wire. Ids and SKUs differ on each wire, so that
+// interactions do not share stock.
 func Interactions(wire string) []Interaction {
 	b := builder{wire: wire}
 	for _, add := range []func(){b.puts, b.gets, b.stock, b.list} {
@@ -109,18 +111,18 @@ func (b *builder) add(i Interaction) {
 	}
 }
 
-// id is that of the next interaction.
+// id is the reservation id of the next interaction.
 func (b *builder) id() string { return fmt.Sprintf("pact-%s-%d", b.wire, len(b.all)) }
 
-// sku is the next interaction's SKU of a letter.
+// sku is the next interaction's SKU with a letter.
 func (b *builder) sku(letter string) string { return b.id() + "-" + letter }
 
-// line is a demand of that SKU.
-func (b *builder) line(letter string, quantity int64) orders.Demand {
-	return orders.Demand{SKU: b.sku(letter), Location: "main", Quantity: quantity}
+// line is a demand for that SKU.
+func (b *builder) line(letter string, quantity int64) orderstest.Demand {
+	return orderstest.Demand{SKU: b.sku(letter), Location: "main", Quantity: quantity}
 }
 
-// The provider states. Each has a handler in states.go.
+// The provider states. Each has a handler in provider_states_test.go.
 const (
 	levelsState      = "there are levels"
 	reservationState = "there is a reservation"
@@ -138,38 +140,40 @@ func (b *builder) levels(onHand ...any) State {
 	return State{levelsState, levels}
 }
 
-// reservation is that the interaction's reservation has come to a state by its
-// last seq, with 6 of a.
+// reservation is the state in which the interaction's reservation has a last seq
+// and a state, with 6 of SKU a.
 func (b *builder) reservation(seq int, state string) State {
 	return State{reservationState, map[string]any{"id": b.id(), "seq": seq, "is": state, "sku": b.sku("a"), "quantity": 6}}
 }
 
 func (b *builder) none() State { return State{noneState, map[string]any{"id": b.id()}} }
 
-func (b *builder) asks(seq int64, state string, lines ...orders.Demand) Ask {
-	r := orders.Request{ID: b.id(), Seq: seq, State: orders.ReservationState(state), Lines: lines}
+func (b *builder) asks(seq int64, state string, lines ...orderstest.Demand) Request {
+	r := orderstest.Request{ID: b.id(), Seq: seq, State: orderstest.ReservationState(state), Lines: lines}
 	if state == "held" {
 		r.HoldSeconds = 900
 	}
-	return Ask{ID: r.ID, Put: &r}
+	return Request{ID: r.ID, Put: &r}
 }
 
 func (b *builder) is(seq int64, state string) *Reservation {
 	return &Reservation{ID: b.id(), Seq: seq, State: state, Expires: state == "held" || state == "expired"}
 }
 
-func (b *builder) done(seq int64, state string) Answer { return Answer{Reservation: b.is(seq, state)} }
+func (b *builder) done(seq int64, state string) Response {
+	return Response{Reservation: b.is(seq, state)}
+}
 
-func (b *builder) rejected(code problem.Code, current *Reservation, shortages ...problem.Shortage) Answer {
-	return Answer{Problem: &Problem{Code: code, Current: current, Shortages: shortages}}
+func (b *builder) rejected(code problem.Code, current *Reservation, shortages ...problem.Shortage) Response {
+	return Response{Problem: &Problem{Code: code, Current: current, Shortages: shortages}}
 }
 
 func (b *builder) short(letter string, requested, available int64) problem.Shortage {
 	return problem.Shortage{SKU: b.sku(letter), Location: "main", Requested: requested, Available: available}
 }
 
-func (b *builder) put(name string, state State, ask Ask, answer Answer) {
-	b.add(Interaction{Operation: "PutReservation", Name: name, States: []State{state}, Ask: ask, Answer: answer})
+func (b *builder) put(name string, state State, ask Request, answer Response) {
+	b.add(Interaction{Operation: "PutReservation", Name: name, States: []State{state}, Request: ask, Response: answer})
 }
 
 func (b *builder) puts() {
@@ -194,18 +198,18 @@ func (b *builder) puts() {
 	b.put("a seq that was overtaken", b.reservation(2, "released"), b.asks(1, "held", b.line("a", 6)), b.rejected(problem.StaleSeq, nil))
 	b.put("a seq that was used for something else", b.reservation(1, "held"), b.asks(1, "held", b.line("a", 5)), b.rejected(problem.SeqReused, nil))
 	b.put("a quantity of nothing", b.none(), b.asks(1, "held", b.line("a", 0)),
-		Answer{Problem: &Problem{Code: problem.Invalid, Fields: []string{"/lines/0/quantity"}}})
-	b.passing("PutReservation", func() Ask { return b.asks(1, "held", b.line("a", 6)) })
+		Response{Problem: &Problem{Code: problem.Invalid, Fields: []string{"/lines/0/quantity"}}})
+	b.transient("PutReservation", func() Request { return b.asks(1, "held", b.line("a", 6)) })
 }
 
-// passing has the problems that pass, of any operation.
-func (b *builder) passing(operation string, ask func() Ask) {
+// transient adds the transient problems of an operation.
+func (b *builder) transient(operation string, ask func() Request) {
 	for _, p := range []struct {
 		state string
 		code  problem.Code
 	}{{awayState, problem.Unavailable}, {fullState, problem.Overloaded}, {slowState, problem.DeadlineExceeded}} {
-		b.add(Interaction{Operation: operation, Name: p.state, States: []State{{Name: p.state}}, Ask: ask(),
-			Answer: Answer{Problem: &Problem{Code: p.code, RetryAfter: p.code.Retry() == problem.After}}})
+		b.add(Interaction{Operation: operation, Name: p.state, States: []State{{Name: p.state}}, Request: ask(),
+			Response: Response{Problem: &Problem{Code: p.code, RetryAfter: p.code.Retry() == problem.After}}})
 	}
 }
 
@@ -216,29 +220,29 @@ func (b *builder) gets() {
 	}{{1, "held"}, {2, "committed"}, {2, "released"}, {1, "expired"}, {1, "none"}} {
 		r := b.is(int64(of.seq), of.state)
 		if of.state == "held" || of.state == "committed" {
-			r.Lines = []orders.Demand{b.line("a", 6)}
+			r.Lines = []orderstest.Demand{b.line("a", 6)}
 		}
 		b.add(Interaction{Operation: "GetReservation", Name: of.state, States: []State{b.reservation(of.seq, of.state)},
-			Ask: Ask{ID: b.id()}, Answer: Answer{Reservation: r}})
+			Request: Request{ID: b.id()}, Response: Response{Reservation: r}})
 	}
-	b.add(Interaction{Operation: "GetReservation", Name: "none with that id", States: []State{b.none()}, Ask: Ask{ID: b.id()},
-		Answer: Answer{Problem: &Problem{Code: problem.NotFound}}})
-	b.passing("GetReservation", func() Ask { return Ask{ID: b.id()} })
+	b.add(Interaction{Operation: "GetReservation", Name: "none with that id", States: []State{b.none()}, Request: Request{ID: b.id()},
+		Response: Response{Problem: &Problem{Code: problem.NotFound}}})
+	b.transient("GetReservation", func() Request { return Request{ID: b.id()} })
 }
 
 func (b *builder) stock() {
 	level := func(letter string, available int64) Level { return Level{b.sku(letter), "main", available} }
 	b.add(Interaction{Operation: "GetStock", Name: "levels", States: []State{b.levels("a", 10, "b", 0)},
-		Ask: Ask{SKUs: []string{b.sku("a"), b.sku("b"), b.sku("unknown")}}, Answer: Answer{Levels: []Level{level("a", 10), level("b", 0)}}})
+		Request: Request{SKUs: []string{b.sku("a"), b.sku("b"), b.sku("unknown")}}, Response: Response{Levels: []Level{level("a", 10), level("b", 0)}}})
 	b.add(Interaction{Operation: "GetStock", Name: "a SKU of which some is held", States: []State{b.reservation(1, "held")},
-		Ask: Ask{SKUs: []string{b.sku("a")}}, Answer: Answer{Levels: []Level{level("a", 4)}}})
-	b.add(Interaction{Operation: "GetStock", Name: "no SKU that is known", States: []State{b.none()}, Ask: Ask{SKUs: []string{b.sku("a")}},
-		Answer: Answer{Levels: []Level{}}})
-	b.passing("GetStock", func() Ask { return Ask{SKUs: []string{b.sku("a")}} })
+		Request: Request{SKUs: []string{b.sku("a")}}, Response: Response{Levels: []Level{level("a", 4)}}})
+	b.add(Interaction{Operation: "GetStock", Name: "no SKU that is known", States: []State{b.none()}, Request: Request{SKUs: []string{b.sku("a")}},
+		Response: Response{Levels: []Level{}}})
+	b.transient("GetStock", func() Request { return Request{SKUs: []string{b.sku("a")}} })
 }
 
-// list has what the audit asks.
+// list adds the request of orders audit.
 func (b *builder) list() {
 	b.add(Interaction{Operation: "ListReservations", Name: "the audit", HTTPOnly: true, States: []State{b.reservation(1, "held")},
-		Answer: Answer{Reservations: b.is(1, "held")}})
+		Response: Response{Reservations: b.is(1, "held")}})
 }

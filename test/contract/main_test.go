@@ -13,13 +13,12 @@ import (
 )
 
 var (
-	update   = flag.Bool("update", false, "make the pact that orders' tests write the committed one")
-	pactFile = flag.String("pact", committed, "the pact that inventory is verified against")
-	report   = flag.String("report", "", "the file that the tables of mutants are added to")
+	update   = flag.Bool("update", false, "commit the pact that the consumer test writes")
+	pactFile = flag.String("pact", committed, "the pact to verify inventory against")
 )
 
-// TestMain quiets Pact, which says much of what goes well; what does not comes
-// as an error. Who wants all of it sets PACT_LOG_LEVEL.
+// TestMain turns Pact's log off. Failures are reported as errors. PACT_LOG_LEVEL
+// turns the log on.
 func TestMain(m *testing.M) {
 	if os.Getenv("PACT_LOG_LEVEL") == "" {
 		log.SetOutput(io.Discard)

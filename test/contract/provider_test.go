@@ -26,18 +26,19 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// providerSide is the real inventory, and who asks it for Pact's verifier.
-type providerSide struct {
-	*inventorySide
+// providerTest is the real inventory, and the clients that send it the verifier's
+// requests.
+type providerTest struct {
+	*testInventory
 	rpc       *grpc.ClientConn
 	messaging *nats.Conn
 }
 
-func startProvider(t *testing.T) *providerSide {
+func startProvider(t *testing.T) *providerTest {
 	t.Helper()
-	s := &providerSide{inventorySide: startInventory(t)}
+	s := &providerTest{testInventory: startInventory(t)}
 	var err error
-	if s.rpc, err = grpc.NewClient(s.urls["grpc"], grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
+	if s.rpc, err = grpc.NewClient(s.URL("grpc"), grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -45,21 +46,21 @@ func startProvider(t *testing.T) *providerSide {
 			t.Error(err)
 		}
 	})
-	s.messaging = connect(t, s.urls["nats"])
+	s.messaging = connect(t, s.URL("nats"))
 	return s
 }
 
-// verification is what is verified: a pact file, of which only the descriptions
-// that match a pattern, with a change in between.
+// verification is a run of Pact's verifier. Only restricts the pact file to the
+// descriptions that match a pattern; change mutates the traffic.
 type verification struct {
 	file, only string
 	change     *change
 }
 
-// verify lets Pact's verifier send every request of a pact to inventory, over
-// the request's own wire, and compare the answers. Who verifies a part of a pact
-// expects a difference.
-func (s *providerSide) verify(t *testing.T, v verification) (err error) {
+// verify runs Pact's verifier: it sends every request of a pact to inventory, over
+// the request's own wire, and compares the responses. If the verification is of a
+// part of the pact, it need not send every request.
+func (s *providerTest) verify(t *testing.T, v verification) (err error) {
 	p, err := readPact(v.file)
 	if err != nil {
 		return err
@@ -67,50 +68,50 @@ func (s *providerSide) verify(t *testing.T, v verification) (err error) {
 	if err := p.strict(); err != nil {
 		return err
 	}
-	if err := s.letHoldsRunOut(p); err != nil {
+	if err := s.expireHolds(p); err != nil {
 		t.Fatal(err)
 	}
-	request, asked := s.request(t, v.change)
+	request, count := s.request(t, v.change)
 	request.PactFiles, request.FilterDescription = []string{v.file}, v.only
-	said := quietly(t, func() { err = provider.NewVerifier().VerifyProvider(t, request) })
+	output := quietly(t, func() { err = provider.NewVerifier().VerifyProvider(t, request) })
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, said)
+		return fmt.Errorf("%w\n%s", err, output)
 	}
-	if n := asked(); v.only == "" && n != len(p.Interactions) || n == 0 {
-		return fmt.Errorf("the pact has %d interactions, and inventory was asked %d times", len(p.Interactions), n)
+	if n := count(); v.only == "" && n != len(p.Interactions) || n == 0 {
+		return fmt.Errorf("the pact has %d interactions, and inventory got %d requests", len(p.Interactions), n)
 	}
 	return nil
 }
 
-// request is what the verifier is told of inventory, whatever the pacts, and
-// asked how often inventory was asked since.
-func (s *providerSide) request(t *testing.T, c *change) (r provider.VerifyRequest, asked func() int) {
+// request makes the verifier's options, without the pacts. count returns how many
+// requests inventory has got.
+func (s *providerTest) request(t *testing.T, c *change) (r provider.VerifyRequest, count func() int) {
 	t.Helper()
-	base, overHTTP := httpProxy(t, s.urls["http"], c)
-	bridge, overBridge := s.bridge(t, c)
+	base, httpCount := httpProxy(t, s.URL("http"), c)
+	bridge, bridgeCount := s.bridge(t, c)
 	handlers := models.StateHandlers{}
-	for name, enter := range states {
+	for name, setUp := range states {
 		handlers[name] = func(setup bool, state models.ProviderState) (models.ProviderStateResponse, error) {
-			s.leave()
+			s.reset()
 			if !setup {
 				return nil, nil
 			}
-			parameters, _ := state.Parameters["params"].(map[string]any) // pact-go gives the verifier's whole message
-			return nil, enter(s.inventorySide, parameters)
+			parameters, _ := state.Parameters["params"].(map[string]any) // pact-go passes the verifier's whole message
+			return nil, setUp(s.testInventory, parameters)
 		}
 	}
 	return provider.VerifyRequest{
 		Provider: Provider, ProviderBaseURL: base, StateHandlers: handlers,
 		Transports:         []provider.Transport{{Protocol: "message", Scheme: "http", Port: bridge, Path: "/"}},
-		FailIfNoPactsFound: true, DisableColoredOutput: true, RequestTimeout: patience,
-		// A difference is returned, and judged by the caller: mutants have to differ.
-		// (pact-go calls that a skipped test. Anything else that goes wrong fails.)
+		FailIfNoPactsFound: true, DisableColoredOutput: true, RequestTimeout: limit,
+		// A difference is returned as an error: for a mutant it is expected. (pact-go
+		// calls that a skipped test. Other errors fail the test.)
 		SoftFail: true,
-	}, func() int { return int(overHTTP.Load() + overBridge.Load()) }
+	}, func() int { return int(httpCount.Load() + bridgeCount.Load()) }
 }
 
-// quietly runs f and returns what it wrote to the standard output, which Pact's
-// library writes its reports to.
+// quietly runs f and returns what it wrote to standard output. Pact's library
+// writes its reports there.
 func quietly(t *testing.T, f func()) string {
 	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), "output"))
@@ -140,29 +141,29 @@ func quietly(t *testing.T, f func()) string {
 	return string(text)
 }
 
-// bridge takes the requests of synchronous messages, as the verifier posts them,
-// and makes each on its own wire.
-func (s *providerSide) bridge(t *testing.T, c *change) (port uint16, passed *atomic.Int64) {
+// bridge takes the requests of synchronous messages, which the verifier posts, and
+// sends each over its own wire.
+func (s *providerTest) bridge(t *testing.T, c *change) (port uint16, passed *atomic.Int64) {
 	t.Helper()
 	passed = new(atomic.Int64)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		passed.Add(1)
 		content, err := io.ReadAll(r.Body)
-		var answer *traffic
+		var response *traffic
 		if err == nil {
-			answer, err = s.make(r.Context(), content, c)
+			response, err = s.send(r.Context(), content, c)
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		metadata := answer.headers
-		if answer.status != "" {
-			metadata[statusKey] = answer.status
+		metadata := response.headers
+		if response.status != "" {
+			metadata[statusKey] = response.status
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Pact-Message-Metadata", base64.StdEncoding.EncodeToString(encode(metadata)))
-		_, _ = w.Write(encode(answer.body))
+		_, _ = w.Write(encode(response.body))
 	}))
 	t.Cleanup(server.Close)
 	u, err := url.Parse(server.URL)
@@ -176,8 +177,8 @@ func (s *providerSide) bridge(t *testing.T, c *change) (port uint16, passed *ato
 	return uint16(n), passed
 }
 
-// make makes the request that the verifier describes.
-func (s *providerSide) make(ctx context.Context, content []byte, c *change) (*traffic, error) {
+// send sends the request that the verifier describes.
+func (s *providerTest) send(ctx context.Context, content []byte, c *change) (*traffic, error) {
 	var described struct {
 		Request struct {
 			Contents struct{ Content json.RawMessage }
@@ -201,27 +202,27 @@ func (s *providerSide) make(ctx context.Context, content []byte, c *change) (*tr
 	if request.body, err = decode(described.Request.Contents.Content); err != nil {
 		return nil, err
 	}
-	c.toRequest(request)
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	c.changeRequest(request)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var answer *traffic
+	var response *traffic
 	switch request.wire {
 	case "grpc":
-		answer, err = callGRPC(ctx, s.rpc, request)
+		response, err = callGRPC(ctx, s.rpc, request)
 	case "nats":
-		answer, err = callNATS(ctx, s.messaging, request)
+		response, err = callNATS(ctx, s.messaging, request)
 	default:
-		err = fmt.Errorf("no wire is called %q: %s", request.wire, content)
+		err = fmt.Errorf("unknown wire %q: %s", request.wire, content)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.toAnswer(request, answer)
-	return answer, nil
+	c.changeResponse(request, response)
+	return response, nil
 }
 
-// TestInventoryAnswersAsThePactSays verifies the committed pact, or another, against
-// the real inventory, on all its wires.
+// TestInventoryAnswersAsThePactSays verifies the pact of the flag -pact against the
+// real inventory, on every wire.
 func TestInventoryAnswersAsThePactSays(t *testing.T) {
 	if err := startProvider(t).verify(t, verification{file: *pactFile}); err != nil {
 		t.Error(err)

@@ -33,19 +33,20 @@ import (
 	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
 )
 
-// traffic is a request or an answer on its way, the same for every wire.
+// traffic is a request or a response on its way, in one form for every wire.
 type traffic struct {
 	wire string
-	// target is where a request goes: a method and a path, a subject, a method.
+	// target is where a request goes: HTTP method and path, NATS subject, or gRPC
+	// method.
 	target string
-	// status is an answer's: of HTTP and gRPC; NATS has it in headers.
+	// status is a response's, for HTTP and gRPC. NATS has it in headers.
 	status  string
 	headers map[string]string
 	// body is JSON, decoded; numbers are json.Number.
 	body any
 }
 
-// operation is what a request asks for.
+// operation is the operation that a request calls.
 func (m *traffic) operation() string {
 	switch {
 	case m.wire != "http":
@@ -60,22 +61,21 @@ func (m *traffic) operation() string {
 	return "GetReservation"
 }
 
-// change is what a mutant does to what passes by; nil leaves it.
+// change is how a mutant changes the traffic. A nil change does nothing.
 type change struct {
-	request func(*traffic)
-	// answer is told which request it answers.
-	answer func(request, answer *traffic)
+	request  func(*traffic)
+	response func(request, response *traffic)
 }
 
-func (c *change) toRequest(m *traffic) {
+func (c *change) changeRequest(m *traffic) {
 	if c != nil && c.request != nil {
 		c.request(m)
 	}
 }
 
-func (c *change) toAnswer(request, m *traffic) {
-	if c != nil && c.answer != nil {
-		c.answer(request, m)
+func (c *change) changeResponse(request, m *traffic) {
+	if c != nil && c.response != nil {
+		c.response(request, m)
 	}
 }
 
@@ -99,7 +99,7 @@ func encode(value any) []byte {
 	return text
 }
 
-// httpProxy passes HTTP on to a base URL and counts what passes.
+// httpProxy forwards HTTP requests to a base URL and counts them.
 func httpProxy(t *testing.T, base string, c *change) (url string, passed *atomic.Int64) {
 	t.Helper()
 	passed = new(atomic.Int64)
@@ -122,7 +122,7 @@ func passHTTP(w http.ResponseWriter, r *http.Request, base string, c *change) er
 	if request.body, err = decode(content); err != nil {
 		return err
 	}
-	c.toRequest(request)
+	c.changeRequest(request)
 	method, where, _ := strings.Cut(request.target, " ")
 	out, err := http.NewRequestWithContext(r.Context(), method, base+where, bytes.NewReader(encode(request.body)))
 	if err != nil {
@@ -133,33 +133,33 @@ func passHTTP(w http.ResponseWriter, r *http.Request, base string, c *change) er
 			out.Header.Set(name, value)
 		}
 	}
-	response, err := http.DefaultTransport.RoundTrip(out)
+	from, err := http.DefaultTransport.RoundTrip(out)
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
-	if content, err = io.ReadAll(response.Body); err != nil {
+	defer from.Body.Close()
+	if content, err = io.ReadAll(from.Body); err != nil {
 		return err
 	}
-	answer := &traffic{wire: "http", status: strconv.Itoa(response.StatusCode), headers: flat(response.Header)}
-	if answer.body, err = decode(content); err != nil {
+	response := &traffic{wire: "http", status: strconv.Itoa(from.StatusCode), headers: flat(from.Header)}
+	if response.body, err = decode(content); err != nil {
 		return err
 	}
-	c.toAnswer(request, answer)
-	for name, value := range answer.headers {
+	c.changeResponse(request, response)
+	for name, value := range response.headers {
 		if name != "Content-Length" {
 			w.Header().Set(name, value)
 		}
 	}
-	if _, ok := answer.headers["Content-Type"]; !ok {
-		w.Header()["Content-Type"] = nil // the library would guess one
+	if _, ok := response.headers["Content-Type"]; !ok {
+		w.Header()["Content-Type"] = nil // or the library guesses one
 	}
-	code, err := strconv.Atoi(answer.status)
+	code, err := strconv.Atoi(response.status)
 	if err != nil {
 		return err
 	}
 	w.WriteHeader(code)
-	_, err = w.Write(encode(answer.body))
+	_, err = w.Write(encode(response.body))
 	return err
 }
 
@@ -175,11 +175,11 @@ func flat(h http.Header) map[string]string {
 var (
 	toJSON   = protojson.MarshalOptions{UseProtoNames: true}
 	fromJSON = protojson.UnmarshalOptions{DiscardUnknown: true}
-	// An answer's zero has to be seen.
+	// A zero in a response must be visible.
 	answerToJSON = protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}
 )
 
-// messagesOf makes the messages of a gRPC method; empty ones where there is no
+// messagesOf makes the messages of a gRPC method. They are empty if there is no
 // such method.
 func messagesOf(method string) (in, out proto.Message) {
 	service := inventoryv1.File_inventory_v1_inventory_proto.Services().ByName("InventoryService")
@@ -197,8 +197,8 @@ func messagesOf(method string) (in, out proto.Message) {
 	return make(found.Input()), make(found.Output())
 }
 
-// serveGRPC is a real gRPC server that answers whatever is asked of it.
-func serveGRPC(t *testing.T, answer func(request *traffic) *traffic) (url string, stop func()) {
+// serveGRPC starts a real gRPC server that responds to every method.
+func serveGRPC(t *testing.T, response func(request *traffic) *traffic) (url string, stop func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -225,7 +225,7 @@ func serveGRPC(t *testing.T, answer func(request *traffic) *traffic) (url string
 		for name, values := range sent {
 			request.headers[name] = values[0]
 		}
-		reply := answer(request)
+		reply := response(request)
 		if reply.status != "OK" {
 			problem := new(statusv1.Status)
 			if err := fromJSON.Unmarshal(encode(reply.body), problem); err != nil {
@@ -249,7 +249,7 @@ func serveGRPC(t *testing.T, answer func(request *traffic) *traffic) (url string
 	}
 }
 
-// callGRPC makes a real call.
+// callGRPC sends a request to a real server.
 func callGRPC(ctx context.Context, c *grpc.ClientConn, request *traffic) (*traffic, error) {
 	in, out := messagesOf(request.target)
 	if err := fromJSON.Unmarshal(encode(request.body), in); err != nil {
@@ -258,21 +258,21 @@ func callGRPC(ctx context.Context, c *grpc.ClientConn, request *traffic) (*traff
 	for name, value := range request.headers {
 		ctx = metadata.AppendToOutgoingContext(ctx, name, value)
 	}
-	answer := &traffic{wire: "grpc", status: "OK", headers: map[string]string{}}
-	var message proto.Message = out
+	response := &traffic{wire: "grpc", status: "OK", headers: map[string]string{}}
+	message := out
 	if err := c.Invoke(ctx, request.target, in, out); err != nil {
 		problem := status.Convert(err)
-		answer.status, message = codev1.Code(problem.Code()).String(), problem.Proto()
+		response.status, message = codev1.Code(problem.Code()).String(), problem.Proto()
 	}
 	text, err := answerToJSON.Marshal(message)
 	if err == nil {
-		answer.body, err = decode(text)
+		response.body, err = decode(text)
 	}
-	return answer, err
+	return response, err
 }
 
-// serveNATS answers whatever is asked of inventory over NATS.
-func serveNATS(t *testing.T, c *nats.Conn, answer func(request *traffic) *traffic) (stop func()) {
+// serveNATS responds to every NATS request for inventory.
+func serveNATS(t *testing.T, c *nats.Conn, response func(request *traffic) *traffic) (stop func()) {
 	t.Helper()
 	subscription, err := c.Subscribe("inventory.>", func(m *nats.Msg) {
 		request := &traffic{wire: "nats", target: m.Subject, headers: flat(http.Header(m.Header))}
@@ -280,7 +280,7 @@ func serveNATS(t *testing.T, c *nats.Conn, answer func(request *traffic) *traffi
 		if request.body, err = decode(m.Data); err != nil {
 			t.Error(err)
 		}
-		reply := answer(request)
+		reply := response(request)
 		out := nats.NewMsg(m.Reply)
 		for name, value := range reply.headers {
 			out.Header.Set(name, value)
@@ -303,7 +303,7 @@ func serveNATS(t *testing.T, c *nats.Conn, answer func(request *traffic) *traffi
 	}
 }
 
-// callNATS makes a real request.
+// callNATS sends a request over a real connection.
 func callNATS(ctx context.Context, c *nats.Conn, request *traffic) (*traffic, error) {
 	out := nats.NewMsg(request.target)
 	for name, value := range request.headers {
@@ -317,7 +317,7 @@ func callNATS(ctx context.Context, c *nats.Conn, request *traffic) (*traffic, er
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", request.target, err)
 	}
-	answer := &traffic{wire: "nats", headers: flat(http.Header(reply.Header))}
-	answer.body, err = decode(reply.Data)
-	return answer, err
+	response := &traffic{wire: "nats", headers: flat(http.Header(reply.Header))}
+	response.body, err = decode(reply.Data)
+	return response, err
 }

@@ -23,19 +23,19 @@ import (
 
 	"github.com/moby/moby/client"
 
-	"roundtrip/test/support/helm"
-	"roundtrip/test/e2e/taken"
+	"roundtrip/test/e2e/loadstats"
 	"roundtrip/test/support/containers"
+	"roundtrip/test/support/helm"
+	"roundtrip/test/support/wait"
 )
 
 const (
 	// root is the project's folder.
 	root = "../.."
-	// ours is the label of the namespaces that the tests make.
-	ours = "roundtrip.tests=e2e"
-	// patience is how long a test waits for what must happen, on a machine however
-	// busy. Nothing is judged by it but that it happens.
-	patience = 3 * time.Minute
+	// namespaceLabel is the label of the tests' namespaces.
+	namespaceLabel = "roundtrip.tests=e2e"
+	// limit is how long a test waits for a condition on a busy machine.
+	limit = 3 * time.Minute
 
 	callerImage = "roundtrip/caller:e2e"
 )
@@ -45,7 +45,7 @@ var manifests embed.FS
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
-// run runs the tests, and removes what they made, also on Ctrl-C.
+// run runs the tests and cleans up, also on Ctrl-C.
 func run(m *testing.M) int {
 	if os.Getenv("KUBECONFIG") == "" {
 		return m.Run()
@@ -67,11 +67,11 @@ func run(m *testing.M) int {
 	return status
 }
 
-// remove removes the tests' namespaces, and the images that are theirs alone.
+// remove removes the tests' namespaces and images.
 func remove() error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	_, err := output(ctx, "", "kubectl", "delete", "namespaces", "--selector="+ours)
+	_, err := output(ctx, "", "kubectl", "delete", "namespaces", "--selector="+namespaceLabel)
 	engine, failure := client.New(client.FromEnv)
 	if failure != nil {
 		return errors.Join(err, failure)
@@ -88,19 +88,19 @@ func remove() error {
 	return err
 }
 
-// cluster is a real one, and the tools by which tests use it.
+// cluster is a real cluster, and the tools and images that tests use.
 type cluster struct {
 	tools          string
 	postgres, nats string
 }
 
-var prepared = sync.OnceValues(func() (*cluster, error) {
+var prepare = sync.OnceValues(func() (*cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	if _, err := output(ctx, "", "kubectl", "get", "nodes"); err != nil {
-		return nil, fmt.Errorf("a cluster is needed that KUBECONFIG names, and kubectl; is it there (`make kind-up`)? %w", err)
+		return nil, fmt.Errorf("KUBECONFIG must name a running cluster, and kubectl is needed (see `make kind-up`): %w", err)
 	}
-	if err := remove(); err != nil { // what a killed run left
+	if err := remove(); err != nil { // left over from a killed run
 		return nil, err
 	}
 	tools, err := filepath.Abs(filepath.Join(root, ".tools"))
@@ -126,47 +126,47 @@ var prepared = sync.OnceValues(func() (*cluster, error) {
 	if err := makeCallerImage(ctx); err != nil {
 		return nil, fmt.Errorf("make the caller's image: %w", err)
 	}
-	// The tag is that which the charts have in a clone.
+	// The charts in a clone have this tag.
 	if err := makeImages(ctx, "latest"); err != nil {
 		return nil, err
 	}
 	return c, load(ctx, callerImage, c.postgres, c.nats)
 })
 
-// theCluster is the cluster with all images in it that tests begin with.
+// theCluster returns the cluster, with the images loaded. Without one it skips the test.
 func theCluster(t *testing.T) *cluster {
 	t.Helper()
 	if os.Getenv("KUBECONFIG") == "" {
-		const missing = "no cluster; set KUBECONFIG and run `make e2e`, or begin with `make kind-up`"
+		const missing = "no cluster; set KUBECONFIG and run `make e2e`, or start with `make kind-up`"
 		if os.Getenv("CI") == "" {
 			t.Skip("LEFT OUT: " + missing)
 		}
 		t.Fatal(missing)
 	}
-	c, err := prepared()
+	c, err := prepare()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// makeImages makes the pair's images with a tag, and puts them into the cluster.
+// makeImages builds both services' images with a tag and loads them into the cluster.
 func makeImages(ctx context.Context, tag string, options ...string) error {
 	began := time.Now()
 	args := append([]string{"run", "./deploy/image", "--here", "--load", "--tag", tag, "--out", ".build/e2e-images"}, options...)
 	command := exec.CommandContext(ctx, "go", args...)
 	command.Dir = root
 	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("make the pair's images: %w\n%s", err, out)
+		return fmt.Errorf("build the services' images: %w\n%s", err, out)
 	}
 	if err := load(ctx, "roundtrip/inventory:"+tag, "roundtrip/orders:"+tag); err != nil {
 		return err
 	}
-	note("images "+tag, time.Since(began), taken.Taken{})
+	recordStep("images "+tag, time.Since(began), loadstats.Stats{})
 	return nil
 }
 
-// load puts images of the engine's into the cluster.
+// load loads images of the engine into the cluster.
 func load(ctx context.Context, images ...string) error {
 	command := os.Getenv("IMAGE_LOAD")
 	if command == "" {
@@ -180,7 +180,7 @@ func load(ctx context.Context, images ...string) error {
 	return nil
 }
 
-// makeCallerImage makes an image of nothing but the caller.
+// makeCallerImage makes an image with only the caller.
 func makeCallerImage(ctx context.Context) error {
 	folder, err := os.MkdirTemp("", "roundtrip-caller-")
 	if err != nil {
@@ -221,20 +221,19 @@ func makeCallerImage(ctx context.Context) error {
 	return err
 }
 
-// output runs a program, and returns what it printed; the error has what it
-// complained about.
+// output runs a program and returns its output. An error has its stderr.
 func output(ctx context.Context, stdin, name string, args ...string) (string, error) {
 	command := exec.CommandContext(ctx, name, args...)
 	command.Stdin, command.Dir = strings.NewReader(stdin), root
-	var out, complaints bytes.Buffer
-	command.Stdout, command.Stderr = &out, &complaints
+	var out, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &out, &stderr
 	if err := command.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(name), strings.Join(args, " "), err, out.String(), complaints.String())
+		return out.String(), fmt.Errorf("%s %s: %w\n%s%s", filepath.Base(name), strings.Join(args, " "), err, out.String(), stderr.String())
 	}
 	return out.String(), nil
 }
 
-// namespace is one of the test's own, and the Helm that is used in it.
+// namespace is a namespace of a test, and the Helm version to use in it.
 type namespace struct {
 	*testing.T
 	*cluster
@@ -242,14 +241,14 @@ type namespace struct {
 	by   helm.Version
 }
 
-// namespace makes a namespace that enforces a level of Pod Security.
+// namespace makes a namespace with a level of Pod Security.
 func (c *cluster) namespace(t *testing.T, name, level string) *namespace {
 	t.Helper()
 	n := &namespace{t, c, "roundtrip-e2e-" + name, helm.Four}
-	label, value, _ := strings.Cut(ours, "=")
+	label, value, _ := strings.Cut(namespaceLabel, "=")
 	n.apply(fmt.Sprintf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":{%q:%q,"pod-security.kubernetes.io/enforce":%q}}}`, n.name, label, value, level))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), limit)
 		defer cancel()
 		if t.Failed() {
 			for _, args := range [][]string{{"get", "pods", "--output=wide"}, {"events"}, {"logs", "--selector=app.kubernetes.io/part-of=roundtrip", "--all-containers", "--prefix", "--tail=20"}} {
@@ -257,7 +256,7 @@ func (c *cluster) namespace(t *testing.T, name, level string) *namespace {
 				t.Log(n.name, args, out, err)
 			}
 		}
-		// The end of the tests waits for that of all.
+		// The end of all tests waits for the deletion.
 		if _, err := output(ctx, "", "kubectl", "delete", "namespace", n.name, "--wait=false"); err != nil {
 			t.Error(err)
 		}
@@ -310,7 +309,7 @@ func (n *namespace) manifest(name string, data any) string {
 	return text.String()
 }
 
-// caller starts the pod from which requests are made.
+// caller starts the pod that sends requests.
 func (n *namespace) caller(args ...string) {
 	n.Helper()
 	list, err := json.Marshal(args)
@@ -321,17 +320,17 @@ func (n *namespace) caller(args ...string) {
 	n.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=2m")
 }
 
-// call makes a request from inside, and returns the status and the answer's text.
+// call sends a request from the caller's pod and returns the status and the body.
 func (n *namespace) call(method, url string, body ...string) (string, error) {
 	return n.try(append([]string{"exec", "caller", "--", "/caller", "call", method, url}, body...)...)
 }
 
-// must makes a request that must be answered so.
+// must sends a request whose response must start with a text.
 func (n *namespace) must(begins, method, url string, body ...string) string {
 	n.Helper()
 	out, err := n.call(method, url, body...)
 	if err != nil || !strings.HasPrefix(out, begins) {
-		n.Fatalf("%s %s was to be answered %q: %s %v", method, url, begins, out, err)
+		n.Fatalf("%s %s: want %q, got %s %v", method, url, begins, out, err)
 	}
 	return out
 }
@@ -339,13 +338,5 @@ func (n *namespace) must(begins, method, url string, body ...string) string {
 // until waits for a condition.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	for !condition() {
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			t.Fatalf("it never came to be that %s", what)
-		}
-	}
+	wait.Until(t, limit, what, nil, condition)
 }

@@ -10,7 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"roundtrip/test/e2e/taken"
+	"roundtrip/test/e2e/loadstats"
 )
 
 // steps are the rows of the summary.
@@ -19,17 +19,17 @@ var steps struct {
 	rows []step
 }
 
-// step is what was done, and what callers met meanwhile, if there were any.
+// step is a step of a test, and the statistics of the load during it, if any.
 type step struct {
 	name string
 	took time.Duration
-	met  taken.Taken
+	load loadstats.Stats
 }
 
-func note(name string, took time.Duration, met taken.Taken) {
+func recordStep(name string, took time.Duration, load loadstats.Stats) {
 	steps.Lock()
 	defer steps.Unlock()
-	steps.rows = append(steps.rows, step{name, took, met})
+	steps.rows = append(steps.rows, step{name, took, load})
 }
 
 // writeSummary prints the table and writes it to .reports/e2e.
@@ -43,11 +43,11 @@ func writeSummary() error {
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "STEP\tREQUESTS\tA SECOND\tFAILURES\tP99\tTIME")
 	for _, s := range steps.rows {
-		if s.met.Requests == 0 {
+		if s.load.Requests == 0 {
 			fmt.Fprintf(w, "%s\t–\t–\t–\t–\t%.1fs\n", s.name, s.took.Seconds())
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.0f\t%d\t%s\t%.1fs\n", s.name, s.met.Requests, float64(s.met.Requests)/s.met.Seconds, s.met.Failures, s.met.P99.Round(time.Millisecond), s.took.Seconds())
+		fmt.Fprintf(w, "%s\t%d\t%.0f\t%d\t%s\t%.1fs\n", s.name, s.load.Requests, float64(s.load.Requests)/s.load.Seconds, s.load.Failures, s.load.P99.Round(time.Millisecond), s.took.Seconds())
 	}
 	folder := filepath.Join(root, ".reports", "e2e")
 	err := errors.Join(w.Flush(), os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, "summary.txt"), []byte(text.String()), 0o644))

@@ -1,16 +1,15 @@
-// Package integration tests the pair as it is shipped, its images, in containers:
-// with a real PostgreSQL, a real NATS and real networks, which Toxiproxy spoils.
+// Package integration tests both services as they are shipped, as images in
+// containers, with a real PostgreSQL, a real NATS and real networks. Toxiproxy
+// injects network faults.
 //
-// Each exchange (place, amend, confirm, cancel, reservation, availability) is made
-// on each wire to each outcome that can be brought about from outside, and then
-// under each fault, and looked at from both ends: what the caller was told, what
-// orders has stored and what inventory has, what both wrote in their logs. After
-// each fault the invariants of the protocol hold.
+// Each exchange (place, amend, confirm, cancel, reservation, availability) runs on
+// each wire to each outcome that a caller can bring about, and then under each
+// fault. A case checks the response, the rows of orders, the state of inventory and
+// both logs. After each fault the invariants of the protocol hold.
 //
-// A run leaves a [report] behind: the matrix of all this, and of each cell what
-// really happened, as a diagram.
+// A run writes a [report]: the matrix of all cases, with the timeline of a request
+// of each as a diagram.
 //
-// The servers are shared, and a case has what it needs to itself: its containers,
-// its databases, its account in NATS, its proxies. `make integration` brings the
-// images; the tests start the rest.
+// The servers are shared. A case has its own containers, databases, NATS account and
+// proxies. `make integration` provides the images; the tests start the rest.
 package integration

@@ -12,129 +12,130 @@ import (
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
-	"roundtrip/test/support/shop"
+	"roundtrip/test/support/caller"
+	"roundtrip/test/support/wait"
 )
 
-// told is what callers may be told while a fault lasts.
-type told int
+// expectation says which responses a caller may get during a fault.
+type expectation int
 
 const (
-	// either: it is done, or its outcome is not known.
-	either told = iota
-	// unknown: nobody can know.
+	// doneOrUnknown: the operation is done, or its outcome is unknown.
+	doneOrUnknown expectation = iota
+	// unknown: the outcome is unknown.
 	unknown
 )
 
-// fault is one that is there while one request of each exchange is made.
+// fault is a fault during which one request of each exchange is sent.
 type fault struct {
 	name, about string
-	// whyNot is why it can't occur on a wire.
-	whyNot map[string]string
-	told   told
-	// run breaks something, has the requests made, and mends it.
-	run func(p *pair, requests func())
+	// whyNot says why it can't occur, by wire.
+	whyNot      map[string]string
+	expectation expectation
+	// run injects the fault, sends the requests, and ends the fault.
+	run func(sys *system, requests func())
 }
 
-// onAll does something to the links by which replicas of orders reach inventory.
-func onAll(p *pair, do func(link)) {
-	for _, l := range p.links[:len(p.orders.replicas)] {
+// forAllProxies calls do for the proxies between orders' replicas and inventory.
+func forAllProxies(sys *system, do func(proxy)) {
+	for _, l := range sys.proxies[:len(sys.orders.replicas)] {
 		do(l)
 	}
 }
 
-// toxic makes a fault of what Toxiproxy does to a direction of orders' links.
-func toxic(name, about, direction, kind string, attributes toxiproxy.Attributes, told told) fault {
-	return fault{name: name, about: about, told: told, run: func(p *pair, requests func()) {
-		p.diary.during(name, func() {
-			onAll(p, func(l link) { p.spoil(l, direction, kind, attributes) })
+// toxic makes a fault from a toxic on orders' proxies.
+func toxic(name, about, direction, kind string, attributes toxiproxy.Attributes, expectation expectation) fault {
+	return fault{name: name, about: about, expectation: expectation, run: func(sys *system, requests func()) {
+		sys.recorder.during(name, func() {
+			forAllProxies(sys, func(l proxy) { sys.addToxic(l, direction, kind, attributes) })
 			requests()
-			onAll(p, func(l link) { p.mend(l, direction, kind) })
+			forAllProxies(sys, func(l proxy) { sys.removeToxic(l, direction, kind) })
 		})
 	}}
 }
 
-var theFaults = []fault{
-	toxic("latency beyond the deadline", "Every answer takes 4 s more; callers allow 2 s.", back, "latency", milliseconds(4000), unknown),
-	toxic("reset before the request", "Every connection is reset as soon as orders sends, and nothing arrives.", there, "reset_peer", toxiproxy.Attributes{"timeout": 0}, unknown),
-	toxic("reset in the middle of the request", "Every connection ends after 60 bytes of orders'.", there, "limit_data", toxiproxy.Attributes{"bytes": 60}, unknown),
-	toxic("reset after the request", "Every connection is reset as soon as inventory answers.", back, "reset_peer", toxiproxy.Attributes{"timeout": 0}, unknown),
+var faultList = []fault{
+	toxic("latency beyond the deadline", "Every response takes 4 s longer. The timeout is 2 s.", toOrders, "latency", milliseconds(4000), unknown),
+	toxic("reset before the request", "Every connection is reset as soon as orders sends. Nothing arrives.", toInventory, "reset_peer", toxiproxy.Attributes{"timeout": 0}, unknown),
+	toxic("reset in the middle of the request", "Every connection ends after 60 bytes from orders.", toInventory, "limit_data", toxiproxy.Attributes{"bytes": 60}, unknown),
+	toxic("reset after the request", "Every connection is reset as soon as inventory responds.", toOrders, "reset_peer", toxiproxy.Attributes{"timeout": 0}, unknown),
 	{
-		name: "the reply lost after inventory committed", about: "Replies are held back until inventory is seen to have done what it was asked; then the connections break, and new ones work.",
-		run: func(p *pair, requests func()) {
-			var asking sync.WaitGroup
-			p.diary.during("replies are lost", func() {
-				onAll(p, func(l link) { p.spoil(l, back, "timeout", toxiproxy.Attributes{"timeout": 0}) })
-				asking.Go(requests)
+		name: "the response lost after inventory committed", about: "Responses are held back until inventory has committed. Then the connections break, and new ones work.",
+		run: func(sys *system, requests func()) {
+			var sending sync.WaitGroup
+			sys.recorder.during("responses are lost", func() {
+				forAllProxies(sys, func(l proxy) { sys.addToxic(l, toOrders, "timeout", toxiproxy.Attributes{"timeout": 0}) })
+				sending.Go(requests)
 				for id, state := range map[string]string{"place": "held", "amend": "held", "confirm": "committed", "cancel": "released"} {
-					shop.Wait(p, patience, "inventory has done the "+id, nil, func() bool {
-						r := p.Shop.Inventory.Call(p.Context(), "GET", "/v1/reservations/"+id, "")
+					wait.Until(sys, limit, "inventory has done the "+id, nil, func() bool {
+						r := sys.Services.Inventory.Call(sys.Context(), "GET", "/v1/reservations/"+id, "")
 						return r.State == state && r.Seq == map[bool]int64{true: 1, false: 2}[id == "place"]
 					})
 				}
-				onAll(p, func(l link) { p.mend(l, back, "timeout") })
+				forAllProxies(sys, func(l proxy) { sys.removeToxic(l, toOrders, "timeout") })
 			})
-			asking.Wait()
+			sending.Wait()
 		},
 	},
-	toxic("bandwidth throttled", "From orders to inventory goes 1 KB a second.", there, "bandwidth", toxiproxy.Attributes{"rate": 1}, either),
-	toxic("requests vanish", "What orders sends is dropped, in silence.", there, "timeout", toxiproxy.Attributes{"timeout": 0}, unknown),
-	toxic("replies vanish", "What inventory answers is dropped, in silence.", back, "timeout", toxiproxy.Attributes{"timeout": 0}, unknown),
+	toxic("bandwidth throttled", "Orders sends 1 KB a second to inventory.", toInventory, "bandwidth", toxiproxy.Attributes{"rate": 1}, doneOrUnknown),
+	toxic("requests lost", "Bytes from orders are dropped silently.", toInventory, "timeout", toxiproxy.Attributes{"timeout": 0}, unknown),
+	toxic("responses lost", "Bytes from inventory are dropped silently.", toOrders, "timeout", toxiproxy.Attributes{"timeout": 0}, unknown),
 	{
-		name: "disconnected both ways", about: "Inventory's container is taken out of the network, and comes back.", told: unknown,
-		run: func(p *pair, requests func()) {
-			p.diary.during("disconnected", func() {
-				c := p.inventory.replicas[0]
-				address, err := c.ContainerIP(p.Context())
-				p.check(err)
-				_, err = p.engine.NetworkDisconnect(p.Context(), p.network.ID, client.NetworkDisconnectOptions{Container: c.GetContainerID(), Force: true})
-				p.check(err)
+		name: "disconnected both ways", about: "Inventory's container is disconnected from the network, and reconnected later.", expectation: unknown,
+		run: func(sys *system, requests func()) {
+			sys.recorder.during("disconnected", func() {
+				c := sys.inventory.replicas[0]
+				address, err := c.ContainerIP(sys.Context())
+				sys.check(err)
+				_, err = sys.engine.NetworkDisconnect(sys.Context(), sys.network.ID, client.NetworkDisconnectOptions{Container: c.GetContainerID(), Force: true})
+				sys.check(err)
 				requests()
-				_, err = p.engine.NetworkConnect(p.Context(), p.network.ID, client.NetworkConnectOptions{
-					Container: c.GetContainerID(), EndpointConfig: &network.EndpointSettings{Aliases: []string{p.host("inventory")}, IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr(address)}},
+				_, err = sys.engine.NetworkConnect(sys.Context(), sys.network.ID, client.NetworkConnectOptions{
+					Container: c.GetContainerID(), EndpointConfig: &network.EndpointSettings{Aliases: []string{sys.host("inventory")}, IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: netip.MustParseAddr(address)}},
 				})
-				p.check(err)
+				sys.check(err)
 			})
-			p.route(p.inventory)
+			sys.route(sys.inventory)
 		},
 	},
 	{
-		name: "flapping", about: "The connection is cut and joined again every 150 ms.", told: either,
-		run: func(p *pair, requests func()) {
-			p.diary.during("flapping", func() {
-				asked, stopped := make(chan struct{}), make(chan struct{})
+		name: "flapping", about: "The connection is broken and restored every 150 ms.", expectation: doneOrUnknown,
+		run: func(sys *system, requests func()) {
+			sys.recorder.during("flapping", func() {
+				attemptsOf, stopped := make(chan struct{}), make(chan struct{})
 				go func() {
 					defer close(stopped)
 					for done := false; !done; {
-						onAll(p, p.cut)
-						done = isClosed(asked, 150*time.Millisecond)
-						onAll(p, p.join)
-						done = isClosed(asked, 150*time.Millisecond) || done
+						forAllProxies(sys, sys.disable)
+						done = closedWithin(attemptsOf, 150*time.Millisecond)
+						forAllProxies(sys, sys.enable)
+						done = closedWithin(attemptsOf, 150*time.Millisecond) || done
 					}
 				}()
 				requests()
-				close(asked)
+				close(attemptsOf)
 				<-stopped
 			})
 		},
 	},
 	{
-		name: "inventory paused", about: "Inventory gets a SIGSTOP, and a SIGCONT after the deadline.", told: unknown,
-		run: func(p *pair, requests func()) {
-			p.diary.during("inventory is stopped", func() {
-				p.check(p.inventory.replicas[0].Signal(p.Context(), "SIGSTOP"))
+		name: "inventory paused", about: "Inventory gets SIGSTOP, and SIGCONT after the deadline.", expectation: unknown,
+		run: func(sys *system, requests func()) {
+			sys.recorder.during("inventory is paused", func() {
+				sys.check(sys.inventory.replicas[0].Signal(sys.Context(), "SIGSTOP"))
 				requests()
-				p.check(p.inventory.replicas[0].Signal(p.Context(), "SIGCONT"))
+				sys.check(sys.inventory.replicas[0].Signal(sys.Context(), "SIGCONT"))
 			})
 		},
 	},
-	hostile("inventory answers garbage", "Every answer is bytes that mean nothing.", garbage),
-	hostile("inventory answers an oversized body", "Every answer has more bytes than orders reads.", oversized),
-	hostile("inventory answers for another order", "Every answer says that all is done, about another order.", another),
-	hostile("inventory answers that it is unavailable", "Every answer is 503, which is no outcome.", unavailable),
+	fakeInventory("inventory answers garbage", "Every response is meaningless bytes.", garbageResponse),
+	fakeInventory("inventory answers an oversized body", "Every response is larger than orders reads.", oversizedResponse),
+	fakeInventory("inventory answers for another order", "Every response is about another order.", otherOrderResponse),
+	fakeInventory("inventory answers that it is unavailable", "Every response is 503, which is not an outcome.", unavailableResponse),
 }
 
-// isClosed says whether a channel is closed within a time.
-func isClosed(c <-chan struct{}, within time.Duration) bool {
+// closedWithin waits until a channel is closed, for a limited time.
+func closedWithin(c <-chan struct{}, within time.Duration) bool {
 	select {
 	case <-c:
 		return true
@@ -145,7 +146,7 @@ func isClosed(c <-chan struct{}, within time.Duration) bool {
 
 func TestEachExchangeUnderEachFault(t *testing.T) {
 	t.Parallel()
-	for _, f := range theFaults {
+	for _, f := range faultList {
 		for _, wire := range wires {
 			r := faults.row(f.name, f.about)
 			if why := f.whyNot[wire]; why != "" {
@@ -154,22 +155,22 @@ func TestEachExchangeUnderEachFault(t *testing.T) {
 			}
 			t.Run(f.name+"/"+wire, func(t *testing.T) {
 				t.Parallel()
-				opened := r.open(t, wire, "postgres", "", everyExchange...)
-				p := startPair(t, setting{wire: wire, store: "postgres", proxied: true})
-				p.under(f, opened)
-				p.audit()
-				p.close(opened)
+				opened := r.open(t, wire, "postgres", "", allExchanges...)
+				sys := startSystem(t, setting{wire: wire, store: "postgres", proxied: true})
+				sys.runUnder(f, opened)
+				sys.audit()
+				sys.close(opened)
 			})
 		}
 	}
 }
 
-// single are the requests that are made under a fault, each about an order of its
-// own, and what both sides have of it in the end.
-var single = map[string]struct {
-	first   func(p *pair, id, sku string)
+// singleRequests are the requests that are sent under a fault, each for its own
+// order, and the final state of that order.
+var singleRequests = map[string]struct {
+	first   func(sys *system, id, sku string)
 	request request
-	after   kept
+	after   finalState
 }{
 	"place":        {nil, placing(3), placed},
 	"amend":        {isPlaced, amending(5), amended},
@@ -179,77 +180,77 @@ var single = map[string]struct {
 	"availability": {isPlaced, availability("?sku=SKU"), placed},
 }
 
-// under makes one request of each exchange while a fault lasts, and holds both sides
-// to what they promise.
-func (p *pair) under(f fault, cells map[string]*cell) {
-	p.Helper()
-	for id, s := range single {
-		p.stock("sku-" + id)
+// runUnder sends one request of each exchange under a fault. It checks the
+// responses, and the state of both services afterwards.
+func (sys *system) runUnder(f fault, cells map[string]*cell) {
+	sys.Helper()
+	for id, s := range singleRequests {
+		sys.stock("sku-" + id)
 		if s.first != nil {
-			s.first(p, id, "sku-"+id)
+			s.first(sys, id, "sku-"+id)
 		}
 	}
 	calls := map[string]call{}
-	f.run(p, func() {
+	f.run(sys, func() {
 		var mu sync.Mutex
 		var all sync.WaitGroup
-		for id, s := range single {
+		for id, s := range singleRequests {
 			all.Go(func() {
-				c := p.make(id, id, timeout, s.request(p, id, "sku-"+id))
+				c := sys.call(id, id, timeout, s.request(sys, id, "sku-"+id))
 				mu.Lock()
 				defer mu.Unlock()
 				calls[id] = c
 			})
 		}
-		p.mustRead("amend")
+		sys.checkRead("amend")
 		all.Wait()
 	})
-	mended := time.Now()
+	faultEnd := time.Now()
 	for id, c := range calls {
-		p.judge(cells[id], f.told, c)
+		sys.checkResponse(cells[id], f.expectation, c)
 	}
-	p.settles()
-	p.diary.settled = time.Since(mended)
-	for id, s := range single {
-		// Who was refused asks again.
+	sys.waitSettled()
+	sys.recorder.settled = time.Since(faultEnd)
+	for id, s := range singleRequests {
+		// A refused caller retries.
 		if calls[id].refused() && s.after.ledger != nil && id != "reservation" && id != "availability" {
-			p.mustBe(id, s.after.state, func() shop.Reply { return s.request(p, id, "sku-"+id)() })
+			sys.doUntil(id, s.after.state, func() caller.Response { return s.request(sys, id, "sku-"+id)() })
 		}
-		p.compare(cells[id], id, "sku-"+id, s.after)
+		sys.compare(cells[id], id, "sku-"+id, s.after)
 	}
 }
 
-// mustRead reads an order, which needs no inventory.
-func (p *pair) mustRead(id string) {
-	p.Helper()
-	if r := p.make("read", id, timeout, func(h ...string) shop.Reply { return p.Order(p.Context(), id, h...) }).reply; r.Status != http.StatusOK {
-		p.Errorf("to read an order: %d %s %v", r.Status, r.Text, r.Err)
+// checkRead reads an order, which needs no inventory.
+func (sys *system) checkRead(id string) {
+	sys.Helper()
+	if r := sys.call("read", id, timeout, func(h ...string) caller.Response { return sys.Order(sys.Context(), id, h...) }).response; r.Status != http.StatusOK {
+		sys.Errorf("read an order: %d %s %v", r.Status, r.Text, r.Err)
 	}
 }
 
-// judge holds an answer under a fault to what may be told.
-func (p *pair) judge(c *cell, told told, call call) {
-	r := call.reply
+// checkResponse checks the response to a call under a fault.
+func (sys *system) checkResponse(c *cell, expectation expectation, call call) {
+	r := call.response
 	read := call.operation == "reservation" || call.operation == "availability"
 	var right bool
 	switch {
-	case read && told == unknown:
+	case read && expectation == unknown:
 		right = call.refused()
 	case read:
 		right = r.Done() || call.refused()
-	case told == unknown:
-		// A place that was not recorded yet is refused while inventory can't be connected to.
+	case expectation == unknown:
+		// A place that is not recorded yet is refused while orders can't connect to inventory.
 		right = call.unknown() || call.operation == "place" && r.Status == http.StatusServiceUnavailable
 	default:
 		right = r.Done() || call.unknown() || call.operation == "place" && r.Status == http.StatusServiceUnavailable
 	}
 	if !right {
-		c.Errorf("it was answered with %d %s %v", r.Status, cmp.Or(r.Code, r.Text), r.Err)
+		c.Errorf("unexpected response %d %s %v", r.Status, cmp.Or(r.Code, r.Text), r.Err)
 	}
 	if r.Err != nil {
-		c.Errorf("there was no answer: %v", r.Err)
+		c.Errorf("no response: %v", r.Err)
 	}
 	if call.unknown() && (r.Intent == nil || r.Header.Get("Retry-After") == "") {
-		c.Errorf("202 without its intent or Retry-After: %s", r.Text)
+		c.Errorf("202 without an intent or Retry-After: %s", r.Text)
 	}
 }

@@ -15,140 +15,140 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 
 	"roundtrip/internal/exchange"
+	"roundtrip/test/support/caller"
 	"roundtrip/test/support/containers"
-	"roundtrip/test/support/shop"
 )
 
-// breakdown is what happens to a part while callers go on.
-type breakdown struct {
+// loadFault is a fault while callers send requests.
+type loadFault struct {
 	name, about string
 	setting     setting
-	// whyNot is why it can't happen on a wire.
+	// whyNot says why it can't occur, by wire.
 	whyNot map[string]string
-	// reads says that orders can go on reading what it has.
-	reads bool
-	// harm breaks the part; mend is the end of it.
-	harm, mend func(p *pair)
+	// ordersReads says that orders can still read its orders.
+	ordersReads bool
+	// inject starts the fault, and heal ends it.
+	inject, heal func(sys *system)
 }
 
-// harmFor is how long a part is broken.
-const harmFor = 3 * time.Second
+// faultDuration is how long a fault lasts.
+const faultDuration = 3 * time.Second
 
-// noBroker is why some can't happen on wires other than NATS.
-const noBroker = "The services speak to each other directly; there is no server between them."
+// noBroker is the reason why NATS faults can't occur on other wires.
+const noBroker = "There is no server between the services on this wire."
 
-var breakdowns = []breakdown{
+var loadFaults = []loadFault{
 	{
-		name: "inventory killed", about: "kill -9 under load, and a restart; on PostgreSQL.", setting: setting{store: "postgres"}, reads: true,
-		harm: func(p *pair) { p.kill(p.inventory) }, mend: func(p *pair) { p.again(p.inventory) },
+		name: "inventory killed", about: "kill -9 under load, and a restart; on PostgreSQL.", setting: setting{store: "postgres"}, ordersReads: true,
+		inject: func(sys *system) { sys.kill(sys.inventory) }, heal: func(sys *system) { sys.restart(sys.inventory) },
 	},
 	{
-		name: "inventory killed, on SQLite", about: "kill -9 under load, and a restart.", setting: setting{store: "sqlite"}, reads: true,
-		harm: func(p *pair) { p.kill(p.inventory) }, mend: func(p *pair) { p.again(p.inventory) },
+		name: "inventory killed, on SQLite", about: "kill -9 under load, and a restart.", setting: setting{store: "sqlite"}, ordersReads: true,
+		inject: func(sys *system) { sys.kill(sys.inventory) }, heal: func(sys *system) { sys.restart(sys.inventory) },
 	},
 	{
 		name: "orders killed", about: "kill -9 under load, and a restart; on PostgreSQL.", setting: setting{store: "postgres"},
-		harm: func(p *pair) { p.kill(p.orders) }, mend: func(p *pair) { p.again(p.orders) },
+		inject: func(sys *system) { sys.kill(sys.orders) }, heal: func(sys *system) { sys.restart(sys.orders) },
 	},
 	{
 		name: "orders killed, on SQLite", about: "kill -9 under load, and a restart.", setting: setting{store: "sqlite"},
-		harm: func(p *pair) { p.kill(p.orders) }, mend: func(p *pair) { p.again(p.orders) },
+		inject: func(sys *system) { sys.kill(sys.orders) }, heal: func(sys *system) { sys.restart(sys.orders) },
 	},
 	{
-		name: "PostgreSQL killed", about: "Both services' server: kill -9 under load, and a restart.", setting: setting{store: "postgres", ownPostgres: true, killsPostgres: true},
-		harm: func(p *pair) { p.check(p.postgres.Kill(p.Context())) }, mend: func(p *pair) { p.check(p.postgres.Restart(p.Context())) },
+		name: "PostgreSQL killed", about: "The server of both services: kill -9 under load, and a restart.", setting: setting{store: "postgres", ownPostgres: true, killsPostgres: true},
+		inject: func(sys *system) { sys.check(sys.postgres.Kill(sys.Context())) }, heal: func(sys *system) { sys.check(sys.postgres.Restart(sys.Context())) },
 	},
 	{
-		name: "PostgreSQL paused", about: "Both services' server stands still.", setting: setting{store: "postgres", ownPostgres: true},
-		harm: func(p *pair) { p.check(p.postgres.Pause(p.Context())) }, mend: func(p *pair) { p.check(p.postgres.Resume(p.Context())) },
+		name: "PostgreSQL paused", about: "The server of both services is paused.", setting: setting{store: "postgres", ownPostgres: true},
+		inject: func(sys *system) { sys.check(sys.postgres.Pause(sys.Context())) }, heal: func(sys *system) { sys.check(sys.postgres.Resume(sys.Context())) },
 	},
 	{
-		name: "PostgreSQL out of connections", about: "Somebody else has every connection of both services' server.",
+		name: "PostgreSQL out of connections", about: "Another client takes every connection of the server.",
 		setting: setting{store: "postgres", ownPostgres: true, postgresArgs: []string{"-c", "max_connections=60"}},
-		harm:    func(p *pair) { p.hog() }, mend: func(p *pair) { p.unhog() },
+		inject:  func(sys *system) { sys.takeConnections() }, heal: func(sys *system) { sys.releaseConnections() },
 	},
 	{
-		name: "NATS killed", about: "kill -9 under load, and a restart.", setting: setting{store: "postgres", ownNATS: true}, reads: true,
+		name: "NATS killed", about: "kill -9 under load, and a restart.", setting: setting{store: "postgres", ownNATS: true}, ordersReads: true,
 		whyNot: map[string]string{"http": noBroker, "grpc": noBroker},
-		harm:   func(p *pair) { p.check(p.nats.Kill(p.Context())) },
-		mend: func(p *pair) {
-			p.check(p.nats.Start(p.Context()))
-			p.check(answers(p.Context(), p.nats, "4222"))
+		inject: func(sys *system) { sys.check(sys.nats.Kill(sys.Context())) },
+		heal: func(sys *system) {
+			sys.check(sys.nats.Start(sys.Context()))
+			sys.check(listens(sys.Context(), sys.nats, "4222"))
 		},
 	},
-	full("inventory"), full("orders"),
+	diskFull("inventory"), diskFull("orders"),
 }
 
-// full is the disk of a service's SQLite database.
-func full(service string) breakdown {
-	return breakdown{
-		name: "the disk of " + service + " full", about: "Nothing more fits beside the SQLite database of " + service + ", until something is removed.", setting: setting{store: "sqlite", smallDisk: service}, reads: true,
-		harm: func(p *pair) {
-			// It ends when nothing more fits.
-			_, err := p.disk.Run(p.Context(), "dd", "if=/dev/zero", "of=/data/filler", "bs=4096")
+// diskFull fills the disk of a service's SQLite database.
+func diskFull(service string) loadFault {
+	return loadFault{
+		name: "the disk of " + service + " full", about: "The disk with the SQLite database of " + service + " is full until a file is removed.", setting: setting{store: "sqlite", smallDisk: service}, ordersReads: true,
+		inject: func(sys *system) {
+			// dd fails when the disk is full.
+			_, err := sys.disk.Run(sys.Context(), "dd", "if=/dev/zero", "of=/data/filler", "bs=4096")
 			if exit := (containers.ExitError{}); err == nil || !errors.As(err, &exit) {
-				p.Fatalf("the disk can't be filled: %v", err)
+				sys.Fatalf("fill the disk: %v", err)
 			}
 		},
-		mend: func(p *pair) {
-			_, err := p.disk.Run(p.Context(), "rm", "/data/filler")
-			p.check(err)
+		heal: func(sys *system) {
+			_, err := sys.disk.Run(sys.Context(), "rm", "/data/filler")
+			sys.check(err)
 		},
 	}
 }
 
-// smallDiskFor makes a disk of a few megabytes for a service, and a container that
+// makeSmallDisk makes a disk of a few megabytes for a service, and a container that
 // can fill it.
-func (p *pair) smallDiskFor(service string) {
-	p.Helper()
-	name := p.name + "-" + service
-	_, err := p.engine.VolumeCreate(p.Context(), client.VolumeCreateOptions{
+func (sys *system) makeSmallDisk(service string) {
+	sys.Helper()
+	name := sys.name + "-" + service
+	_, err := sys.engine.VolumeCreate(sys.Context(), client.VolumeCreateOptions{
 		Name: name, Driver: "local", DriverOpts: map[string]string{"type": "tmpfs", "device": "tmpfs", "o": "size=32m,uid=65532,mode=0700"}, Labels: containers.Labels(),
 	})
-	p.check(err)
-	p.atEnd(func(ctx context.Context) error {
-		_, err := p.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
+	sys.check(err)
+	sys.cleanup(func(ctx context.Context) error {
+		_, err := sys.engine.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
 		return err
 	})
-	p.disk, err = containers.PostgresImage.Start(p.Context(), nil, testcontainers.WithEntrypoint("sleep", "infinity"), testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
+	sys.disk, err = containers.PostgresImage.Start(sys.Context(), nil, testcontainers.WithEntrypoint("sleep", "infinity"), testcontainers.WithHostConfigModifier(func(host *container.HostConfig) {
 		host.Mounts = []mount.Mount{{Type: mount.TypeVolume, Source: name, Target: "/data"}}
 	}))
-	p.check(err)
-	p.atEnd(p.disk.Stop)
-	p.volumes = map[string]string{service: name}
+	sys.check(err)
+	sys.cleanup(sys.disk.Stop)
+	sys.volumes = map[string]string{service: name}
 }
 
-// hog takes every connection of the pair's PostgreSQL, also those that the services
-// have.
-func (p *pair) hog() {
-	p.Helper()
-	address, err := p.postgres.Address(p.Context(), "postgres")
-	p.check(err)
+// takeConnections takes every connection of the system's PostgreSQL, including those
+// of the services.
+func (sys *system) takeConnections() {
+	sys.Helper()
+	address, err := sys.postgres.Address(sys.Context(), "postgres")
+	sys.check(err)
 	for {
-		c, err := pgx.Connect(p.Context(), address)
+		c, err := pgx.Connect(sys.Context(), address)
 		if err == nil {
-			p.hogged = append(p.hogged, c)
+			sys.takenConnections = append(sys.takenConnections, c)
 			continue
 		}
-		// Whoever of the services has one is thrown out, until none has.
+		// Terminate the services' connections until none is left.
 		var others int
-		p.check(p.hogged[0].QueryRow(p.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname <> 'postgres'").Scan(&others))
+		sys.check(sys.takenConnections[0].QueryRow(sys.Context(), "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'client backend' AND datname <> 'postgres'").Scan(&others))
 		if others == 0 {
 			return
 		}
 	}
 }
 
-func (p *pair) unhog() {
-	p.Helper()
-	for _, c := range p.hogged {
-		p.check(c.Close(p.Context()))
+func (sys *system) releaseConnections() {
+	sys.Helper()
+	for _, c := range sys.takenConnections {
+		sys.check(c.Close(sys.Context()))
 	}
 }
 
-func TestUnderLoad(t *testing.T) {
+func TestFaultsUnderLoad(t *testing.T) {
 	t.Parallel()
-	for _, b := range breakdowns {
+	for _, b := range loadFaults {
 		for _, wire := range wires {
 			r, s := loads.row(b.name, b.about), b.setting
 			if why := b.whyNot[wire]; why != "" {
@@ -157,121 +157,121 @@ func TestUnderLoad(t *testing.T) {
 			}
 			t.Run(b.name+"/"+wire, func(t *testing.T) {
 				t.Parallel()
-				opened := r.open(t, wire, s.store, "", everyExchange...)
+				opened := r.open(t, wire, s.store, "", allExchanges...)
 				s := s
 				s.wire = wire
-				p := startPair(t, s)
-				l := p.load(1)
+				sys := startSystem(t, s)
+				l := sys.load(1)
 				stop := l.Run()
-				l.Flows(30, nil)
-				p.diary.during(b.name, func() {
-					b.harm(p)
-					if b.reads {
-						p.mustRead("order-1")
+				l.WaitFor(30, nil)
+				sys.recorder.during(b.name, func() {
+					b.inject(sys)
+					if b.ordersReads {
+						sys.checkRead("order-1")
 					}
-					isClosed(t.Context().Done(), harmFor)
-					b.mend(p)
+					closedWithin(t.Context().Done(), faultDuration)
+					b.heal(sys)
 				})
-				mended := time.Now()
-				l.Flows(30, nil)
+				faultEnd := time.Now()
+				l.WaitFor(30, nil)
 				stop()
-				p.settles()
-				p.diary.settled = time.Since(mended)
+				sys.waitSettled()
+				sys.recorder.settled = time.Since(faultEnd)
 				l.Check(nil)
-				p.audit()
-				p.close(opened)
+				sys.audit()
+				sys.close(opened)
 			})
 		}
 	}
 }
 
-// load is a shop's, of which each request is in the diary.
-func (p *pair) load(seed uint64) *shop.Load {
-	p.Helper()
-	l := shop.NewLoad(p, p.Shop, seed)
-	l.Looks = true
-	l.Observe = func(operation, id string, began time.Time, r shop.Reply) {
-		c := call{operation: operation, order: id, began: began, ended: time.Now(), timeout: exchange.MaxTimeout, reply: r}
+// load makes a load whose requests are recorded.
+func (sys *system) load(seed uint64) *caller.Load {
+	sys.Helper()
+	l := caller.NewLoad(sys, sys.Services, seed)
+	l.Reads = true
+	l.Observe = func(operation, id string, began time.Time, r caller.Response) {
+		c := call{operation: operation, order: id, began: began, end: time.Now(), timeout: exchange.MaxTimeout, response: r}
 		if r.Header != nil {
 			c.requestID = r.Header.Get(exchange.RequestIDHeader)
 		}
-		p.diary.add(c)
+		sys.recorder.add(c)
 	}
 	return l
 }
 
-// While replicas are replaced or lost, callers notice nothing. These tests have the
-// machine to themselves.
-func TestReplicasAreReplaced(t *testing.T) {
-	r := loads.row("a rolling restart of both", "Two replicas of each: one is added, and an old one stopped, until all are new. No request fails.")
-	onReplicas(t, r, func(p *pair) {
-		for _, s := range []*service{p.orders, p.inventory} {
+// Callers see no failure while replicas are replaced. This test and the next do not
+// run in parallel with others.
+func TestRollingRestart(t *testing.T) {
+	r := loads.row("a rolling restart of both", "Two replicas of each. A replica is added and an old one stopped, until all are new. No request fails.")
+	withReplicas(t, r, func(sys *system) {
+		for _, s := range []*service{sys.orders, sys.inventory} {
 			for _, old := range slices.Clone(s.replicas) {
-				p.diary.during("a replica of "+s.name+" is replaced", func() {
-					p.ready(p.add(s))
-					p.remove(s, old)
+				sys.recorder.during("a replica of "+s.name+" is replaced", func() {
+					sys.ready(sys.add(s))
+					sys.remove(s, old)
 				})
 			}
 		}
 	})
 }
 
-func TestAReplicaIsLost(t *testing.T) {
-	r := loads.row("a replica of each killed", "Two replicas of each: one of orders, then one of inventory gets a kill -9. What was in flight at that one of orders breaks, and is "+
-		"asked again; no other request fails.")
-	onReplicas(t, r, func(p *pair) {
-		for _, s := range []*service{p.orders, p.inventory} {
-			p.diary.during("a replica of "+s.name+" is killed", func() {
-				p.check(s.replicas[0].Kill(p.Context()))
+func TestReplicaKilled(t *testing.T) {
+	r := loads.row("a replica of each killed", "Two replicas of each. One of orders, then one of inventory is killed with -9. Requests in flight at the replica of orders break and are "+
+		"retried. No other request fails.")
+	withReplicas(t, r, func(sys *system) {
+		for _, s := range []*service{sys.orders, sys.inventory} {
+			sys.recorder.during("a replica of "+s.name+" is killed", func() {
+				sys.check(s.replicas[0].Kill(sys.Context()))
 				s.replicas = s.replicas[1:]
-				p.route(s)
-				isClosed(p.Context().Done(), time.Second)
+				sys.route(s)
+				closedWithin(sys.Context().Done(), time.Second)
 			})
-			p.ready(p.add(s))
+			sys.ready(sys.add(s))
 		}
 	})
 }
 
-// onReplicas has load on two replicas of each service, on every wire in turn, and
-// does something to them.
-func onReplicas(t *testing.T, r *row, do func(p *pair)) {
+// withReplicas runs do with two replicas of each service under load, on one wire
+// after the other.
+func withReplicas(t *testing.T, r *row, do func(sys *system)) {
 	for _, wire := range wires {
 		t.Run(wire, func(t *testing.T) {
-			opened := r.open(t, wire, "postgres", "", everyExchange...)
-			p := startPair(t, setting{wire: wire, store: "postgres", ordersReplicas: 2, inventoryReplicas: 2})
-			l := p.load(1)
+			opened := r.open(t, wire, "postgres", "", allExchanges...)
+			sys := startSystem(t, setting{wire: wire, store: "postgres", ordersReplicas: 2, inventoryReplicas: 2})
+			l := sys.load(1)
 			l.Callers, l.Pace = 16, 10*time.Millisecond
 			stop := l.Run()
-			l.Flows(200, nil)
+			l.WaitFor(200, nil)
 			began := time.Now()
-			do(p)
-			l.Flows(200, nil)
+			do(sys)
+			l.WaitFor(200, nil)
 			took := time.Since(began)
 			stop()
-			p.diary.settled = p.settles()
-			flowed, broken := 0, 0
-			for _, c := range p.diary.calls {
+			sys.recorder.settled = sys.waitSettled()
+			sent, broken := 0, 0
+			for _, c := range sys.recorder.calls {
 				if c.began.Before(began) {
 					continue
 				}
-				flowed++
+				sent++
 				switch {
-				case c.reply.Err != nil:
+				case c.response.Err != nil:
 					broken++
-				case c.unknown() || c.reply.Status >= 500:
-					opened[c.operation].Errorf("%s %s: %d %s", c.operation, c.order, c.reply.Status, c.reply.Text)
+				case c.unknown() || c.response.Status >= 500:
+					opened[c.operation].Errorf("%s %s: %d %s", c.operation, c.order, c.response.Status, c.response.Text)
 				}
 			}
-			// As many as there are callers can be on their way in one replica.
+			// A replica has at most one request of each caller in flight.
 			if broken > l.Callers || broken > 0 && r.name == "a rolling restart of both" {
 				t.Errorf("%d requests broke", broken)
 			}
-			rate := fmt.Sprintf("%.0f requests a second", float64(flowed)/took.Seconds())
+			rate := fmt.Sprintf("%.0f requests a second", float64(sent)/took.Seconds())
 			t.Log(rate)
-			p.diary.notes = append(p.diary.notes, note{began, began.Add(took), rate})
+			sys.recorder.annotations = append(sys.recorder.annotations, annotation{began, began.Add(took), rate})
 			l.Check(nil)
-			p.audit()
-			p.close(opened)
+			sys.audit()
+			sys.close(opened)
 		})
 	}
 }

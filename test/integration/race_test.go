@@ -10,181 +10,183 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2/client"
 
 	"roundtrip/contracts/openapi"
-	"roundtrip/test/support/shop"
+	"roundtrip/test/support/caller"
+	"roundtrip/test/support/wait"
 )
 
-// at is the shop in front of one replica of orders.
-func (p *pair) at(replica int) *pair {
-	p.Helper()
-	endpoint, err := p.orders.replicas[replica].Endpoint(p.Context(), httpPort)
-	p.check(err)
-	one := *p
-	one.Shop.Orders = shop.NewClient("http://"+endpoint, openapi.Orders(), func(err error) { p.Error(err) })
+// at is the system with requests to orders sent to one replica.
+func (sys *system) at(replica int) *system {
+	sys.Helper()
+	endpoint, err := sys.orders.replicas[replica].Endpoint(sys.Context(), httpPort)
+	sys.check(err)
+	one := *sys
+	one.Services.Orders = caller.NewClient("http://"+endpoint, openapi.Orders(), func(err error) { sys.Error(err) })
 	return &one
 }
 
-// onAllWires runs a race on every wire, on PostgreSQL: it takes two replicas.
-func onAllWires(t *testing.T, r *row, whyNot string, s setting, exchanges []string, race func(p *pair, cells map[string]*cell)) {
+// onAllWires runs a race on every wire, on PostgreSQL, which allows two replicas.
+func onAllWires(t *testing.T, r *row, whyNot string, s setting, exchanges []string, race func(sys *system, cells map[string]*cell)) {
 	t.Parallel()
 	for _, wire := range wires {
 		t.Run(wire, func(t *testing.T) {
 			t.Parallel()
 			opened := r.open(t, wire, "postgres", whyNot, exchanges...)
 			s.wire, s.store = wire, "postgres"
-			p := startPair(t, s)
-			race(p, opened)
-			p.audit()
-			p.close(opened)
+			sys := startSystem(t, s)
+			race(sys, opened)
+			sys.audit()
+			sys.close(opened)
 		})
 	}
 }
 
-// late is how long what is overtaken is held up.
+// late is the delay of the overtaken message.
 const late = 2 * time.Second
 
-func TestARequestIsOvertakenByACancel(t *testing.T) {
-	r := races.row("a request that its cancel overtakes", "One replica of orders reaches inventory 2 s late. Meanwhile the order is cancelled by way of the other; then the request arrives, and is stale.")
-	overtaken(t, r, there, map[string]kept{
-		"place":   {"cancelled", 3, "released", stocked, 0, nil},
+func TestCancelOvertakesRequest(t *testing.T) {
+	r := races.row("cancel overtakes a request", "Requests of one replica of orders reach inventory 2 s late. Meanwhile the order is cancelled through the other. Then the request arrives and is stale.")
+	cancelOvertakes(t, r, toInventory, map[string]finalState{
+		"place":   {"cancelled", 3, "released", initialStock, 0, nil},
 		"amend":   cancelled,
 		"confirm": cancelled,
 	})
 }
 
-func TestAnAnswerIsOvertakenByACancel(t *testing.T) {
-	r := races.row("an answer that a cancel overtakes", "Inventory does what it is asked, and one replica of orders hears of it 2 s late. Meanwhile the order is cancelled by way of the other.")
-	overtaken(t, r, back, map[string]kept{
+func TestCancelOvertakesResponse(t *testing.T) {
+	r := races.row("cancel overtakes a response", "Inventory does the operation. Its response reaches one replica of orders 2 s late. Meanwhile the order is cancelled through the other.")
+	cancelOvertakes(t, r, toOrders, map[string]finalState{
 		"place":   cancelled,
-		"amend":   {"cancelled", 3, "released", stocked, 0, []string{"held", "amended", "released"}},
+		"amend":   {"cancelled", 3, "released", initialStock, 0, []string{"held", "amended", "released"}},
 		"confirm": returned,
 	})
 }
 
-// overtaken holds up what a replica of orders says or hears, and cancels meanwhile.
-func overtaken(t *testing.T, r *row, direction string, after map[string]kept) {
-	whyNot := "It is the cancel that overtakes, and a read changes nothing."
-	onAllWires(t, r, whyNot, setting{proxied: true, ordersReplicas: 2}, []string{"place", "amend", "confirm"}, func(p *pair, cells map[string]*cell) {
-		slow, quick := p.at(0), p.at(1)
+// cancelOvertakes delays the messages of one replica of orders in one direction and
+// cancels the orders through the other.
+func cancelOvertakes(t *testing.T, r *row, direction string, after map[string]finalState) {
+	whyNot := "A cancel overtakes other operations, and a read changes nothing."
+	onAllWires(t, r, whyNot, setting{proxied: true, ordersReplicas: 2}, []string{"place", "amend", "confirm"}, func(sys *system, cells map[string]*cell) {
+		slow, quick := sys.at(0), sys.at(1)
 		for id := range after {
-			p.stock("sku-" + id)
-			if first := single[id].first; first != nil {
+			sys.stock("sku-" + id)
+			if first := singleRequests[id].first; first != nil {
 				first(quick, id, "sku-"+id)
 			}
 		}
-		p.diary.during("one replica is slow", func() {
-			p.spoil(p.links[0], direction, "latency", toxiproxy.Attributes{"latency": late.Milliseconds()})
+		sys.recorder.during("one replica is slow", func() {
+			sys.addToxic(sys.proxies[0], direction, "latency", toxiproxy.Attributes{"latency": late.Milliseconds()})
 			var all sync.WaitGroup
 			for id := range after {
-				all.Go(func() { p.make(id, id, 5*time.Second, single[id].request(slow, id, "sku-"+id)) })
+				all.Go(func() { sys.call(id, id, 5*time.Second, singleRequests[id].request(slow, id, "sku-"+id)) })
 				all.Go(func() {
-					shop.Wait(p, patience, id+" is recorded", nil, func() bool { return quick.Order(p.Context(), id).Intent != nil })
-					if direction == back {
+					wait.Until(sys, limit, id+" is recorded", nil, func() bool { return quick.Order(sys.Context(), id).Intent != nil })
+					if direction == toOrders {
 						seq := map[bool]int64{true: 1, false: 2}[id == "place"]
-						shop.Wait(p, patience, id+" is done", nil, func() bool {
-							return p.Shop.Inventory.Call(p.Context(), "GET", "/v1/reservations/"+id, "").Seq == seq
+						wait.Until(sys, limit, id+" is done", nil, func() bool {
+							return sys.Services.Inventory.Call(sys.Context(), "GET", "/v1/reservations/"+id, "").Seq == seq
 						})
 					}
-					c := p.make("cancel", id, timeout, cancelling(quick, id, ""))
-					if !c.reply.Done() || c.reply.State != "cancelled" {
-						cells[id].Errorf("the cancel was answered with %d %s", c.reply.Status, c.reply.Text)
+					c := sys.call("cancel", id, timeout, cancelling(quick, id, ""))
+					if !c.response.Done() || c.response.State != "cancelled" {
+						cells[id].Errorf("cancel: %d %s", c.response.Status, c.response.Text)
 					}
 				})
 			}
 			all.Wait()
-			p.mend(p.links[0], direction, "latency")
+			sys.removeToxic(sys.proxies[0], direction, "latency")
 		})
-		p.diary.settled = p.settles()
-		if direction == there {
+		sys.recorder.settled = sys.waitSettled()
+		if direction == toInventory {
 			for id := range after {
-				requestID := p.diary.of(id, id)[0].requestID
-				shop.Wait(p, patience, "the late "+id+" has arrived", nil, func() bool { return len(p.read().arrived(requestID)) > 0 })
-				for _, l := range p.read().arrived(requestID) {
+				requestID := sys.recorder.of(id, id)[0].requestID
+				wait.Until(sys, limit, "the late "+id+" has arrived", nil, func() bool { return len(sys.readLogs().received(requestID)) > 0 })
+				for _, l := range sys.readLogs().received(requestID) {
 					if l.Outcome != "stale-seq" {
-						cells[id].Errorf("what came late was answered with %s", l.Outcome)
+						cells[id].Errorf("the late request got %s, want stale-seq", l.Outcome)
 					}
 				}
 			}
 		}
 		for id, want := range after {
-			p.compare(cells[id], id, "sku-"+id, want)
+			sys.compare(cells[id], id, "sku-"+id, want)
 		}
 	})
 }
 
-func TestAReplyIsLostAndTheHoldRunsOut(t *testing.T) {
-	r := races.row("the reply lost, and the hold runs out before anybody asks again", "What inventory has stored for the request says held; what the reservation is, is expired.")
+func TestHoldExpiresAfterLostResponse(t *testing.T) {
+	r := races.row("hold expires after a lost response", "Inventory's stored outcome of the request is held. The reservation has expired since.")
 	s := setting{proxied: true, ordersArgs: []string{"--settle-interval=1h"}}
-	onAllWires(t, r, "It starts no hold.", s, []string{"place", "amend"}, func(p *pair, cells map[string]*cell) {
-		const hold = 3
+	onAllWires(t, r, "It starts no hold.", s, []string{"place", "amend"}, func(sys *system, cells map[string]*cell) {
+		const hold = 3 // seconds
 		for id := range cells {
-			p.stock("sku-" + id)
+			sys.stock("sku-" + id)
 		}
-		isPlacedFor(hold)(p, "amend", "sku-amend")
-		asks := map[string]request{"place": placingFor(hold), "amend": amending(5)}
-		p.diary.during("replies vanish", func() {
-			p.spoil(p.links[0], back, "timeout", toxiproxy.Attributes{"timeout": 0})
+		isPlacedFor(hold)(sys, "amend", "sku-amend")
+		requests := map[string]request{"place": placingFor(hold), "amend": amending(5)}
+		sys.recorder.during("responses lost", func() {
+			sys.addToxic(sys.proxies[0], toOrders, "timeout", toxiproxy.Attributes{"timeout": 0})
 			var all sync.WaitGroup
-			for id, ask := range asks {
-				all.Go(func() { p.make(id, id, timeout, ask(p, id, "sku-"+id)) })
+			for id, send := range requests {
+				all.Go(func() { sys.call(id, id, timeout, send(sys, id, "sku-"+id)) })
 			}
 			all.Wait()
 			for id := range cells {
-				shop.Wait(p, patience, "the hold of "+id+" has run out", nil, func() bool {
-					return p.Shop.Inventory.Call(p.Context(), "GET", "/v1/reservations/"+id, "").State == "expired"
+				wait.Until(sys, limit, "the hold of "+id+" has expired", nil, func() bool {
+					return sys.Services.Inventory.Call(sys.Context(), "GET", "/v1/reservations/"+id, "").State == "expired"
 				})
 			}
-			p.mend(p.links[0], back, "timeout")
+			sys.removeToxic(sys.proxies[0], toOrders, "timeout")
 		})
-		// The caller asks again, which settles it.
-		for id, ask := range asks {
-			p.mustBe(id, "expired", func() shop.Reply { return p.make(id, id, timeout, ask(p, id, "sku-"+id)).reply })
+		// The caller retries, which settles the intent.
+		for id, send := range requests {
+			sys.doUntil(id, "expired", func() caller.Response { return sys.call(id, id, timeout, send(sys, id, "sku-"+id)).response })
 		}
-		p.diary.settled = p.settles()
+		sys.recorder.settled = sys.waitSettled()
 		for id, ledger := range map[string][]string{"place": {"held", "expired"}, "amend": {"held", "amended", "expired"}} {
-			p.isFreed("sku-" + id)
-			p.compare(cells[id], id, "sku-"+id, kept{"expired", map[string]int64{"place": 3, "amend": 5}[id], "expired", stocked, 0, ledger})
+			sys.waitForRelease("sku-" + id)
+			sys.compare(cells[id], id, "sku-"+id, finalState{"expired", map[string]int64{"place": 3, "amend": 5}[id], "expired", initialStock, 0, ledger})
 		}
 	})
 }
 
-func TestAPlaceIsRepeatedWhileItIsGivenUp(t *testing.T) {
-	r := races.row("a place repeated while it is being given up", "The settler of one replica has taken old places to give them up, and hangs; their caller repeats them by way of the other, and is told that they are placed. They stay so.")
+func TestPlaceRetryRacesGiveUp(t *testing.T) {
+	r := races.row("place retried while it is given up", "The settler of one replica has taken old places to give them up, and hangs. The caller retries them through the other replica and is told that they are placed. They stay placed.")
 	const orders, giveUpAfter = 24, 7 * time.Second
 	s := setting{
 		proxied: true, ordersReplicas: 2, ordersArgs: []string{"--give-up-after=" + giveUpAfter.String()},
 		ordersArgsOf: map[int][]string{0: {"--settle-interval=100ms"}, 1: {"--settle-interval=1h"}},
 	}
-	onAllWires(t, r, "Only a place is given up.", s, []string{"place"}, func(p *pair, cells map[string]*cell) {
-		stuck, free := p.at(0), p.at(1)
-		p.check(statusError(p.Count(p.Context(), "sku", 3*orders)))
+	onAllWires(t, r, "Only a place is given up.", s, []string{"place"}, func(sys *system, cells map[string]*cell) {
+		stuck, free := sys.at(0), sys.at(1)
+		sys.check(statusError(sys.Count(sys.Context(), "sku", 3*orders)))
 		id := func(i int) string { return fmt.Sprintf("place-%d", i) }
 		placedNow := map[int]bool{}
-		p.diary.during("one replica hears nothing", func() {
-			p.spoil(p.links[0], back, "timeout", toxiproxy.Attributes{"timeout": 0})
+		sys.recorder.during("one replica gets no responses", func() {
+			sys.addToxic(sys.proxies[0], toOrders, "timeout", toxiproxy.Attributes{"timeout": 0})
 			var all sync.WaitGroup
 			for i := range orders {
-				all.Go(func() { p.make("place", id(i), time.Second, placing(3)(stuck, id(i), "sku")) })
+				all.Go(func() { sys.call("place", id(i), time.Second, placing(3)(stuck, id(i), "sku")) })
 			}
 			all.Wait()
-			shop.Wait(p, patience, "the settler has begun", nil, func() bool { return len(p.read().again) > 0 })
+			wait.Until(sys, limit, "the settler has started", nil, func() bool { return len(sys.readLogs().settlerRequests) > 0 })
 			var mu sync.Mutex
 			for i := range orders {
 				all.Go(func() {
-					c := p.make("place", id(i), timeout, placing(3)(free, id(i), "sku"))
+					c := sys.call("place", id(i), timeout, placing(3)(free, id(i), "sku"))
 					mu.Lock()
 					defer mu.Unlock()
-					placedNow[i] = c.reply.Done()
+					placedNow[i] = c.response.Done()
 				})
 			}
 			all.Wait()
-			shop.Wait(p, patience, "the settler has seen all", nil, func() bool {
-				n, err := p.metric(p.orders.replicas[0], "orders_oldest_intent_age_seconds")
+			wait.Until(sys, limit, "the settler has taken all intents", nil, func() bool {
+				n, err := sys.metric(sys.orders.replicas[0], "orders_oldest_intent_age_seconds")
 				return err == nil && n == 0
 			})
-			// Its workers end with their exchanges, each within its deadline.
-			shop.Wait(p, patience, "its workers have ended", nil, func() bool {
+			// The settler's workers end with their exchanges, each within its deadline.
+			wait.Until(sys, limit, "its workers have ended", nil, func() bool {
 				last := time.Time{}
-				for _, lines := range p.read().orders {
+				for _, lines := range sys.readLogs().orders {
 					for _, l := range lines {
 						if l.Resend && l.Time.After(last) {
 							last = l.Time
@@ -193,46 +195,47 @@ func TestAPlaceIsRepeatedWhileItIsGivenUp(t *testing.T) {
 				}
 				return time.Since(last) > 3*time.Second
 			})
-			p.mend(p.links[0], back, "timeout")
+			sys.removeToxic(sys.proxies[0], toOrders, "timeout")
 		})
-		p.diary.settled = p.settles()
+		sys.recorder.settled = sys.waitSettled()
 		n := 0
 		for i := range orders {
-			o := p.Order(p.Context(), id(i))
+			o := sys.Order(sys.Context(), id(i))
 			if placedNow[i] {
 				n++
 				if o.State != "placed" {
-					cells["place"].Errorf("its caller was told that %s is placed, and it is %s", id(i), o.Text)
+					cells["place"].Errorf("the caller was told that %s is placed; now it is %s", id(i), o.Text)
 				}
 			}
 		}
 		if n == 0 {
-			cells["place"].Errorf("none of %d was placed by the repeat", orders)
+			cells["place"].Errorf("none of %d places was done by the retry", orders)
 		}
 	})
 }
 
-func TestEverybodyWantsTheLast(t *testing.T) {
-	r := races.row("everybody wants the last one", "40 places of one unit at once, of 10; then 10 amends by one more, of 5: by way of two replicas of each service.")
+func TestConcurrentOrdersForLastUnits(t *testing.T) {
+	r := races.row("concurrent orders for the last units", "40 concurrent places of one unit, with 10 on hand. Then 10 amends by one unit, with 5 on hand. Two replicas of each service.")
 	s := setting{ordersReplicas: 2, inventoryReplicas: 2}
-	onAllWires(t, r, "It takes nothing that is scarce.", s, []string{"place", "amend"}, func(p *pair, cells map[string]*cell) {
+	onAllWires(t, r, "It takes nothing from stock.", s, []string{"place", "amend"}, func(sys *system, cells map[string]*cell) {
 		for round := range 4 {
 			sku := fmt.Sprintf("sku-%d", round)
-			p.stock(sku)
+			sys.stock(sku)
 			var ids []string
-			for i := range 4 * stocked {
+			for i := range 4 * initialStock {
 				ids = append(ids, fmt.Sprintf("order-%d-%d", round, i))
 			}
-			// each asks for the same of many orders at once, and says for which it was done.
-			each := func(exchange string, ids []string, ask request, want int) (done []string) {
+			// each sends the same request for many orders at once. It returns the orders for
+			// which it was done.
+			each := func(exchange string, ids []string, send request, want int) (done []string) {
 				var mu sync.Mutex
 				var all sync.WaitGroup
 				for _, id := range ids {
 					all.Go(func() {
-						var r shop.Reply
-						// A batch that fell over another's is answered as unavailable, and asked again.
-						for answered := false; !answered && p.Context().Err() == nil; answered = r.Done() || r.Code == "insufficient-stock" {
-							r = p.make(exchange, id, 5*time.Second, ask(p, id, sku)).reply
+						var r caller.Response
+						// A transaction that conflicts with another gets unavailable and is retried.
+						for final := false; !final && sys.Context().Err() == nil; final = r.Done() || r.Code == "insufficient-stock" {
+							r = sys.call(exchange, id, 5*time.Second, send(sys, id, sku)).response
 						}
 						if r.Done() {
 							mu.Lock()
@@ -243,58 +246,58 @@ func TestEverybodyWantsTheLast(t *testing.T) {
 				}
 				all.Wait()
 				if len(done) != want {
-					cells[exchange].Errorf("%d %ss of %s were done, %d can be", len(done), exchange, sku, want)
+					cells[exchange].Errorf("%d %ss of %s were done, want %d", len(done), exchange, sku, want)
 				}
 				return done
 			}
-			held := each("place", ids, placing(1), stocked)
-			level, err := p.Level(p.Context(), sku)
-			if err != nil || level.OnHand != stocked || level.Reserved != stocked {
+			held := each("place", ids, placing(1), initialStock)
+			level, err := sys.Level(sys.Context(), sku)
+			if err != nil || level.OnHand != initialStock || level.Reserved != initialStock {
 				cells["place"].Errorf("the level is %+v, %v", level, err)
 			}
-			p.check(statusError(p.Shop.Inventory.Call(p.Context(), "PUT", "/v1/adjustments/more-"+sku, fmt.Sprintf(`{"sku":%q,"delta":5,"reason":"received"}`, sku))))
+			sys.check(statusError(sys.Services.Inventory.Call(sys.Context(), "PUT", "/v1/adjustments/more-"+sku, fmt.Sprintf(`{"sku":%q,"delta":5,"reason":"received"}`, sku))))
 			amends := each("amend", held, amending(2), 5)
-			if level, err = p.Level(p.Context(), sku); err != nil || level.Reserved != stocked+int64(len(amends)) {
+			if level, err = sys.Level(sys.Context(), sku); err != nil || level.Reserved != initialStock+int64(len(amends)) {
 				cells["amend"].Errorf("after %d amends the level is %+v, %v", len(amends), level, err)
 			}
 		}
-		p.diary.settled = p.settles()
+		sys.recorder.settled = sys.waitSettled()
 	})
 }
 
-func TestOrdersIsKilledWhileItWaits(t *testing.T) {
-	r := races.row("orders killed while it waits for the reply", "Inventory has done what it was asked, and orders is killed with -9 before it hears of it.")
-	onAllWires(t, r, "It leaves nothing to repair.", setting{proxied: true}, []string{"place", "amend", "confirm", "cancel"}, func(p *pair, cells map[string]*cell) {
+func TestOrdersKilledWhileWaitingForResponse(t *testing.T) {
+	r := races.row("orders killed while it waits for the response", "Inventory has done the operation. Orders is killed with -9 before the response arrives.")
+	onAllWires(t, r, "It leaves no intent.", setting{proxied: true}, []string{"place", "amend", "confirm", "cancel"}, func(sys *system, cells map[string]*cell) {
 		for id := range cells {
-			p.stock("sku-" + id)
-			if first := single[id].first; first != nil {
-				first(p, id, "sku-"+id)
+			sys.stock("sku-" + id)
+			if first := singleRequests[id].first; first != nil {
+				first(sys, id, "sku-"+id)
 			}
 		}
-		p.diary.during("replies are held back; orders is killed", func() {
-			p.spoil(p.links[0], back, "timeout", toxiproxy.Attributes{"timeout": 0})
+		sys.recorder.during("responses held back; orders killed", func() {
+			sys.addToxic(sys.proxies[0], toOrders, "timeout", toxiproxy.Attributes{"timeout": 0})
 			var all sync.WaitGroup
 			for id := range cells {
-				all.Go(func() { p.make(id, id, 5*time.Second, single[id].request(p, id, "sku-"+id)) })
+				all.Go(func() { sys.call(id, id, 5*time.Second, singleRequests[id].request(sys, id, "sku-"+id)) })
 				seq := map[bool]int64{true: 1, false: 2}[id == "place"]
-				shop.Wait(p, patience, id+" is done", nil, func() bool {
-					return p.Shop.Inventory.Call(p.Context(), "GET", "/v1/reservations/"+id, "").Seq == seq
+				wait.Until(sys, limit, id+" is done", nil, func() bool {
+					return sys.Services.Inventory.Call(sys.Context(), "GET", "/v1/reservations/"+id, "").Seq == seq
 				})
 			}
-			p.kill(p.orders)
+			sys.kill(sys.orders)
 			all.Wait()
-			p.mend(p.links[0], back, "timeout")
+			sys.removeToxic(sys.proxies[0], toOrders, "timeout")
 		})
-		p.again(p.orders)
-		p.diary.settled = p.settles()
+		sys.restart(sys.orders)
+		sys.recorder.settled = sys.waitSettled()
 		for id, c := range cells {
-			p.compare(c, id, "sku-"+id, single[id].after)
+			sys.compare(c, id, "sku-"+id, singleRequests[id].after)
 		}
 	})
 }
 
-// statusError is an answer that is not what was asked for.
-func statusError(r shop.Reply) error {
+// statusError is the error of a response other than 200.
+func statusError(r caller.Response) error {
 	if r.Err != nil || r.Status != http.StatusOK {
 		return fmt.Errorf("%d %s: %w", r.Status, r.Text, r.Err)
 	}

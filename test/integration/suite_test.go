@@ -26,9 +26,9 @@ import (
 )
 
 var (
-	imageTag    = flag.String("image", "test", "the tag of the pair's images")
-	previousTag = flag.String("previous", "previous", "the tag of the images of the last release, or of the version that stands for it")
-	reportTo    = flag.String("report", "", "the folder for the report; none is written where it is empty")
+	imageTag    = flag.String("image", "test", "the tag of the services' images")
+	previousTag = flag.String("previous", "previous", "the tag of the images of the previous release")
+	reportTo    = flag.String("report", "", "the folder for the report; without it no report is written")
 )
 
 func TestMain(m *testing.M) {
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	began := time.Now()
 	status := containers.Main(m)
 	if *reportTo != "" {
-		page, err := theReport(began).Write(*reportTo)
+		page, err := buildReport(began).Write(*reportTo)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "integration:", err)
 			status = 1
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// suite is what all cases share.
+// suite has what all cases share.
 type suite struct {
 	engine    *testcontainers.DockerClient
 	network   *testcontainers.DockerNetwork
@@ -55,7 +55,8 @@ type suite struct {
 	toxiproxy *toxiproxy.Client
 	// gateway is the network's first address.
 	gateway netip.Addr
-	// ports counts the proxies' ports, addresses those of containers, and cases the cases.
+	// ports counts the proxies' ports, addresses the containers' addresses, and cases
+	// the cases.
 	ports, addresses, cases atomic.Int64
 }
 
@@ -79,7 +80,7 @@ var start = sync.OnceValues(func() (*suite, error) {
 	}
 	for _, service := range []string{"inventory", "orders"} {
 		if _, err := s.engine.ImageInspect(ctx, imageOf(service, *imageTag)); err != nil {
-			return nil, fmt.Errorf("the engine has no %s; run `make integration`", imageOf(service, *imageTag))
+			return nil, fmt.Errorf("the engine has no image %s; run `make integration`", imageOf(service, *imageTag))
 		}
 	}
 	if err := s.makeNetwork(ctx); err != nil {
@@ -113,8 +114,9 @@ var start = sync.OnceValues(func() (*suite, error) {
 	})
 })
 
-// shared is the suite; without an engine the test is skipped, and in CI it fails.
-func shared(t testing.TB) *suite {
+// theSuite starts the suite once. Without an engine it skips the test; in CI the test
+// fails.
+func theSuite(t testing.TB) *suite {
 	t.Helper()
 	s, err := start()
 	containers.Check(t, err)
@@ -123,9 +125,9 @@ func shared(t testing.TB) *suite {
 
 func imageOf(service, tag string) string { return "roundtrip/" + service + ":" + tag }
 
-// makeNetwork makes a network in which containers choose their addresses. An engine
-// allows that only where the network's subnet was chosen too, so it is made twice: the
-// first time shows which subnet is free.
+// makeNetwork makes a network in which containers have chosen addresses. An engine
+// allows that only if the subnet is chosen, too. So the network is made twice: the
+// first shows which subnet is free.
 func (s *suite) makeNetwork(ctx context.Context) error {
 	labels := network.WithLabels(containers.Labels())
 	first, err := network.New(ctx, labels)
@@ -138,7 +140,7 @@ func (s *suite) makeNetwork(ctx context.Context) error {
 	}
 	ipam := found.Network.IPAM
 	if len(ipam.Config) == 0 {
-		return errors.New("the engine gives networks no subnet")
+		return errors.New("the engine gave the network no subnet")
 	}
 	s.gateway = ipam.Config[0].Subnet.Masked().Addr().Next()
 	if s.network, err = network.New(ctx, labels, network.WithIPAM(&ipam)); err != nil {
@@ -148,8 +150,9 @@ func (s *suite) makeNetwork(ctx context.Context) error {
 	return nil
 }
 
-// address is one that no container had before. The engine gives that of one which has
-// ended to the next, and who still connects to the old one then reaches a stranger.
+// address returns an address that no container had before. The engine would reuse
+// the address of a removed container, and a client of the old one would reach the
+// wrong container.
 func (s *suite) address() netip.Addr {
 	a := s.gateway
 	for range s.addresses.Add(1) {
@@ -158,7 +161,7 @@ func (s *suite) address() netip.Addr {
 	return a
 }
 
-// as puts a container into the network under names.
+// as connects a container to the network under names.
 func (s *suite) as(names ...string) testcontainers.CustomizeRequestOption {
 	return func(request *testcontainers.GenericContainerRequest) error {
 		return errors.Join(network.WithNetwork(names, s.network).Customize(request),
@@ -168,20 +171,20 @@ func (s *suite) as(names ...string) testcontainers.CustomizeRequestOption {
 	}
 }
 
-// startPostgres starts a server. Its data is in memory where it is not to be killed.
+// startPostgres starts a server. Data in memory is lost when it is killed.
 func (s *suite) startPostgres(ctx context.Context, name string, inMemory bool, arguments ...string) (*containers.Postgres, error) {
 	return containers.StartPostgres(ctx, containers.PostgresOptions{
 		InMemory: inMemory, Arguments: arguments, Options: []testcontainers.ContainerCustomizer{s.as(name)},
 	})
 }
 
-// accounts is how many cases a NATS server has an account for: what one publishes
-// no other sees.
+// accounts is the number of accounts of a NATS server. Each case has its own, so that
+// cases do not see each other's messages.
 const accounts = 500
 
 func account(n int64) string { return fmt.Sprintf("case%d", n) }
 
-// startNATS starts a server and waits until it answers.
+// startNATS starts a server and waits until it listens.
 func (s *suite) startNATS(ctx context.Context, name string) (*containers.Container, error) {
 	var config strings.Builder
 	config.WriteString("accounts {\n")
@@ -194,11 +197,11 @@ func (s *suite) startNATS(ctx context.Context, name string) (*containers.Contain
 	if err != nil {
 		return nil, fmt.Errorf("start NATS: %w", err)
 	}
-	return c, answers(ctx, c, "4222")
+	return c, listens(ctx, c, "4222")
 }
 
-// answers waits until something listens on a container's port.
-func answers(ctx context.Context, c *containers.Container, port string) error {
+// listens waits until something listens on a container's port.
+func listens(ctx context.Context, c *containers.Container, port string) error {
 	return poll(ctx, func() error {
 		endpoint, err := c.Endpoint(ctx, port)
 		if err != nil {
@@ -206,8 +209,8 @@ func answers(ctx context.Context, c *containers.Container, port string) error {
 		}
 		connection, err := net.DialTimeout("tcp", endpoint, time.Second)
 		if err != nil {
-			if status, ended := c.Ended(ctx); ended {
-				return fmt.Errorf("it ended with status %d: %s", status, c.Log(ctx))
+			if status, end := c.Ended(ctx); end {
+				return fmt.Errorf("the server exited with status %d: %s", status, c.Log(ctx))
 			}
 			return err
 		}
@@ -215,7 +218,7 @@ func answers(ctx context.Context, c *containers.Container, port string) error {
 	})
 }
 
-// poll tries until there is no error, as long as ctx lasts.
+// poll retries until there is no error, or ctx ends.
 func poll(ctx context.Context, try func() error) error {
 	for {
 		err := try()
@@ -230,8 +233,8 @@ func poll(ctx context.Context, try func() error) error {
 	}
 }
 
-// database makes a database with a service's schema on a server that the network
-// knows by a name, and returns its address there. The schema is today's.
+// database makes a database with a service's current schema and returns its address
+// in the network. The name is the server's.
 func (s *suite) database(t testing.TB, server *containers.Postgres, name, service string) string {
 	t.Helper()
 	inside := func(address string) string {
@@ -249,9 +252,9 @@ func (s *suite) database(t testing.TB, server *containers.Postgres, name, servic
 		}
 		var status int
 		err = poll(t.Context(), func() error {
-			var ended bool
-			if status, ended = c.Ended(t.Context()); !ended {
-				return errors.New("it runs")
+			var end bool
+			if status, end = c.Ended(t.Context()); !end {
+				return errors.New("the migration is running")
 			}
 			return nil
 		})
@@ -262,7 +265,7 @@ func (s *suite) database(t testing.TB, server *containers.Postgres, name, servic
 	}))
 }
 
-// version is what the images say that they are.
+// version is the version in the images' labels.
 func version() string {
 	s, err := start()
 	if err != nil {
@@ -275,7 +278,7 @@ func version() string {
 	return image.Config.Labels["org.opencontainers.image.version"]
 }
 
-// machine says where this runs.
+// machine describes the machine.
 func machine() string {
 	text := fmt.Sprintf("%s/%s, %d processors", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	s, err := start()
@@ -289,7 +292,6 @@ func machine() string {
 	return text + ", engine " + version.Version
 }
 
-// wires and stores are what there are.
 var (
 	wires  = []string{"http", "grpc", "nats"}
 	stores = []string{"sqlite", "postgres"}

@@ -18,30 +18,30 @@ import (
 	"roundtrip/test/support/processes"
 )
 
-// benchCommand measures in short rounds. In each round everything that is
-// compared takes its turn, in an order that is reversed every other round, so
-// that whatever else the machine does hits all alike. A figure is the median of
-// the rounds; a ratio is the median of the rounds' ratios.
+// benchCommand measures in short rounds. Each round measures every case once, and
+// every other round in reverse order, so that other load on the machine affects all
+// cases alike. A figure is the median of the rounds. A ratio is the median of the
+// rounds' ratios.
 type benchCommand struct {
 	Bin     string        `help:"Folder with the two binaries." default:".build" type:"existingdir"`
-	Rounds  int           `help:"How many rounds there are." default:"3"`
-	Slice   time.Duration `help:"For how long each case is measured in a round." default:"3s"`
-	Only    string        `help:"Measure only what has a name that this regular expression matches, such as 'SQLite .* merged'. Names are STORE WIRE merged, STORE WIRE one each, echo http and pgbench." placeholder:"REGEXP"`
-	Reports string        `help:"The folder to write the table into." default:".reports" type:"path"`
+	Rounds  int           `help:"Number of rounds." default:"3"`
+	Slice   time.Duration `help:"How long each case is measured in a round." default:"3s"`
+	Only    string        `help:"Measure only cases whose name matches this regular expression, such as 'SQLite .* merged'. Names are STORE WIRE merged, STORE WIRE one each, echo http and pgbench." placeholder:"REGEXP"`
+	Reports string        `help:"Folder for the table." default:".reports" type:"path"`
 }
 
-// warmUp goes before each slice and is not measured.
+// warmUp precedes each slice and is not measured.
 const warmUp = 400 * time.Millisecond
 
 // benchCase is one row of the table.
 type benchCase struct {
-	// store is where the pair keeps its state, or what is measured beside it.
+	// store is the database of the services, or the name of another measurement.
 	store string
-	// wire is what carries its exchanges; "" for what has none.
+	// wire is the wire between the services, or "".
 	wire string
-	// merged says that a batch holds what is waiting, not one request.
+	// merged says that group commit merges waiting calls into one transaction.
 	merged bool
-	// hot says that all orders are for one SKU, not any of 10,000.
+	// hot says that all orders are for one SKU instead of 10,000.
 	hot     bool
 	callers int
 }
@@ -59,7 +59,7 @@ const (
 	overNATS = "nats"
 )
 
-// The figures of a case. Those that are not measured are NaN.
+// The figures of a case. A figure that is not measured is NaN.
 const (
 	perSecond = iota
 	p50
@@ -82,13 +82,13 @@ func noFigures() figures {
 	return f
 }
 
-// contender is a pair that takes its turn.
-type contender struct {
-	store   string
-	wire    string
-	merged  bool
-	subject *subject
-	// folder holds the databases on SQLite; postgres is nil there.
+// candidate is a system that is measured.
+type candidate struct {
+	store  string
+	wire   string
+	merged bool
+	system *system
+	// folder has the SQLite databases. postgres is nil for SQLite.
 	folder   string
 	postgres *containers.Postgres
 }
@@ -96,11 +96,11 @@ type contender struct {
 // bench is one run.
 type bench struct {
 	benchCommand
-	// only is what is measured; nil for everything.
+	// only selects cases. It may be nil.
 	only     *regexp.Regexp
 	folder   string
 	postgres *containers.Postgres
-	// limit is the database of pgbench.
+	// limit is the database for pgbench.
 	limit   string
 	results map[benchCase][]figures
 	facts   facts
@@ -109,14 +109,14 @@ type bench struct {
 
 var callerCounts = []int{1, 16, 64}
 
-// The wires are compared where the least else takes time: on SQLite, merged, with
+// The wires are compared where other costs are smallest: on SQLite, merged, with
 // 10,000 SKUs, with few and with many callers.
 var (
 	wires            = []string{overHTTP, overGRPC, overNATS}
 	wireCallerCounts = []int{1, 64}
 )
 
-// name is what --only chooses by.
+// name is the name for --only.
 func name(store, wire string, merged bool) string {
 	switch {
 	case store == onPgbench:
@@ -134,20 +134,20 @@ func transactions(merged bool) string {
 	return "one each"
 }
 
-// wants tells whether something is measured in this run.
+// wants says whether this run measures a case.
 func (b *bench) wants(store, wire string, merged bool) bool {
 	return b.only == nil || b.only.MatchString(name(store, wire, merged))
 }
 
-// wantsPostgres tells whether a server is needed.
+// wantsPostgres says whether this run needs a PostgreSQL server.
 func (b *bench) wantsPostgres() bool {
 	return b.wants(onPgbench, "", false) || b.wants(onPostgres, overHTTP, true) || b.wants(onPostgres, overHTTP, false)
 }
 
-// takes tells whether a contender is measured in a case.
-func (c contender) takes(hot bool, callers int) bool {
+// takes says whether a candidate is measured in a case.
+func (c candidate) takes(hot bool, callers int) bool {
 	switch {
-	case c.store == onEcho: // it knows no SKUs
+	case c.store == onEcho: // an echo has no SKUs
 		return !hot
 	case c.wire != overHTTP:
 		return !hot && slices.Contains(wireCallerCounts, callers)
@@ -157,7 +157,7 @@ func (c contender) takes(hot bool, callers int) bool {
 
 // Help is shown below the flags' summary.
 func (benchCommand) Help() string {
-	return `SQLite and PostgreSQL, 1, 16 and 64 callers, 10,000 SKUs and one, with transactions that serve many callers and with one each; the three wires between orders and inventory; beside them two hops of JSON with nothing behind them, and pgbench making the row changes of one reservation in each transaction. Everything is measured in turns, in several short rounds, so figures of one run may be compared with each other; figures of two runs may not. docs/performance.md says how to read the table.`
+	return `SQLite and PostgreSQL, 1, 16 and 64 callers, 10,000 SKUs and one, with group commit and with one transaction for each request; the three wires between orders and inventory; two hops of JSON without services; and pgbench with the row changes of one reservation in each transaction. All cases are measured in turns, in several short rounds. Compare the figures of one run only with each other. docs/performance.md says how to read the table.`
 }
 
 // Run measures everything and writes the table.
@@ -182,7 +182,7 @@ func (c benchCommand) Run(ctx context.Context) (err error) {
 		}
 	}
 
-	// Pairs, echoes and pgbench take turns; then the syncs of what is on PostgreSQL.
+	// Services, echoes and pgbench take turns. Then the syncs on PostgreSQL are counted.
 	cases := len(callerCounts) * 2
 	b.bar = progressbar.NewOptions(c.Rounds*(4*cases+len(callerCounts)+(len(wires)-1)*len(wireCallerCounts)+2)+2*cases+1, progressbar.OptionSetDescription("bench"),
 		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionClearOnFinish(), progressbar.OptionShowCount())
@@ -204,8 +204,7 @@ func (c benchCommand) Run(ctx context.Context) (err error) {
 	return os.WriteFile(path, []byte(table), 0o644)
 }
 
-// makeLimit makes inventory's schema for pgbench, and in it the stock that the
-// pairs have.
+// makeLimit makes a database for pgbench with inventory's schema and the same stock.
 func (b *bench) makeLimit(ctx context.Context) (err error) {
 	if b.limit, err = b.postgres.NewDatabase(ctx, "limit", func(address string) error {
 		_, err := target{Bin: b.Bin}.service(ctx, "inventory", address, "")
@@ -222,9 +221,9 @@ func (b *bench) makeLimit(ctx context.Context) (err error) {
 	return err
 }
 
-// start starts a pair with stock.
-func (b *bench) start(ctx context.Context, store, wire string, merged bool) (contender, error) {
-	c := contender{store: store, wire: wire, merged: merged, folder: filepath.Join(b.folder, strings.ReplaceAll(name(store, wire, merged), " ", "-"))}
+// start starts both services with stock.
+func (b *bench) start(ctx context.Context, store, wire string, merged bool) (candidate, error) {
+	c := candidate{store: store, wire: wire, merged: merged, folder: filepath.Join(b.folder, strings.ReplaceAll(name(store, wire, merged), " ", "-"))}
 	t := target{Bin: b.Bin, Wire: wire}
 	var err error
 	if store == onPostgres {
@@ -237,62 +236,62 @@ func (b *bench) start(ctx context.Context, store, wire string, merged bool) (con
 	if !merged {
 		args = append(args, "--batch-max=1")
 	}
-	if c.subject, err = t.start(ctx, c.folder, args...); err != nil {
+	if c.system, err = t.start(ctx, c.folder, args...); err != nil {
 		return c, err
 	}
-	return c, c.subject.importStock(ctx, plentyOfAll())
+	return c, c.system.importStock(ctx, plentyOfAll())
 }
 
-// startEcho starts a pair of echoes.
-func (b *bench) startEcho(ctx context.Context) (contender, error) {
+// startEcho starts two echoes.
+func (b *bench) startEcho(ctx context.Context) (candidate, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return contender{}, err
+		return candidate{}, err
 	}
-	echoes, err := processes.StartPair(ctx, b.folder, processes.Wire{Name: overHTTP}, processes.Options{Binary: self}, processes.Options{Binary: self})
-	return contender{store: onEcho, wire: overHTTP, subject: &subject{Pair: echoes}}, err
+	echoes, err := processes.StartSystem(ctx, b.folder, processes.Wire{Name: overHTTP}, processes.Options{Binary: self}, processes.Options{Binary: self})
+	return candidate{store: onEcho, wire: overHTTP, system: &system{System: echoes}}, err
 }
 
-// contenders are the pairs that this run measures, not started.
-func (b *bench) contenders() []contender {
-	var all []contender
+// candidates returns the candidates of this run. They are not started.
+func (b *bench) candidates() []candidate {
+	var all []candidate
 	for _, store := range []string{onSQLite, onPostgres} {
 		for _, merged := range []bool{true, false} {
-			all = append(all, contender{store: store, wire: overHTTP, merged: merged})
+			all = append(all, candidate{store: store, wire: overHTTP, merged: merged})
 		}
 	}
-	for _, wire := range wires[1:] { // HTTP is there
-		all = append(all, contender{store: onSQLite, wire: wire, merged: true})
+	for _, wire := range wires[1:] { // HTTP is in the list already
+		all = append(all, candidate{store: onSQLite, wire: wire, merged: true})
 	}
-	return slices.DeleteFunc(all, func(c contender) bool { return !b.wants(c.store, c.wire, c.merged) })
+	return slices.DeleteFunc(all, func(c candidate) bool { return !b.wants(c.store, c.wire, c.merged) })
 }
 
-// compare runs the rounds, and audits every pair at the end.
+// compare runs the rounds and audits every candidate at the end.
 func (b *bench) compare(ctx context.Context) (err error) {
-	var contenders []contender
+	var candidates []candidate
 	defer func() {
-		for _, c := range contenders {
-			err = errors.Join(err, c.subject.stop(ctx))
+		for _, c := range candidates {
+			err = errors.Join(err, c.system.stop(ctx))
 		}
 	}()
-	for _, c := range b.contenders() {
+	for _, c := range b.candidates() {
 		if c, err = b.start(ctx, c.store, c.wire, c.merged); err != nil {
 			return err
 		}
-		contenders = append(contenders, c)
+		candidates = append(candidates, c)
 	}
 	if b.wants(onEcho, overHTTP, false) {
 		echoes, err := b.startEcho(ctx)
 		if err != nil {
 			return err
 		}
-		contenders = append(contenders, echoes)
+		candidates = append(candidates, echoes)
 	}
 
 	for round := range b.Rounds {
 		for _, callers := range callerCounts {
 			for _, hot := range []bool{false, true} {
-				for _, c := range contenders {
+				for _, c := range candidates {
 					if !c.takes(hot, callers) {
 						continue
 					}
@@ -300,10 +299,10 @@ func (b *bench) compare(ctx context.Context) (err error) {
 						return err
 					}
 				}
-				slices.Reverse(contenders)
+				slices.Reverse(candidates)
 			}
 		}
-		slices.Reverse(contenders)
+		slices.Reverse(candidates)
 		for _, hot := range []bool{round%2 == 0, round%2 != 0} {
 			if !b.wants(onPgbench, "", false) {
 				continue
@@ -313,17 +312,17 @@ func (b *bench) compare(ctx context.Context) (err error) {
 			}
 		}
 	}
-	return b.close(ctx, contenders)
+	return b.close(ctx, candidates)
 }
 
-// close notes the pairs' memory and audits them.
-func (b *bench) close(ctx context.Context, contenders []contender) error {
-	for _, c := range contenders {
+// close records the candidates' memory and audits them.
+func (b *bench) close(ctx context.Context, candidates []candidate) error {
+	for _, c := range candidates {
 		if c.store == onEcho {
 			continue
 		}
 		if c.merged {
-			for service, process := range map[string]*processes.Process{"orders": c.subject.Orders, "inventory": c.subject.Inventory} {
+			for service, process := range map[string]*processes.Process{"orders": c.system.Orders, "inventory": c.system.Inventory} {
 				peak, err := peakMemory(process.PID())
 				if err != nil {
 					return err
@@ -335,14 +334,14 @@ func (b *bench) close(ctx context.Context, contenders []contender) error {
 				b.facts.memory[where] = float64(peak) / (1 << 20)
 			}
 		}
-		if err := c.subject.audit(ctx); err != nil {
+		if err := c.system.audit(ctx); err != nil {
 			return err
 		}
 	}
 	if !b.wants(onPgbench, "", false) {
 		return nil
 	}
-	// That pgbench makes the changes of a reservation is shown by the same audit.
+	// The audit shows that pgbench makes the changes of a reservation.
 	limit, err := b.postgres.Address(ctx, b.limit)
 	if err != nil {
 		return err
@@ -355,210 +354,4 @@ func skusOf(hot bool) int {
 		return 1
 	}
 	return allSKUs
-}
-
-// turn measures one contender once.
-func (b *bench) turn(ctx context.Context, c contender, hot bool, callers int) error {
-	if _, err := measure(ctx, c.subject.Orders.URL, newPlacing(skusOf(hot)), pace{callers: callers, duration: warmUp}, func() {}); err != nil {
-		return err
-	}
-	before, err := c.used(ctx)
-	if err != nil {
-		return err
-	}
-	result, err := c.place(ctx, hot, pace{callers: callers, duration: b.Slice})
-	if err != nil {
-		return err
-	}
-	f, err := c.used(ctx)
-	if err != nil {
-		return err
-	}
-	for i := cpuOrders; i <= syncs; i++ {
-		f[i] = (f[i] - before[i]) / float64(result.total.counts[done])
-	}
-	f[perSecond] = result.throughput(result.total)
-	f[p50], f[p99] = result.total.quantile(0.5).Seconds()*1000, result.total.quantile(0.99).Seconds()*1000
-	b.note(benchCase{c.store, c.wire, c.merged, hot, callers}, f)
-	return nil
-}
-
-func (b *bench) note(c benchCase, f figures) {
-	b.results[c] = append(b.results[c], f)
-	_ = b.bar.Add(1) // it only shows
-}
-
-// place places orders. What was not known in time or was refused is not done;
-// an order that is rejected or fails is an error.
-func (c contender) place(ctx context.Context, hot bool, p pace) (result, error) {
-	samples, err := measure(ctx, c.subject.Orders.URL, newPlacing(skusOf(hot)), p, func() {})
-	if err != nil {
-		return result{}, err
-	}
-	r := tally(samples)
-	if err := r.violation(); err != nil {
-		return r, fmt.Errorf("%s, %s: %w", c.store, p, err)
-	}
-	return r, nil
-}
-
-// used is what has been used so far: each process's milliseconds of processor
-// time (so that for one order they are seconds for 1,000), and the syncs.
-func (c contender) used(ctx context.Context) (figures, error) {
-	f := noFigures()
-	for figure, pid := range map[int]int{cpuOrders: c.subject.Orders.PID(), cpuInventory: c.subject.Inventory.PID(), cpuLoad: os.Getpid()} {
-		cpu, err := processCPU(pid)
-		if err != nil {
-			return f, err
-		}
-		f[figure] = cpu.Seconds() * 1000
-	}
-	switch c.store {
-	case onSQLite:
-		f[syncs] = 0
-		for _, service := range []string{"inventory", "orders"} {
-			n, err := fileSyncs(filepath.Join(c.folder, service+".db"))
-			if err != nil {
-				return f, err
-			}
-			f[syncs] += float64(n)
-		}
-	case onPostgres:
-		cpu, err := c.postgres.CPU(ctx)
-		if err != nil {
-			return f, err
-		}
-		f[cpuPostgres] = cpu.Seconds() * 1000
-	}
-	return f, nil
-}
-
-const pgbenchClients = 64
-
-func (b *bench) turnOfPgbench(ctx context.Context, hot bool) error {
-	before, err := b.postgres.CPU(ctx)
-	if err != nil {
-		return err
-	}
-	result, err := pgbench(ctx, b.postgres, b.limit, pgbenchClients, skusOf(hot), b.Slice)
-	if err != nil {
-		return err
-	}
-	after, err := b.postgres.CPU(ctx)
-	if err != nil {
-		return err
-	}
-	f := noFigures()
-	f[perSecond], f[cpuPostgres] = result.perSecond, (after-before).Seconds()*1000/float64(result.done)
-	b.note(benchCase{onPgbench, "", false, hot, pgbenchClients}, f)
-	return nil
-}
-
-// countSyncs measures how often PostgreSQL asks the disk to confirm. A connection
-// tells the server what it did when it ends at the latest, so each case has a pair
-// to itself that is stopped before the server is asked, and nothing else is
-// measured here.
-func (b *bench) countSyncs(ctx context.Context) error {
-	for _, merged := range []bool{true, false} {
-		if !b.wants(onPostgres, overHTTP, merged) {
-			continue
-		}
-		if err := b.countSyncsOf(ctx, merged); err != nil {
-			return err
-		}
-	}
-	if !b.wants(onPgbench, "", false) {
-		return nil
-	}
-	before, err := serverSyncs(ctx, b.postgres)
-	if err != nil {
-		return err
-	}
-	result, err := pgbench(ctx, b.postgres, b.limit, pgbenchClients, allSKUs, b.Slice)
-	if err != nil {
-		return err
-	}
-	after, err := serverSyncs(ctx, b.postgres)
-	b.noteSyncs(benchCase{onPgbench, "", false, false, pgbenchClients}, after-before, result.done)
-	return err
-}
-
-func (b *bench) countSyncsOf(ctx context.Context, merged bool) (err error) {
-	c, err := b.start(ctx, onPostgres, overHTTP, merged)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.subject.stop(ctx)) }()
-	before, err := c.restart(ctx)
-	for _, callers := range callerCounts {
-		for _, hot := range []bool{false, true} {
-			if err != nil {
-				return err
-			}
-			result, err := c.place(ctx, hot, pace{callers: callers, duration: b.Slice})
-			if err != nil {
-				return err
-			}
-			after, err := c.restart(ctx)
-			if err != nil {
-				return err
-			}
-			b.noteSyncs(benchCase{onPostgres, overHTTP, merged, hot, callers}, after-before, result.total.counts[done])
-			before = after
-		}
-	}
-	return err
-}
-
-func (b *bench) noteSyncs(c benchCase, n, orders int) {
-	f := noFigures()
-	f[syncs] = float64(n) / float64(orders)
-	b.note(c, f)
-}
-
-// restart stops the pair, counts the server's syncs, and starts it again.
-func (c contender) restart(ctx context.Context) (int, error) {
-	if err := c.subject.stop(ctx); err != nil {
-		return 0, err
-	}
-	n, err := serverSyncs(ctx, c.postgres)
-	for _, process := range []**processes.Process{&c.subject.Inventory, &c.subject.Orders} {
-		if err == nil {
-			*process, err = (*process).Again(ctx)
-		}
-	}
-	return n, err
-}
-
-// starts is how often each start is timed.
-const starts = 7
-
-// timeStarts measures how long it is from the start of a process on SQLite until
-// it takes requests; not in a run of some cases only.
-func (b *bench) timeStarts(ctx context.Context) error {
-	if b.only != nil {
-		return nil
-	}
-	for i := range starts {
-		for _, service := range []string{"inventory", "orders"} {
-			for _, database := range []string{"new", "existing"} {
-				o, err := target{Bin: b.Bin}.service(ctx, service, "", filepath.Join(b.folder, fmt.Sprint("start-", i)))
-				if err != nil {
-					return err
-				}
-				began := time.Now()
-				process, err := processes.Start(ctx, o)
-				took := time.Since(began)
-				if err == nil {
-					err = process.Stop(ctx)
-				}
-				if err != nil {
-					return err
-				}
-				name := service + ", " + database + " database"
-				b.facts.ready[name] = append(b.facts.ready[name], took.Seconds()*1000)
-			}
-		}
-	}
-	return nil
 }

@@ -30,13 +30,13 @@ func processCPU(pid int) (time.Duration, error) {
 func parseStat(stat string) (time.Duration, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
-		return 0, fmt.Errorf("no process's stat: %q", stat)
+		return 0, fmt.Errorf("not a process's stat: %q", stat)
 	}
 	var ticks int64
 	for _, field := range fields[11:13] {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("no process's stat: %w", err)
+			return 0, fmt.Errorf("not a process's stat: %w", err)
 		}
 		ticks += n
 	}
@@ -59,7 +59,7 @@ func parsePeak(status string) (int64, error) {
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("no process's status: %.40q", status)
+	return 0, fmt.Errorf("not a process's status: %.40q", status)
 }
 
 // fileSyncs is how often a service on SQLite has asked the disk to confirm,
@@ -88,9 +88,8 @@ func fileSyncs(database string) (int, error) {
 	return int(commits) + 3*int(begun), nil
 }
 
-// serverSyncs is how often the server has asked the disk to confirm its log.
-// A connection reports what it did when it ends at the latest, so this is asked
-// when those of a database have ended.
+// serverSyncs is how often the server has synced its log. A connection reports its
+// syncs at its end at the latest, so this waits until all connections have ended.
 func serverSyncs(ctx context.Context, p *containers.Postgres) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

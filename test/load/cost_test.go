@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }
 
-func TestProcessorTimeIsThatOfUserAndSystem(t *testing.T) {
+func TestProcessorTimeIsUserPlusSystem(t *testing.T) {
 	t.Parallel()
 	for stat, want := range map[string]time.Duration{
 		"7 (orders) S 1 7 7 0 -1 4194560 500 0 3 0 250 125 9 9 20 0 8 0 1234": 3750 * time.Millisecond,
@@ -31,7 +31,7 @@ func TestProcessorTimeIsThatOfUserAndSystem(t *testing.T) {
 			t.Errorf("%q: got %s, %v", stat, got, err)
 		}
 	}
-	// This process has used some by now, and never less than before.
+	// The time of this process grows.
 	before, err := processCPU(os.Getpid())
 	for after := before; err == nil && after <= before; {
 		after, err = processCPU(os.Getpid())
@@ -41,7 +41,7 @@ func TestProcessorTimeIsThatOfUserAndSystem(t *testing.T) {
 	}
 }
 
-func TestMemoryIsThePeak(t *testing.T) {
+func TestMemoryIsThePeakResidentSize(t *testing.T) {
 	t.Parallel()
 	got, err := parsePeak("Name:\torders\nVmPeak:\t 1240000 kB\nVmHWM:\t   40960 kB\nVmRSS:\t   30000 kB\n")
 	if err != nil || got != 40<<20 {
@@ -49,7 +49,7 @@ func TestMemoryIsThePeak(t *testing.T) {
 	}
 	for _, status := range []string{"", "VmPeak:\t 12 kB\n", "VmHWM:\t much kB\n"} {
 		if _, err := parsePeak(status); err == nil {
-			t.Errorf("%q is no error", status)
+			t.Errorf("%q: no error", status)
 		}
 	}
 	if got, err := peakMemory(os.Getpid()); err != nil || got < 1<<20 || got > 1<<40 {
@@ -57,11 +57,11 @@ func TestMemoryIsThePeak(t *testing.T) {
 	}
 }
 
-func TestEveryCommitOnSQLiteIsASync(t *testing.T) {
+func TestSQLiteSyncsCountEveryCommit(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "some.db")
 	if _, err := fileSyncs(path); err == nil {
-		t.Error("what is not there was counted")
+		t.Error("a missing file was counted")
 	}
 	schema := fstest.MapFS{"1_some.sql": {Data: []byte("-- +goose Up\nCREATE TABLE some (n INTEGER, filling BLOB);")}}
 	db := openDatabase(t, path, schema)
@@ -88,7 +88,7 @@ func TestEveryCommitOnSQLiteIsASync(t *testing.T) {
 	if got := count() - before; got != 7 {
 		t.Errorf("7 commits: %d syncs", got)
 	}
-	// A transaction that changes nothing, or is given up, asks for none.
+	// A transaction that changes nothing, or is rolled back, needs no sync.
 	before = count()
 	if err := db.Write(t.Context(), func(*sql.Tx) error { return nil }); err != nil {
 		t.Fatal(err)
@@ -97,17 +97,18 @@ func TestEveryCommitOnSQLiteIsASync(t *testing.T) {
 		_, _ = tx.ExecContext(t.Context(), "INSERT INTO some (n) VALUES (1)")
 		return fs.ErrInvalid
 	}); err == nil {
-		t.Fatal("it was not given up")
+		t.Fatal("the transaction was not rolled back")
 	}
 	if got := count() - before; got != 0 {
 		t.Errorf("no commit: %d syncs", got)
 	}
-	// 8 MB are more than the log may hold: the next commit begins it anew.
+	// 8 MB exceed the size of the log: the next commit starts the log from the
+	// beginning.
 	write(8 << 10)
 	before = count()
 	write(1)
 	if got := count() - before; got != 1+3 {
-		t.Errorf("a commit that begins the log anew: %d syncs", got)
+		t.Errorf("a commit that restarts the log: %d syncs", got)
 	}
 }
 
@@ -125,7 +126,7 @@ func openDatabase(t *testing.T, path string, migrations fs.FS) *database.SQLite 
 	return db
 }
 
-func TestAServersSyncsAreCountedWhenItsConnectionsHaveEnded(t *testing.T) {
+func TestServerSyncsCountEveryCommit(t *testing.T) {
 	t.Parallel()
 	server := containers.SharedPostgres(t)
 	name, err := server.NewDatabase(t.Context(), "syncs", func(string) error { return nil })
@@ -136,7 +137,7 @@ func TestAServersSyncsAreCountedWhenItsConnectionsHaveEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// psql commits each statement, and ends.
+	// psql commits each statement and exits.
 	if _, err := server.Run(t.Context(), "psql", "-c", "CREATE TABLE entries (n int)", "-c", "INSERT INTO entries VALUES (1)",
 		"-c", "INSERT INTO entries VALUES (2)", server.AddressInside(name)); err != nil {
 		t.Fatal(err)
@@ -145,7 +146,7 @@ func TestAServersSyncsAreCountedWhenItsConnectionsHaveEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The server syncs now and then by itself.
+	// The server also syncs at other times.
 	if got := after - before; got < 3 {
 		t.Errorf("3 commits: %d syncs", got)
 	}

@@ -34,14 +34,13 @@ type line struct {
 	UnitPrice int64  `json:"unit_price"`
 }
 
-// cleaning counts what was done to real data before it could be ordered, so
-// that nothing is dropped in silence.
+// cleaning counts the changes to the real data, so that nothing is dropped silently.
 type cleaning struct {
 	Lines, Invoices int
 
-	CancellationLines    int // of invoices whose number begins with C
+	CancellationLines    int // of invoices whose number starts with C
 	NonPositiveLines     int // returns, write-offs, corrections
-	UnreadableLines      int // a quantity or a price that is no number, or beyond an order's limits
+	UnreadableLines      int // quantity or price is not a number, or beyond the limits of an order
 	EncodedSKULines      int // the code has characters that a SKU may not have
 	RoundedPriceLines    int // the price has more than two decimals
 	NoCustomerInvoices   int // got the customer "guest"
@@ -52,7 +51,7 @@ type cleaning struct {
 
 // readInvoices reads the retailer's lines (InvoiceNo, StockCode, Description,
 // Quantity, InvoiceDate, UnitPrice, CustomerID, Country), gzipped if the name
-// says so, and returns the invoices in the order in which they begin.
+// ends in .gz. It returns the invoices in the order of their first lines.
 func readInvoices(path string) ([]invoice, cleaning, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -86,7 +85,7 @@ func cleanInvoices(in io.Reader) ([]invoice, cleaning, error) {
 	}
 	for _, name := range []string{"InvoiceNo", "StockCode", "Quantity", "UnitPrice", "CustomerID"} {
 		if _, ok := column[name]; !ok {
-			return nil, c, fmt.Errorf("there is no column %s", name)
+			return nil, c, fmt.Errorf("missing column %s", name)
 		}
 	}
 
@@ -140,7 +139,8 @@ func cleanInvoices(in io.Reader) ([]invoice, cleaning, error) {
 
 func isCancellation(number string) bool { return strings.HasPrefix(number, "C") }
 
-// clean makes an order's line of an invoice's; false where there is none to make.
+// clean makes an order's line from an invoice's line. ok is false if the line is left
+// out.
 func (c *cleaning) clean(number, code, quantity, price string) (line, bool) {
 	if isCancellation(number) {
 		c.CancellationLines++
@@ -188,8 +188,8 @@ func minorUnits(price string) (minor int64, rounded, ok bool) {
 
 var plainSKU = regexp.MustCompile(`^[A-Za-z0-9.-]+$`)
 
-// encodeSKU writes every byte that a SKU may not have as _ and two hexadecimal
-// digits. The underscore is written so too, so that no two codes meet.
+// encodeSKU replaces every byte that a SKU may not have by _ and two hexadecimal
+// digits. It encodes the underscore, too, so that different codes stay different.
 func encodeSKU(code string) string {
 	if plainSKU.MatchString(code) {
 		return code

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestRealDataIsDirtyAndNothingIsDroppedInSilence(t *testing.T) {
+func TestInvoiceCleaningCountsEveryChange(t *testing.T) {
 	t.Parallel()
 	const data = `InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
 1,85123A,HEART,6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom
@@ -37,7 +37,7 @@ C3,85123A,HEART,-6,2010-12-01 08:26:00,2.55,17850.0,United Kingdom
 	}
 }
 
-func TestNoTwoCodesBecomeTheSameSKU(t *testing.T) {
+func TestEncodedSKUsAreUnique(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{}
 	for _, code := range []string{"A B", "A_20B", "A_B", "A__B", "A/B", "A-B", "A.B", "AB", "Ä"} {
@@ -49,7 +49,7 @@ func TestNoTwoCodesBecomeTheSameSKU(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsNoInvoiceListIsAnError(t *testing.T) {
+func TestInvalidInvoiceFileIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, data := range []string{"", "a,b\n1,2\n", "InvoiceNo,StockCode,Quantity,UnitPrice,CustomerID\n1,2\n"} {
 		if _, _, err := cleanInvoices(strings.NewReader(data)); err == nil {

@@ -23,7 +23,7 @@ import (
 //go:embed reservation.sql
 var reservationScript string
 
-// pgbenchResult is how many transactions there were.
+// pgbenchResult counts transactions.
 type pgbenchResult struct {
 	done      int
 	perSecond float64
@@ -32,8 +32,8 @@ type pgbenchResult struct {
 // pgbench makes single reservations, one transaction each.
 func pgbench(ctx context.Context, p *containers.Postgres, database string, clients, skus int, duration time.Duration) (pgbenchResult, error) {
 	const command = `printf %s "$1" | pgbench --no-vacuum --protocol=prepared --jobs=2 --client="$2" --time="$3" --define=skus="$4" --file=- "$5"`
-	// Its clock begins before its clients have connected, which a busy machine takes
-	// seconds for; what it says of a second leaves that out.
+	// The time includes connecting, which takes seconds on a busy machine. The
+	// transactions per second do not.
 	seconds := fmt.Sprint(int(math.Ceil(duration.Seconds())) + 3)
 	out, err := p.Run(ctx, "sh", "-c", command, "sh", reservationScript, fmt.Sprint(clients), seconds, fmt.Sprint(skus), p.AddressInside(database))
 	if err != nil {
@@ -48,7 +48,7 @@ var pgbenchFigures = regexp.MustCompile(`(?s)\nnumber of transactions actually p
 func parsePgbench(out string) (r pgbenchResult, err error) {
 	figures := pgbenchFigures.FindStringSubmatch(out)
 	if figures == nil {
-		return r, fmt.Errorf("pgbench did not do it:\n%s", out)
+		return r, fmt.Errorf("pgbench failed:\n%s", out)
 	}
 	if r.done, err = strconv.Atoi(figures[1]); err != nil {
 		return r, err
@@ -57,10 +57,9 @@ func parsePgbench(out string) (r pgbenchResult, err error) {
 	return r, err
 }
 
-// echo stands in for a service in a pair that does nothing but exchange JSON of
-// the same shape and size: no rules, no database, no log. What a pair of echoes
-// can do is what HTTP and JSON leave of the machine. It takes the flags that a
-// pair gives.
+// echo replaces a service. It only exchanges JSON of the same shape and size: no
+// rules, no database, no log. Two echoes show the throughput that HTTP and JSON
+// leave. It accepts the flags of the services.
 type echo struct {
 	HTTPAddr     string `name:"http-addr"`
 	AdminAddr    string
@@ -174,11 +173,11 @@ func (e echo) ask(ctx context.Context, client *http.Client, id string, body echo
 	if err != nil {
 		return err
 	}
-	return json.Unmarshal(answer, into) // an error's text is no JSON
+	return json.Unmarshal(answer, into) // the text of an error is not JSON, so this fails
 }
 
 func answerJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the caller has gone
+	_ = json.NewEncoder(w).Encode(v) // an error means that the caller is gone
 }

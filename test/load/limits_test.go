@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestPgbenchMustHaveDoneItWithoutFailures(t *testing.T) {
+func TestPgbenchOutputMustHaveNoFailures(t *testing.T) {
 	t.Parallel()
 	const out = `pgbench (15.20 (Debian 15.20-0+deb12u1))
 transaction type: -
@@ -34,7 +34,7 @@ tps = 2037.187000 (without initial connection time)
 	}
 }
 
-func TestAnEchoOfOrdersAsksOneOfInventory(t *testing.T) {
+func TestEchoOrdersCallsEchoInventory(t *testing.T) {
 	t.Parallel()
 	var asked []string
 	reservations := echo{}.handler()

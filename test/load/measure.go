@@ -16,29 +16,29 @@ import (
 	"time"
 )
 
-// outcome is how a request was answered.
-type outcome int
+// responseKind is a kind of response.
+type responseKind int
 
 const (
-	done     outcome = iota
-	rejected         // a conflict
-	unknown          // recorded, its outcome not known in time
-	refused          // not begun: overloaded, unavailable or out of time
-	failed           // anything else
-	outcomes
+	done     responseKind = iota
+	rejected              // a conflict
+	unknown               // 202: the outcome is not known yet
+	refused               // 503 or 504
+	failed                // anything else
+	responseKinds
 )
 
-// sample is one request that has been answered.
+// sample is one request with its response.
 type sample struct {
-	operation string
-	outcome   outcome
-	// at is when it was answered, from the start of the load; took is its latency.
+	operation    string
+	responseKind responseKind
+	// at is the time of the response since the start of the load. took is the latency.
 	at, took time.Duration
-	// failure says how it failed.
+	// failure describes a failure.
 	failure string
 }
 
-// measure sends a workload's requests to orders and returns how they went.
+// measure sends a workload's requests to orders and returns a sample for each.
 func measure(ctx context.Context, orders string, w workload, p pace, progress func()) ([]sample, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: p.callers}, Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
@@ -47,20 +47,20 @@ func measure(ctx context.Context, orders string, w workload, p pace, progress fu
 	began := time.Now()
 	err := p.drive(ctx, func(i int, due time.Time) {
 		r := w.next(i)
-		outcome, failure := send(ctx, client, orders, r)
+		responseKind, failure := send(ctx, client, orders, r)
 		now := time.Now()
 		if r.answered != nil {
-			r.answered(outcome == done)
+			r.answered(responseKind == done)
 		}
 		mu.Lock()
-		samples = append(samples, sample{r.operation, outcome, now.Sub(began), now.Sub(due), failure})
+		samples = append(samples, sample{r.operation, responseKind, now.Sub(began), now.Sub(due), failure})
 		mu.Unlock()
 		progress()
 	})
 	return samples, err
 }
 
-func send(ctx context.Context, client *http.Client, orders string, r request) (o outcome, failure string) {
+func send(ctx context.Context, client *http.Client, orders string, r request) (o responseKind, failure string) {
 	var body io.Reader
 	if r.body != nil {
 		text, err := json.Marshal(r.body)
@@ -98,26 +98,26 @@ func send(ctx context.Context, client *http.Client, orders string, r request) (o
 	return failed, fmt.Sprintf("%s %s: %s: %s", r.method, r.path, response.Status, answer)
 }
 
-// result is what a load came to.
+// result is the summary of a load.
 type result struct {
-	// total is of all operations; operations are those there were, by name.
+	// total is the summary of all operations, and operations has one for each.
 	total      summary
 	operations []summary
 	took       time.Duration
-	// perSecond counts what was done in each second.
+	// perSecond counts the requests done in each second.
 	perSecond []int
-	// failure is the first that there was.
+	// failure is the first failure.
 	failure string
 }
 
-// summary is of one operation.
+// summary summarizes one operation.
 type summary struct {
 	operation string
-	counts    [outcomes]int
+	counts    [responseKinds]int
 	latencies []time.Duration // sorted
 }
 
-func tally(samples []sample) result {
+func summarize(samples []sample) result {
 	r := result{total: summary{operation: "all"}}
 	byOperation := map[string]*summary{}
 	for _, s := range samples {
@@ -125,7 +125,7 @@ func tally(samples []sample) result {
 			byOperation[s.operation] = &summary{operation: s.operation}
 		}
 		for _, sum := range []*summary{&r.total, byOperation[s.operation]} {
-			sum.counts[s.outcome]++
+			sum.counts[s.responseKind]++
 			sum.latencies = append(sum.latencies, s.took)
 		}
 		r.took = max(r.took, s.at)
@@ -133,7 +133,7 @@ func tally(samples []sample) result {
 		for len(r.perSecond) <= second {
 			r.perSecond = append(r.perSecond, 0)
 		}
-		if s.outcome == done {
+		if s.responseKind == done {
 			r.perSecond[second]++
 		}
 		if r.failure == "" {
@@ -149,8 +149,8 @@ func tally(samples []sample) result {
 	return r
 }
 
-// quantile is the latency that a share of the requests did not exceed (nearest
-// rank).
+// quantile is the latency that a share of the requests did not exceed (nearest-rank
+// method).
 func (s summary) quantile(share float64) time.Duration {
 	if len(s.latencies) == 0 {
 		return 0
@@ -159,7 +159,7 @@ func (s summary) quantile(share float64) time.Duration {
 	return s.latencies[min(max(rank, 0), len(s.latencies)-1)]
 }
 
-// throughput is how many were done a second.
+// throughput is the number of requests done in a second.
 func (r result) throughput(s summary) float64 {
 	if r.took == 0 {
 		return 0
@@ -167,7 +167,7 @@ func (r result) throughput(s summary) float64 {
 	return float64(s.counts[done]) / r.took.Seconds()
 }
 
-// columns are those of the table, in the terminal and on the page.
+// columns are the columns of the table, in the terminal and on the page.
 var columns = []string{"operation", "done", "rejected", "unknown", "refused", "failed", "done/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"}
 
 func (r result) rows() [][]string {
@@ -202,18 +202,18 @@ func (r result) print(out io.Writer) {
 		}
 		fmt.Fprintln(table)
 	}
-	_ = table.Flush() // what can't be printed is nobody's to hear of
+	_ = table.Flush() // an error to print has no other place to go
 }
 
-// violation is an error where something was rejected, although there was stock
-// for all, or failed. What the pair refused it has not promised.
+// violation is an error if a request failed, or was rejected although there was
+// stock for all. A refused request is no violation.
 func (r result) violation() error {
 	if bad := r.total.counts; bad[rejected] > 0 || bad[failed] > 0 {
 		return fmt.Errorf("%d requests were rejected, although there was stock for all, and %d failed; the first: %w",
 			bad[rejected], bad[failed], errors.New(r.failure))
 	}
 	if r.total.counts[done] == 0 {
-		return errors.New("nothing was done")
+		return errors.New("no request was done")
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestAQuantileIsALatencyThatWasMeasured(t *testing.T) {
+func TestQuantileIsAMeasuredLatency(t *testing.T) {
 	t.Parallel()
 	upTo := func(n int) (s summary) {
 		for i := range n {
@@ -32,9 +32,9 @@ func TestAQuantileIsALatencyThatWasMeasured(t *testing.T) {
 	}
 }
 
-func TestEveryAnswerIsCountedOnce(t *testing.T) {
+func TestEveryResponseIsCountedOnce(t *testing.T) {
 	t.Parallel()
-	r := tally([]sample{
+	r := summarize([]sample{
 		{"place", done, 2500 * time.Millisecond, 3, ""},
 		{"get", done, 100 * time.Millisecond, 1, ""},
 		{"place", rejected, 200 * time.Millisecond, 2, "first"},
@@ -42,7 +42,7 @@ func TestEveryAnswerIsCountedOnce(t *testing.T) {
 		{"place", unknown, 400 * time.Millisecond, 4, ""},
 		{"place", refused, 400 * time.Millisecond, 5, ""},
 	})
-	if want := [outcomes]int{2, 1, 1, 1, 1}; r.total.counts != want {
+	if want := [responseKinds]int{2, 1, 1, 1, 1}; r.total.counts != want {
 		t.Errorf("counts are %v, want %v", r.total.counts, want)
 	}
 	if want := []int{1, 0, 1}; !slices.Equal(r.perSecond, want) {
@@ -69,27 +69,27 @@ func TestEveryAnswerIsCountedOnce(t *testing.T) {
 	}
 }
 
-func TestWhatThePairMayAnswerIsNoViolation(t *testing.T) {
+func TestViolations(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		samples   []sample
 		violation bool
 	}{
-		{[]sample{{outcome: done}, {outcome: unknown}, {outcome: refused}}, false},
-		{[]sample{{outcome: done}, {outcome: rejected}}, true},
-		{[]sample{{outcome: done}, {outcome: failed}}, true},
-		{[]sample{{outcome: refused}}, true},
+		{[]sample{{responseKind: done}, {responseKind: unknown}, {responseKind: refused}}, false},
+		{[]sample{{responseKind: done}, {responseKind: rejected}}, true},
+		{[]sample{{responseKind: done}, {responseKind: failed}}, true},
+		{[]sample{{responseKind: refused}}, true},
 		{nil, true},
 	} {
-		if err := tally(test.samples).violation(); (err != nil) != test.violation {
+		if err := summarize(test.samples).violation(); (err != nil) != test.violation {
 			t.Errorf("%v: %v", test.samples, err)
 		}
 	}
 }
 
-func TestAnAnswersStatusIsItsOutcome(t *testing.T) {
+func TestHTTPStatusGivesRequestStatus(t *testing.T) {
 	t.Parallel()
-	for status, want := range map[int]outcome{
+	for status, want := range map[int]responseKind{
 		200: done, 201: done, 202: unknown, 409: rejected, 503: refused, 504: refused,
 		204: failed, 400: failed, 404: failed, 412: failed, 422: failed, 429: failed, 500: failed,
 	} {
@@ -104,22 +104,5 @@ func TestAnAnswersStatusIsItsOutcome(t *testing.T) {
 	gone.Close()
 	if got, failure := send(t.Context(), gone.Client(), gone.URL, place("x", placeBody{})); got != failed || failure == "" {
 		t.Errorf("no answer: got %d %q", got, failure)
-	}
-}
-
-func TestThePairIsSettledWhenItSaysSo(t *testing.T) {
-	t.Parallel()
-	for metrics, want := range map[string]int{
-		"# HELP orders_intents_unsettled Intents.\norders_intents_unsettled 3\nother 7\n": 3,
-		"orders_intents_unsettled 0\n": 0,
-		"# orders_intents_unsettled 3": -1,
-		"":                             -1,
-	} {
-		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(metrics)) }))
-		got, err := unsettled(t.Context(), server.URL)
-		server.Close()
-		if (err != nil) != (want < 0) || err == nil && got != want {
-			t.Errorf("%q: got %d, %v", metrics, got, err)
-		}
 	}
 }

@@ -10,27 +10,26 @@ import (
 
 // pace says when requests are sent.
 //
-// Without a rate it is a closed loop: a caller sends its next request when the
-// one before has been answered, so the load adapts to the pair, and what is
-// found is how much the pair can do.
+// Without a rate it is a closed loop: a caller sends its next request after the
+// response to the one before. The load adapts to the services and measures their
+// throughput.
 //
-// With a rate it is an open loop: every request has a time at which it is due,
-// fixed before the first one is sent. A pair that stalls makes the requests that
-// come due meanwhile late, and they are counted as late, because their latency
-// runs from when they were due. To count from when they could at last be sent
-// would leave out just what a stall does to callers: Gil Tene calls that
-// coordinated omission ("How NOT to Measure Latency", 2015).
+// With a rate it is an open loop: every request has a due time, fixed before the
+// first one is sent. Latency counts from the due time. So a request that is late
+// because the services stalled has a high latency. To count from the time of
+// sending would hide the stall, which Gil Tene calls coordinated omission ("How NOT
+// to Measure Latency", 2015).
 type pace struct {
-	// callers is the most requests that wait for an answer at the same time.
+	// callers is the most requests that are in flight.
 	callers int
-	// rate is how many requests a second come due; 0 is a closed loop.
+	// rate is in requests a second. 0 is a closed loop.
 	rate float64
-	// count ends the load, or duration where count is 0.
+	// count is the number of requests. If it is 0, duration ends the load.
 	count    int
 	duration time.Duration
 }
 
-// requests is how many there will be; -1 where that is not known before.
+// requests is the number of requests, or -1 if it is not known before.
 func (p pace) requests() int {
 	switch {
 	case p.count > 0:
@@ -41,14 +40,14 @@ func (p pace) requests() int {
 	return -1
 }
 
-// due is when the i-th request is to be sent.
+// due is the due time of the i-th request.
 func (p pace) due(began time.Time, i int) time.Time {
 	return began.Add(time.Duration(float64(i) / p.rate * float64(time.Second)))
 }
 
-// drive calls send for every request, from 0, with the time from which its
-// latency counts, and returns when all have been answered. All that came due are
-// sent, however late.
+// drive calls send for every request, from 0, with the time from which its latency
+// counts. It sends every request that is due, even late, and returns when all calls
+// have returned.
 func (p pace) drive(ctx context.Context, send func(i int, due time.Time)) error {
 	began, limit := time.Now(), p.requests()
 	var next atomic.Int64
@@ -77,7 +76,7 @@ func (p pace) drive(ctx context.Context, send func(i int, due time.Time)) error 
 	return ctx.Err()
 }
 
-// String says it as a report does.
+// String is the text for a report.
 func (p pace) String() string {
 	s := fmt.Sprintf("%d callers, closed loop", p.callers)
 	if p.rate > 0 {

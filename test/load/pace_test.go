@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestALateRequestCountsFromWhenItWasDue(t *testing.T) {
+func TestLatencyCountsFromDueTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := pace{callers: 1, rate: 10, duration: time.Second}
@@ -17,13 +17,13 @@ func TestALateRequestCountsFromWhenItWasDue(t *testing.T) {
 		if err := p.drive(t.Context(), func(i int, due time.Time) {
 			late = append(late, time.Since(due))
 			if i == 2 {
-				time.Sleep(350 * time.Millisecond) // the pair stalls
+				time.Sleep(350 * time.Millisecond) // the services stall
 			}
 		}); err != nil {
 			t.Fatal(err)
 		}
-		// The stall lasts from 200 to 550 ms: what was due at 300, 400 and 500 is
-		// late, all of it is sent, and then the schedule holds again.
+		// The stall lasts from 200 to 550 ms. The requests due at 300, 400 and 500 are
+		// late, all are sent, and then the schedule holds again.
 		ms := time.Millisecond
 		if want := []time.Duration{0, 0, 0, 250 * ms, 150 * ms, 50 * ms, 0, 0, 0, 0}; !slices.Equal(late, want) {
 			t.Errorf("late by %v, want %v", late, want)
@@ -31,7 +31,7 @@ func TestALateRequestCountsFromWhenItWasDue(t *testing.T) {
 	})
 }
 
-func TestARateNeedsNoAnswerToGoOn(t *testing.T) {
+func TestOpenLoopDoesNotWaitForResponses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := pace{callers: 10, rate: 100, count: 10}
@@ -52,13 +52,13 @@ func TestARateNeedsNoAnswerToGoOn(t *testing.T) {
 	})
 }
 
-func TestAClosedLoopWaitsForAnswers(t *testing.T) {
+func TestClosedLoopWaitsForResponses(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		pace pace
 		want int
 	}{
-		// Each caller takes 100 ms a request, so it begins one at 0, 100, 200 …
+		// Each request takes 100 ms, so a caller sends at 0, 100, 200 …
 		"until the time is over": {pace{callers: 3, duration: time.Second}, 30},
 		"until all are sent":     {pace{callers: 3, duration: time.Second, count: 7}, 7},
 	} {
@@ -72,7 +72,7 @@ func TestAClosedLoopWaitsForAnswers(t *testing.T) {
 					mu.Lock()
 					seen[i] = true
 					if waiting++; waiting > 3 {
-						t.Errorf("%d wait at the same time", waiting)
+						t.Errorf("%d in flight", waiting)
 					}
 					mu.Unlock()
 					if late := time.Since(due); late != 0 {
@@ -93,7 +93,7 @@ func TestAClosedLoopWaitsForAnswers(t *testing.T) {
 	}
 }
 
-func TestALoadThatIsStoppedIsNoResult(t *testing.T) {
+func TestCancelledLoadIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, p := range map[string]pace{
 		"closed loop": {callers: 1, duration: time.Hour},

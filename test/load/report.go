@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// report is the page that a run leaves: one file that needs no other.
+// report is the HTML page of a run. It needs no other file.
 type report struct {
-	// Workload, Store, Wire and Load say what was run.
+	// Workload, Store, Wire and Load describe the run.
 	Workload, Store, Wire, Load string
 	Began                       time.Time
 	result                      result
@@ -44,23 +44,23 @@ func (r report) write(path string) (string, error) {
 
 func (r report) render(out io.Writer) error { return pageTemplate.Execute(out, r) }
 
-// What follows is for the page.
+// The following methods are for the page.
 
-// When is when the run began.
+// When is the start of the run.
 func (r report) When() string { return r.Began.UTC().Format("2006-01-02 15:04 UTC") }
 
-// Machine is where it ran.
+// Machine describes the machine.
 func (r report) Machine() string {
 	return fmt.Sprintf("%s/%s, %d cores; load, services and database share them", runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 }
 
-// Columns and Rows are the table's.
+// Columns are the columns of the table.
 func (r report) Columns() []string { return columns }
 
-// Rows are one for each operation, then the total.
+// Rows has a row for each operation, then the total.
 func (r report) Rows() [][]string { return r.result.rows() }
 
-// plot is a diagram in a box of the size that the page gives it.
+// plot is a diagram. The page sets its size.
 type plot struct {
 	Title  string
 	X, Y   []tick
@@ -76,12 +76,12 @@ type tick struct {
 // curve is a line; its path is SVG's.
 type curve struct{ Name, Path string }
 
-// The area inside a plot's axes, in SVG's units; report.html has the same.
+// The area inside a plot's axes, in SVG's units. report.html has the same.
 const plotWidth, plotHeight = 800.0, 280.0
 
-// Latency is the latency that a share of the requests did not exceed, over that
-// share. Both axes are logarithmic: each mark on the lower one leaves out nine
-// tenths of the requests that the mark before left out.
+// Latency plots the latency that a share of the requests did not exceed, over that
+// share. Both axes are logarithmic: each mark on the x axis excludes a tenth of the
+// requests that the mark before excludes.
 func (r report) Latency() plot {
 	least, most := math.Inf(1), 0.0
 	for _, s := range r.result.operations {
@@ -108,7 +108,7 @@ func (r report) Latency() plot {
 	for _, s := range r.result.operations {
 		var path pathBuilder
 		for step := range 401 {
-			// Past the share that leaves out one request there is nothing to show.
+			// Stop at the share that excludes one request.
 			out := nines * float64(step) / 400
 			if out > math.Log10(float64(len(s.latencies))) {
 				break
@@ -121,9 +121,9 @@ func (r report) Latency() plot {
 	return p
 }
 
-// Throughput is what was done in each second.
+// Throughput plots the requests done in each second.
 func (r report) Throughput() plot {
-	// The last second is not a whole one, and would look like a fall.
+	// The last second is not complete and would look like a drop.
 	seconds := r.result.perSecond
 	if len(seconds) > 1 {
 		seconds = seconds[:len(seconds)-1]
@@ -153,7 +153,8 @@ func (r report) Throughput() plot {
 	return p
 }
 
-// niceStep is the least of 1, 2 and 5 times a power of ten that is not below.
+// niceStep is the smallest of 1, 2 and 5 times a power of ten that is not below
+// least.
 func niceStep(least float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(max(least, 1))))
 	for _, factor := range []float64{1, 2, 5} {
@@ -164,7 +165,7 @@ func niceStep(least float64) float64 {
 	return 10 * power
 }
 
-// duration writes a power of ten of seconds.
+// duration formats a power of ten of seconds.
 func duration(seconds float64) string {
 	return time.Duration(math.Round(seconds * float64(time.Second))).String()
 }

@@ -26,29 +26,29 @@ func someResult() result {
 		at := time.Duration(i) * time.Millisecond
 		samples = append(samples, sample{operation: []string{"place", "<get>"}[i%2], at: at, took: time.Duration(1+i%100) * time.Millisecond})
 	}
-	return tally(samples)
+	return summarize(samples)
 }
 
-func TestThePageNeedsNothingElse(t *testing.T) {
+func TestPageIsSelfContained(t *testing.T) {
 	t.Parallel()
 	page := render(t, report{Workload: "uniform", Store: "SQLite", Wire: "grpc", Load: "16 callers", result: someResult()})
 	if found := regexp.MustCompile(`(?i)<script|<link|<img|<iframe|@import|url\(|src=|href=|https?:|javascript:|\son\w+=`).FindString(page); found != "" {
-		t.Errorf("the page has %q", found)
+		t.Errorf("the page contains %q", found)
 	}
 	if !strings.Contains(page, "On SQLite, asking over grpc.") {
-		t.Error("the page does not say what was run")
+		t.Error("the page does not describe the run")
 	}
 	if n := strings.Count(page, "<svg"); n != 2 {
 		t.Errorf("%d plots", n)
 	}
 }
 
-func TestWhatIsShownIsEscaped(t *testing.T) {
+func TestPageEscapesText(t *testing.T) {
 	t.Parallel()
 	page := render(t, report{Workload: `</title><script>x`, Store: `"><b>`, Load: "<i>", result: someResult()})
 	for _, raw := range []string{"<script>", "<b>", "<i>", "<get>"} {
 		if strings.Contains(page, raw) {
-			t.Errorf("the page has %s", raw)
+			t.Errorf("the page contains %s", raw)
 		}
 	}
 }
@@ -60,10 +60,10 @@ func TestCurvesStayInsideTheAxes(t *testing.T) {
 		equal = append(equal, sample{operation: "place", took: time.Millisecond, at: time.Second})
 	}
 	one = []sample{{operation: "place", took: 0, at: 0}}
-	for name, r := range map[string]result{"some": someResult(), "all equal": tally(equal), "one": tally(one), "none": {}} {
+	for name, r := range map[string]result{"some": someResult(), "all equal": summarize(equal), "one": summarize(one), "none": {}} {
 		page := render(t, report{result: r})
 		if strings.Contains(page, "NaN") || strings.Contains(page, "Inf") {
-			t.Errorf("%s: a number is none", name)
+			t.Errorf("%s: the page contains NaN or Inf", name)
 		}
 		for _, p := range []plot{(report{result: r}).Latency(), (report{result: r}).Throughput()} {
 			for _, c := range p.Curves {
@@ -82,7 +82,7 @@ func within(number string, most float64) bool {
 	return n >= -0.1 && n <= most+0.1
 }
 
-func TestTheLatencyCurveRises(t *testing.T) {
+func TestLatencyCurveRises(t *testing.T) {
 	t.Parallel()
 	for _, c := range (report{result: someResult()}).Latency().Curves {
 		points := regexp.MustCompile(`[ML]([^ ]+) ([^ML]+)`).FindAllStringSubmatch(c.Path, -1)
@@ -91,14 +91,14 @@ func TestTheLatencyCurveRises(t *testing.T) {
 				t.Fatalf("%s falls at %v", c.Name, points[i])
 			}
 		}
-		// 1,500 of each: nothing is drawn past the share that leaves out one.
+		// 1,500 of each: the curve ends at the share that excludes one.
 		if last := parse(points[len(points)-1][1]); last > plotWidth*3.18/4+1 || last < plotWidth*3/4 {
 			t.Errorf("%s ends at %g", c.Name, last)
 		}
 	}
 }
 
-func TestThePlotsAreWellFormed(t *testing.T) {
+func TestPlotsAreWellFormed(t *testing.T) {
 	t.Parallel()
 	page := render(t, report{result: someResult()})
 	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1) {
@@ -115,7 +115,7 @@ func TestThePlotsAreWellFormed(t *testing.T) {
 func parse(number string) float64 {
 	n, err := strconv.ParseFloat(number, 64)
 	if err != nil {
-		return math.NaN() // it is within nothing
+		return math.NaN() // outside every range
 	}
 	return n
 }

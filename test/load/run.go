@@ -17,18 +17,18 @@ type runCommand struct {
 	target
 	Workload string        `arg:"" enum:"uniform,hot,mixed,invoices" help:"uniform: orders of one unit, each of any of 10,000 SKUs. hot: all of the same SKU. mixed: place, amend, confirm, cancel and get, over 10,000 SKUs. invoices: a retailer's real ones, one order each."`
 	Data     string        `help:"The invoices: CSV, gzipped if it ends in .gz." type:"existingfile" placeholder:"FILE"`
-	Callers  int           `help:"How many callers there are. Each sends its next request when the one before is answered; with --rate they are the most that wait for an answer at the same time." default:"16"`
-	Rate     float64       `help:"Send this many requests a second, however slow the answers are. Latency then counts from when a request should have been sent." placeholder:"N"`
-	Duration time.Duration `help:"For how long to send." default:"30s"`
+	Callers  int           `help:"Number of callers. Each sends its next request after the response. With --rate: the most requests in flight." default:"16"`
+	Rate     float64       `help:"Send this many requests a second. Latency counts from the time when a request was due." placeholder:"N"`
+	Duration time.Duration `help:"How long to send." default:"30s"`
 	Count    int           `help:"Send this many requests, instead of a duration." placeholder:"N"`
-	Reports  string        `help:"The folder to write the HTML page into." default:".reports" type:"path"`
+	Reports  string        `help:"Folder for the HTML page." default:".reports" type:"path"`
 }
 
 // Help is shown below the flags' summary.
 func (runCommand) Help() string {
-	return `Without --rate the load is a closed loop: it adapts to the pair and finds how much the pair can do. With --rate it does not wait: it finds how long callers wait at that load. A request that could not be sent when it was due, because the pair stalled, counts as late from then on.
+	return `Without --rate the load is a closed loop: it adapts to the services and measures throughput. With --rate it is an open loop: it measures latency at that load. Latency counts from the time when a request was due, even if it was sent later because the services stalled.
 
-What the columns say: done (200, 201); rejected (409), which is a violation, as there is stock for all; unknown (202: recorded, and settled later); refused (503, 504: nothing was begun); failed (anything else), which is a violation. The audits come when all is settled.
+Columns: done (200, 201); rejected (409), a violation, because there is stock for all; unknown (202: recorded, and settled later); refused (503, 504); failed (anything else), a violation. The audits run when all intents are settled.
 
 Examples:
 
@@ -73,11 +73,11 @@ func (r runCommand) Run(ctx context.Context) (err error) {
 		progressbar.OptionShowIts(), progressbar.OptionSetItsString("requests"), progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionClearOnFinish())
 	began := time.Now()
-	samples, err := measure(ctx, s.Orders.URL, w, p, func() { _ = bar.Add(1) }) // it only shows
+	samples, err := measure(ctx, s.Orders.URL, w, p, func() { _ = bar.Add(1) }) // an error only affects the display
 	if err = errors.Join(err, bar.Finish()); err != nil {
 		return err
 	}
-	result := tally(samples)
+	result := summarize(samples)
 	result.print(os.Stdout)
 	page := report{Workload: r.Workload, Store: r.storeName(), Wire: r.Wire, Load: p.String(), Began: began, result: result}
 	written, err := page.write(filepath.Join(r.Reports, "load-"+r.Workload+".html"))
@@ -88,17 +88,17 @@ func (r runCommand) Run(ctx context.Context) (err error) {
 	return errors.Join(result.violation(), s.audit(ctx))
 }
 
-// plan says what to send, and when.
+// plan returns the workload and its pace.
 func (r runCommand) plan() (workload, pace, error) {
 	p := pace{callers: r.Callers, rate: r.Rate, duration: r.Duration, count: r.Count}
 	if r.Callers < 1 || r.Rate < 0 || r.Count < 0 || r.Duration <= 0 {
 		return nil, p, errors.New("callers and duration must be positive, rate and count not negative")
 	}
 	if (r.Workload == "invoices") != (r.Data != "") {
-		return nil, p, errors.New("the invoices, and nothing else, come from a file: invoices --data=FILE")
+		return nil, p, errors.New("--data is for the workload invoices, which needs it")
 	}
 	if r.Store == "postgres" && r.InventoryDatabase+r.OrdersDatabase != "" {
-		return nil, p, errors.New("the data is in a new server or in the databases that are given, not in both")
+		return nil, p, errors.New("give either --store=postgres or databases, not both")
 	}
 	switch r.Workload {
 	case "hot":

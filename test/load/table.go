@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// facts are what is measured once, and where.
+// facts are measured once in a run, or describe the machine.
 type facts struct {
 	when             time.Time
 	cpu, kernel      string
@@ -25,7 +25,7 @@ type facts struct {
 
 func readFacts() facts {
 	read := func(path string) string {
-		text, _ := os.ReadFile(path) // what is not there is not said
+		text, _ := os.ReadFile(path) // a missing file leaves the fact empty
 		return strings.TrimSpace(string(text))
 	}
 	f := facts{
@@ -40,7 +40,7 @@ func readFacts() facts {
 	return f
 }
 
-// measured are the values that were measured, sorted.
+// measured returns the values that are not NaN, sorted.
 func measured(values []float64) []float64 {
 	return slices.Sorted(func(yield func(float64) bool) {
 		for _, v := range values {
@@ -51,7 +51,7 @@ func measured(values []float64) []float64 {
 	})
 }
 
-// median is that of the values that were measured; NaN where none was.
+// median is the median of the measured values, or NaN without any.
 func median(values []float64) float64 {
 	sorted := measured(values)
 	n := len(sorted)
@@ -95,7 +95,7 @@ func (b *bench) wireRatios(callers int) []float64 {
 	}
 }
 
-// number is a figure in a table.
+// number formats a figure for the table.
 func number(v float64, decimals int) string {
 	if math.IsNaN(v) {
 		return "–"
@@ -103,7 +103,7 @@ func number(v float64, decimals int) string {
 	return fmt.Sprintf("%.*f", decimals, v)
 }
 
-// table is what was measured, in Markdown.
+// table returns the results in Markdown.
 func (b *bench) table() string {
 	var out strings.Builder
 	f := b.facts
@@ -172,12 +172,12 @@ func (b *bench) row(c benchCase, transactions string, times float64) []string {
 	return row
 }
 
-// goal is what the pair is to reach.
+// goal is a performance goal.
 type goal struct {
 	what string
-	// reached is what each round reached; the median counts.
+	// reached has the value of each round. The median counts.
 	reached []float64
-	// wanted is the least, or the most where below is set.
+	// wanted is the minimum, or with below the maximum.
 	wanted float64
 	below  bool
 	unit   string
@@ -189,19 +189,19 @@ func (g goal) row() []string {
 	if g.below {
 		sign, met = "≤", reached <= g.wanted
 	}
-	verdict := "missed"
+	result := "missed"
 	if met {
-		verdict = "reached"
+		result = "reached"
 	}
 	spread := ""
 	if sorted := measured(g.reached); len(sorted) > 1 {
 		spread = fmt.Sprintf("%.2f … %.2f", sorted[0], sorted[len(sorted)-1])
 	}
-	return []string{g.what, fmt.Sprintf("%s %g%s", sign, g.wanted, g.unit), number(reached, 2) + g.unit, spread, verdict}
+	return []string{g.what, fmt.Sprintf("%s %g%s", sign, g.wanted, g.unit), number(reached, 2) + g.unit, spread, result}
 }
 
-// equal is what a ratio of two things that do the same must reach: at one caller
-// there is nothing to merge, and what is left is noise.
+// equal is the minimum ratio of two cases that do the same: with one caller there is
+// nothing to merge, so the difference is noise.
 const equal = 0.95
 
 func (b *bench) goals() []goal {
@@ -227,7 +227,7 @@ func (b *bench) goals() []goal {
 	return goals
 }
 
-// writeTable writes a Markdown table that reads well as text too.
+// writeTable writes a Markdown table with aligned columns.
 func writeTable(out *strings.Builder, rows [][]string) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-func TestARatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
+func TestRatioIsMedianOfRounds(t *testing.T) {
 	t.Parallel()
 	of, to := benchCase{store: onSQLite, merged: true}, benchCase{store: onSQLite}
 	b := &bench{results: map[benchCase][]figures{}}
 	if got := b.ratios(of, to); len(got) > 0 {
-		t.Errorf("of nothing: %g", got)
+		t.Errorf("without rounds: %g", got)
 	}
-	// The machine is busy now and then, for both. The ratio of the medians, 100 and
-	// 30, would be another.
+	// The machine is sometimes busy, for both cases. The ratio of the medians, 100 and
+	// 30, would differ.
 	for _, round := range []struct{ of, to float64 }{{300, 30}, {20, 5}, {100, 50}} {
 		for c, orders := range map[benchCase]float64{of: round.of, to: round.to} {
 			f := noFigures()
@@ -25,7 +25,7 @@ func TestARatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 			b.results[c] = append(b.results[c], f)
 		}
 	}
-	// Syncs are counted apart, in one more round.
+	// Syncs are counted in an extra round.
 	for _, c := range []benchCase{of, to} {
 		f := noFigures()
 		f[syncs] = 1
@@ -36,7 +36,7 @@ func TestARatioIsTheMedianOfTheRoundsRatios(t *testing.T) {
 	}
 }
 
-func TestTheSlowestWireIsComparedRoundByRound(t *testing.T) {
+func TestWireRatiosAreComparedPerRound(t *testing.T) {
 	t.Parallel()
 	b := &bench{results: map[benchCase][]figures{}}
 	for wire, rounds := range map[string][]float64{overHTTP: {100, 80, 300}, overGRPC: {50, 100, 240}, overNATS: {75, 90, 270}} {
@@ -55,20 +55,20 @@ func TestTheSlowestWireIsComparedRoundByRound(t *testing.T) {
 	}
 }
 
-func TestSomeCasesAreChosen(t *testing.T) {
+func TestOnlySelectsCases(t *testing.T) {
 	t.Parallel()
 	for only, want := range map[string]int{"": 6, "SQLite .* merged": 3, "one each": 2, "nats": 1, "echo|pgbench": 0} {
 		b := &bench{}
 		if only != "" {
 			b.only = regexp.MustCompile(only)
 		}
-		if got := b.contenders(); len(got) != want {
+		if got := b.candidates(); len(got) != want {
 			t.Errorf("%q: %v", only, got)
 		}
 	}
 }
 
-func TestTheMedianLeavesOutWhatWasNotMeasured(t *testing.T) {
+func TestMedianIgnoresMissingValues(t *testing.T) {
 	t.Parallel()
 	none := math.NaN()
 	for _, test := range []struct {
@@ -83,7 +83,7 @@ func TestTheMedianLeavesOutWhatWasNotMeasured(t *testing.T) {
 	}
 }
 
-func TestAGoalIsReachedOrMissed(t *testing.T) {
+func TestGoalIsReachedOrMissed(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		goal   goal
@@ -96,7 +96,7 @@ func TestAGoalIsReachedOrMissed(t *testing.T) {
 		{goal{wanted: 4, reached: []float64{9, 3.9, 3}}, "3.00 … 9.00", "missed"},
 		{goal{wanted: 200, below: true, reached: []float64{200}}, "", "reached"},
 		{goal{wanted: 200, below: true, reached: []float64{201}}, "", "missed"},
-		// What was not measured is not reached.
+		// A goal without measurements is missed.
 		{goal{wanted: 4, reached: []float64{math.NaN()}}, "", "missed"},
 		{goal{wanted: 4, below: true}, "", "missed"},
 	} {
@@ -106,7 +106,7 @@ func TestAGoalIsReachedOrMissed(t *testing.T) {
 	}
 }
 
-func TestEveryCaseHasARowOfOneShape(t *testing.T) {
+func TestTableHasARowForEveryCase(t *testing.T) {
 	t.Parallel()
 	b := &bench{benchCommand: benchCommand{Rounds: 3, Slice: time.Second}, results: map[benchCase][]figures{}, facts: readFacts()}
 	c := benchCase{onPostgres, overHTTP, true, true, 64}
@@ -124,13 +124,13 @@ func TestEveryCaseHasARowOfOneShape(t *testing.T) {
 			t.Errorf("%d columns: %s", columns, line)
 		}
 		if strings.Contains(line, "NaN") {
-			t.Errorf("a figure is none: %s", line)
+			t.Errorf("a figure is NaN: %s", line)
 		}
 		if strings.Contains(line, "4321") && (!strings.HasPrefix(line, "| PostgreSQL | http |      1 |      64 |") || !strings.Contains(line, "0.17")) {
-			t.Errorf("in another case's row: %s", line)
+			t.Errorf("in the row of another case: %s", line)
 		}
 	}
-	// Two tables with two lines of headings; 24 pairs, 4 on other wires, 3 echoes, 2 of pgbench; 11 goals.
+	// Two tables with two lines of headings; 24 cases on HTTP, 4 on other wires, 3 echoes, 2 of pgbench; 11 goals.
 	if want := 4 + 24 + 4 + 3 + 2 + 11; rows != want {
 		t.Errorf("%d rows, want %d:\n%s", rows, want, table)
 	}

@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// allSKUs is how many SKUs there are, in every workload but the invoices.
+	// allSKUs is the number of SKUs of every workload but the invoices.
 	allSKUs = 10_000
-	// plenty is on hand of each, more than any run takes.
+	// plenty is the stock on hand of each, more than any run takes.
 	plenty = 1_000_000_000
-	// holdSeconds outlasts any run: a hold that ran out would be no violation.
+	// holdSeconds outlasts any run, so that no hold expires.
 	holdSeconds = 30 * 24 * 60 * 60
 )
 
-// workload makes requests. It is safe for concurrent use.
+// workload generates requests. It is safe for concurrent use.
 type workload interface {
-	// stock is what inventory must have so that nothing is rejected.
+	// stock is the stock with which no order is rejected.
 	stock() map[string]int64
 	// next is the i-th request, from 0.
 	next(i int) request
@@ -29,7 +29,7 @@ type workload interface {
 type request struct {
 	operation, method, path string
 	body                    any
-	// answered, where it is not nil, is told whether the operation was done.
+	// answered is called with whether the operation was done. It may be nil.
 	answered func(done bool)
 }
 
@@ -54,11 +54,11 @@ func plentyOfAll() map[string]int64 {
 	return stock
 }
 
-// runID begins the ids of one run's orders, so that it may share a database
-// with others.
+// runID is the prefix of the ids of a run's orders, so that runs may share a
+// database.
 func runID() string { return fmt.Sprintf("load-%d-", time.Now().UnixNano()) }
 
-// placing places orders of one unit of one SKU, any of the first skus.
+// placing places orders of one unit of a random SKU among the first skus.
 type placing struct {
 	run  string
 	skus int
@@ -92,14 +92,14 @@ func (w invoicing) next(i int) request {
 	return place("invoice-"+w[i].number, placeBody{Customer: w[i].customer, Currency: "GBP", Lines: w[i].lines})
 }
 
-// mixed is what a shop does: of a hundred requests, 40 place an order, 10 amend
-// one, 15 confirm one, 10 cancel one and 25 look at one. No two requests change
-// the same order at the same time, so nothing may be rejected.
+// mixed mixes operations: of a hundred requests, 40 place an order, 10 amend one, 15
+// confirm one, 10 cancel one and 25 get one. No two requests change the same order
+// at the same time, so no request may be rejected.
 type mixed struct {
 	placing placing
 
 	mu sync.Mutex
-	// The orders that nobody is changing.
+	// The orders that no request is changing.
 	placed, confirmed []string
 }
 
@@ -135,8 +135,8 @@ func (m *mixed) next(i int) request {
 	}
 }
 
-// keep puts an order, once its operation was done, where others may take it.
-// One whose operation was not done is left alone.
+// keep adds an order to a list after its operation was done. Other requests may then
+// take it. An order whose operation was not done is not used again.
 func (m *mixed) keep(in *[]string, id string) func(done bool) {
 	return func(done bool) {
 		m.mu.Lock()
@@ -147,7 +147,7 @@ func (m *mixed) keep(in *[]string, id string) func(done bool) {
 	}
 }
 
-// take removes any one.
+// take removes a random id.
 func take(ids *[]string) string {
 	all := *ids
 	i, last := rand.IntN(len(all)), len(all)-1

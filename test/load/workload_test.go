@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestNoTwoRequestsChangeTheSameOrderAtTheSameTime(t *testing.T) {
+func TestMixedWorkloadChangesEachOrderSerially(t *testing.T) {
 	t.Parallel()
 	m := newMixed()
 	var mu sync.Mutex
@@ -29,7 +29,7 @@ func TestNoTwoRequestsChangeTheSameOrderAtTheSameTime(t *testing.T) {
 					}
 					changing[id] = true
 				}
-				// Every tenth is not done, and then nobody may rely on the order.
+				// Every tenth request is not done. Then no other may use the order.
 				did := i%10 != 0
 				switch {
 				case r.operation == "get":
@@ -55,12 +55,12 @@ func TestNoTwoRequestsChangeTheSameOrderAtTheSameTime(t *testing.T) {
 	callers.Wait()
 	for _, operation := range []string{"place", "amend", "confirm", "cancel", "get"} {
 		if n := operations[operation]; n < each/4 {
-			t.Errorf("%d of %s, of %v", n, operation, operations)
+			t.Errorf("%d of %s in %v", n, operation, operations)
 		}
 	}
 }
 
-func TestAllThatIsAskedForIsInStock(t *testing.T) {
+func TestWorkloadStockCoversItsOrders(t *testing.T) {
 	t.Parallel()
 	invoices := invoicing{
 		{"1", "a", []line{{"x", 6, 1}, {"x", 2, 1}, {"y", 1, 1}}},
@@ -81,11 +81,11 @@ func TestAllThatIsAskedForIsInStock(t *testing.T) {
 			for _, l := range r.body.(placeBody).Lines {
 				asked[l.SKU] = true
 				if left[l.SKU] -= l.Quantity; left[l.SKU] < 0 {
-					t.Fatalf("%s: too little of %s", name, l.SKU)
+					t.Fatalf("%s: not enough %s", name, l.SKU)
 				}
 			}
 		}
-		// Of 10,000 SKUs, 50,000 requests leave out 67 or so.
+		// 50,000 requests miss about 67 of 10,000 SKUs.
 		if len(asked) < test.skus*98/100 || len(asked) > test.skus || len(ids) != test.requests {
 			t.Errorf("%s: %d requests for %d SKUs under %d ids", name, test.requests, len(asked), len(ids))
 		}

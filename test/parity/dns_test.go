@@ -13,20 +13,20 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// replicasName is a name that has several addresses, as a headless Service of
-// Kubernetes has. The addresses are for documentation (RFC 5737): a test's Dial
-// says what is there.
+// replicasName is a DNS name with several addresses, like a headless Service in
+// Kubernetes. The addresses are reserved for documentation (RFC 5737). A test's
+// Dial maps them to listeners.
 const replicasName = "inventory.test."
 
-// movingName is another one, whose addresses change: those of movingIPs.
+// movingName is a DNS name whose addresses change. They are in movingIPs.
 const movingName = "moving.test."
 
 var movingIPs atomic.Pointer[[]netip.Addr]
 
 var replicaIPs = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
 
-// TestMain answers this process's DNS queries: gRPC resolves a name with Go's own
-// resolver, which takes no other from outside.
+// TestMain answers this process's DNS queries. gRPC resolves names with Go's
+// default resolver and accepts no other.
 func TestMain(m *testing.M) {
 	movingIPs.Store(&[]netip.Addr{})
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveDNS answers queries as over TCP: each message has its length before it.
+// serveDNS answers queries as over TCP: a message follows its length.
 func serveDNS(c net.Conn) {
 	defer c.Close()
 	for {
@@ -59,7 +59,7 @@ func serveDNS(c net.Conn) {
 	}
 }
 
-// answerDNS knows two names, and their IPv4 addresses.
+// answerDNS answers a query for the IPv4 addresses of the two names.
 func answerDNS(query []byte) ([]byte, error) {
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil {

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,15 +14,15 @@ import (
 	"roundtrip/test/support/processes"
 )
 
-// crash is one place where a process is killed with -9.
-type crash struct {
+// crashPoint is a failpoint where a process is killed with -9.
+type crashPoint struct {
 	service, point string
-	// recorded says that the intent was written down before, so that the
+	// recorded says that the intent is recorded before the crash, so that the
 	// operation must take effect.
 	recorded bool
 }
 
-var crashes = []crash{
+var crashPoints = []crashPoint{
 	{"orders", "intent-before", false},
 	{"orders", "intent-in-transaction", false},
 	{"orders", "intent-committed", true},
@@ -35,124 +36,124 @@ var crashes = []crash{
 	{"inventory", "reservation-committed", true},
 }
 
-// operations are what is done when the process is killed: to an order for 3 of
-// 10 units, amended to 5.
+// operations are the operations during which a process is killed, on an order for 3
+// of 10 units, amended to 5.
 var operations = []struct {
-	name, asks    string
+	name, state   string
 	before, after string
 	// onHand and reserved are the level's once the operation has taken effect.
 	onHand, reserved int64
-	do               func(*harness) reply
+	do               func(*system) response
 }{
-	{"place", "held", "", "placed", 10, 3, func(h *harness) reply { return h.place("one", "A", 3) }},
-	{"amend", "held", "placed", "placed", 10, 5, func(h *harness) reply { return h.amend("one", "A", 5) }},
-	{"confirm", "committed", "placed", "confirmed", 7, 0, func(h *harness) reply { return h.confirm("one") }},
-	{"cancel", "released", "placed", "cancelled", 10, 0, func(h *harness) reply { return h.cancel("one") }},
+	{"place", "held", "", "placed", 10, 3, func(sys *system) response { return sys.place("one", "A", 3) }},
+	{"amend", "held", "placed", "placed", 10, 5, func(sys *system) response { return sys.amend("one", "A", 5) }},
+	{"confirm", "committed", "placed", "confirmed", 7, 0, func(sys *system) response { return sys.confirm("one") }},
+	{"cancel", "released", "placed", "cancelled", 10, 0, func(sys *system) response { return sys.cancel("one") }},
 }
 
-func TestACrashAtAnyStepLosesNothingAndDoublesNothing(t *testing.T) {
+func TestCrashAtEachStep(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
 		for _, operation := range operations {
-			for _, crash := range crashes {
+			for _, crash := range crashPoints {
 				t.Run(fmt.Sprintf("%s/%s/%s", operation.name, crash.service, crash.point), func(t *testing.T) {
 					t.Parallel()
-					h := startPair(t, on, crashing)
-					h.stock("A", 10)
+					sys := startSystem(t, on, crashing)
+					sys.stock("A", 10)
 					if operation.before != "" {
-						h.placed("one", "A", 3)
+						sys.placed("one", "A", 3)
 					}
-					// Orders knows the operation; inventory, and the answer from it, only
-					// what was asked.
-					name, victim := operation.name, h.orders
+					// Orders' failpoints are named by operation. Those of inventory, and of
+					// its response, are named by the requested state.
+					name, victim := operation.name, sys.orders
 					if crash.service == "inventory" || crash.point == "exchange-answered" {
-						name = operation.asks
+						name = operation.state
 					}
 					if crash.service == "inventory" {
-						victim = h.inventory
+						victim = sys.inventory
 					}
-					h.arm(crash.point + ":" + name)
+					sys.setFailpoint(crash.point + ":" + name)
 
-					var first reply
-					h.wait("it is taken", func() bool {
-						first = operation.do(h)
+					var first response
+					sys.wait("the request gets a response or breaks", func() bool {
+						first = operation.do(sys)
 						return first.Err != nil || first.Status < 500
 					})
 					if crash.service == "orders" && first.Err == nil && first.Status != http.StatusAccepted {
-						t.Errorf("orders answered: %d %s", first.Status, first.Text)
+						t.Errorf("orders responded %d %s", first.Status, first.Text)
 					}
-					// Orders' own retry reaches the other inventory where there is one.
+					// Orders retries at the other replica of inventory, if there is one.
 					if crash.service == "inventory" && first.Status != http.StatusAccepted && (on.replicas == 1 || !first.Done()) {
-						t.Errorf("orders answered %d %s %v", first.Status, first.Text, first.Err)
+						t.Errorf("orders responded %d %s %v", first.Status, first.Text, first.Err)
 					}
-					h.crashed(victim)
+					sys.waitForCrash(victim)
 					if on.replicas == 1 {
-						h.restart(victim)
+						sys.restart(victim)
 					}
 
-					r := h.settled("one")
-					onHand, reserved := h.level("A")
-					took := r.State == operation.after && onHand == operation.onHand && reserved == operation.reserved
+					r := sys.settled("one")
+					onHand, reserved := sys.level("A")
+					applied := r.State == operation.after && onHand == operation.onHand && reserved == operation.reserved
 					wasBefore := int64(0)
 					if operation.before != "" {
 						wasBefore = 3
 					}
-					nothing := r.State == operation.before && onHand == 10 && reserved == wasBefore
-					if crash.recorded && !took || !crash.recorded && !nothing {
+					unchanged := r.State == operation.before && onHand == 10 && reserved == wasBefore
+					if crash.recorded && !applied || !crash.recorded && !unchanged {
 						t.Errorf("%s; %d on hand, %d reserved", r.Text, onHand, reserved)
 					}
-					// The caller repeats what it got no answer to, and it takes effect, once.
-					var again reply
-					h.wait("it is answered for good", func() bool {
-						again = operation.do(h)
+					// The caller retries, and the operation takes effect exactly once.
+					var again response
+					sys.wait("the retry gets a final response", func() bool {
+						again = operation.do(sys)
 						return again.Err == nil && again.Status < 500 && again.Status != http.StatusAccepted
 					})
 					if !again.Done() || again.State != operation.after {
-						t.Errorf("repeated: %d %s %v", again.Status, again.Text, again.Err)
+						t.Errorf("retry: %d %s %v", again.Status, again.Text, again.Err)
 					}
-					onHand, reserved = h.level("A")
+					onHand, reserved = sys.level("A")
 					if onHand != operation.onHand || reserved != operation.reserved {
-						t.Errorf("after a repeat: %d on hand, %d reserved", onHand, reserved)
+						t.Errorf("after the retry: %d on hand, %d reserved", onHand, reserved)
 					}
-					h.restart(victim)
-					h.audit()
+					sys.restart(victim)
+					sys.audit()
 				})
 			}
 		}
 	})
 }
 
-// arm sets a failpoint: the first replica to reach it dies there.
-func (h *harness) arm(failpoint string) {
-	h.Helper()
-	if err := os.WriteFile(filepath.Join(h.folder, failpoint), nil, 0o600); err != nil {
-		h.Fatal(err)
+// setFailpoint sets a failpoint. The first replica that reaches it is killed.
+func (sys *system) setFailpoint(failpoint string) {
+	sys.Helper()
+	if err := os.WriteFile(filepath.Join(sys.folder, failpoint), nil, 0o600); err != nil {
+		sys.Fatal(err)
 	}
 }
 
-// crashed waits until a replica was killed by the failpoint.
-func (h *harness) crashed(s *service) {
-	h.Helper()
+// waitForCrash waits until the failpoint has killed a replica.
+func (sys *system) waitForCrash(s *service) {
+	sys.Helper()
 	var victim *processes.Process
-	h.wait("a replica reaches the failpoint", func() bool {
-		i := slices.IndexFunc(s.replicas, ended)
+	sys.wait("a replica reaches the failpoint", func() bool {
+		i := slices.IndexFunc(s.replicas, exited)
 		if i >= 0 {
 			victim = s.replicas[i]
 		}
 		return i >= 0
 	})
-	exit, ok := victim.ExitError().(*exec.ExitError)
+	exit, ok := errors.AsType[*exec.ExitError](victim.ExitError())
 	if !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		h.Errorf("it ended by itself: %v\n%s", victim.ExitError(), victim.Log())
+		sys.Errorf("the replica was not killed: %v\n%s", victim.ExitError(), victim.Log())
 	}
 }
 
-// The product has no failpoints.
-func TestTheProductIgnoresFailpoints(t *testing.T) {
+// The release build has no failpoints.
+func TestReleaseBuildIgnoresFailpoints(t *testing.T) {
 	t.Parallel()
-	h := startPair(t, sqlite, product)
-	h.stock("A", 10)
-	h.arm("intent-committed:place")
-	if r := h.place("one", "A", 1); r.Status != http.StatusCreated {
+	sys := startSystem(t, sqlite, product)
+	sys.stock("A", 10)
+	sys.setFailpoint("intent-committed:place")
+	if r := sys.place("one", "A", 1); r.Status != http.StatusCreated {
 		t.Errorf("place: %d %s %v", r.Status, r.Text, r.Err)
 	}
 }

@@ -20,8 +20,7 @@ import (
 	"roundtrip/test/support/processes"
 )
 
-// statements runs SQL on a database as the server's owner, and returns what it
-// printed.
+// statements runs SQL on a database as the server's owner and returns its output.
 func statements(t *testing.T, server *containers.Postgres, database, sql string) string {
 	t.Helper()
 	out, err := server.Run(t.Context(), "psql", "-v", "ON_ERROR_STOP=1", "-Atc", sql, server.AddressInside(database))
@@ -31,7 +30,7 @@ func statements(t *testing.T, server *containers.Postgres, database, sql string)
 	return strings.TrimSpace(out)
 }
 
-// name is that of the database in an address.
+// name is the database name in an address.
 func name(t *testing.T, address string) string {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -41,8 +40,8 @@ func name(t *testing.T, address string) string {
 	return strings.TrimPrefix(u.Path, "/")
 }
 
-// addRole makes a role that may work with a database and do nothing else to it,
-// and returns the address by which it does.
+// addRole makes a role that may read and write the rows of a database, and returns
+// its address.
 func addRole(t *testing.T, server *containers.Postgres, address, suffix string) string {
 	t.Helper()
 	role := name(t, address) + suffix
@@ -56,89 +55,89 @@ func addRole(t *testing.T, server *containers.Postgres, address, suffix string) 
 	return u.String()
 }
 
-// asRoles is a store that each service uses as a role of its own.
+// asRoles is a store in which each service has its own role.
 var asRoles = store{"postgres", 2, func(t *testing.T, bin, folder, service string) string {
 	server := containers.SharedPostgres(t)
 	address := server.Database(t, service, migrate(t, bin, service))
 	return addressFile(t, folder, service, addRole(t, server, address, "_first"))
 }}
 
-// database is the name of a service's.
-func (h *harness) database(s *service) string {
-	h.Helper()
-	address, err := os.ReadFile(addressPath(h.folder, s.name))
+// database is the name of a service's database.
+func (sys *system) database(s *service) string {
+	sys.Helper()
+	address, err := os.ReadFile(addressPath(sys.folder, s.name))
 	if err != nil {
-		h.Fatal(err)
+		sys.Fatal(err)
 	}
-	return name(h.T, string(address))
+	return name(sys.T, string(address))
 }
 
-func TestTheDatabasesCredentialsMayChangeUnderLoad(t *testing.T) {
+func TestDatabaseCredentialsChangeUnderLoad(t *testing.T) {
 	t.Parallel()
 	server := containers.SharedPostgres(t)
-	h := startPair(t, asRoles, product)
-	l := newLoad(h, *seed)
+	sys := startSystem(t, asRoles, product)
+	l := newLoad(sys, *seed)
 	stop := l.Run()
 	defer stop()
-	l.flows(20)
-	for _, s := range []*service{h.orders, h.inventory} {
-		name := h.database(s)
+	l.waitFor(20)
+	for _, s := range []*service{sys.orders, sys.inventory} {
+		name := sys.database(s)
 		address, err := server.Address(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		addressFile(t, h.folder, s.name, addRole(t, server, address, "_second"))
+		addressFile(t, sys.folder, s.name, addRole(t, server, address, "_second"))
 		statements(t, server, name, fmt.Sprintf(`ALTER ROLE %s_first NOLOGIN;
 			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%[1]s_first'`, name))
 	}
-	l.flows(50)
+	l.waitFor(50)
 	stop()
 	l.check()
-	for _, s := range []*service{h.orders, h.inventory} {
-		if n := statements(t, server, h.database(s), fmt.Sprintf(`SELECT count(*) FROM pg_stat_activity
-			WHERE usename = '%s_first'`, h.database(s))); n != "0" {
-			t.Errorf("%s: %s connections have the old credentials", s.name, n)
+	for _, s := range []*service{sys.orders, sys.inventory} {
+		if n := statements(t, server, sys.database(s), fmt.Sprintf(`SELECT count(*) FROM pg_stat_activity
+			WHERE usename = '%s_first'`, sys.database(s))); n != "0" {
+			t.Errorf("%s: %s connections use the old credentials", s.name, n)
 		}
 	}
 }
 
-func TestADatabaseThatTakesNoMoreLosesNothingAndIsUsedAgain(t *testing.T) {
+func TestDatabaseFullOrOutOfConnections(t *testing.T) {
 	t.Parallel()
-	for _, shortage := range []struct {
+	for _, failure := range []struct {
 		name string
-		// start starts a pair, and tells how a service's database comes to take no
-		// more, and to take it again.
-		start func(t *testing.T, victim string) (h *harness, take, give func())
+		// start starts a system. block makes a service's database refuse writes, and
+		// unblock ends that.
+		start func(t *testing.T, victim string) (sys *system, block, unblock func())
 	}{
 		{"full disk", onASmallDisk},
 		{"no connections", withLimitedRoles},
 	} {
 		for _, victim := range []string{"orders", "inventory"} {
-			t.Run(shortage.name+"/"+victim, func(t *testing.T) {
+			t.Run(failure.name+"/"+victim, func(t *testing.T) {
 				t.Parallel()
-				h, take, give := shortage.start(t, victim)
-				l := newLoad(h, *seed)
+				sys, block, unblock := failure.start(t, victim)
+				l := newLoad(sys, *seed)
 				stop := l.Run()
 				defer stop()
-				l.flows(20)
-				take()
+				l.waitFor(20)
+				block()
 				refused := func() int64 { return l.Unavailable.Load() + l.Unknown.Load() }
 				before := refused()
-				h.wait("nothing can be stored", func() bool { return refused() >= before+20 })
-				h.wait("it is said to be unavailable", func() bool {
-					var r reply
+				sys.wait("requests fail", func() bool { return refused() >= before+20 })
+				sys.wait("the response is unavailable", func() bool {
+					var r response
 					if victim == "orders" {
-						r = h.place("refused", "A", 1)
+						r = sys.place("refused", "A", 1)
 					} else {
-						r = h.inventory.Call(h.Context(), "PUT", "/v1/adjustments/refused", `{"sku":"A","delta":1,"reason":"counted"}`)
+						r = sys.inventory.Call(sys.Context(), "PUT", "/v1/adjustments/refused", `{"sku":"A","delta":1,"reason":"counted"}`)
 					}
 					if r.Err == nil && r.Status < 500 {
-						t.Fatalf("it was stored: %d %s %v", r.Status, r.Text, r.Err)
+						t.Fatalf("the write succeeded: %d %s %v", r.Status, r.Text, r.Err)
 					}
 					return r.Status == http.StatusServiceUnavailable && r.Code == "unavailable"
 				})
-				give()
-				l.flows(20)
+				unblock()
+				l.waitFor(20)
 				stop()
 				l.check()
 			})
@@ -146,13 +145,13 @@ func TestADatabaseThatTakesNoMoreLosesNothingAndIsUsedAgain(t *testing.T) {
 	}
 }
 
-// onASmallDisk keeps the victim's SQLite database on a disk of its own, and fills
-// that up.
-func onASmallDisk(t *testing.T, victim string) (h *harness, take, give func()) {
+// onASmallDisk puts the victim's SQLite database on a small disk. block fills the
+// disk.
+func onASmallDisk(t *testing.T, victim string) (sys *system, block, unblock func()) {
 	disk := t.TempDir()
 	if out, err := exec.CommandContext(t.Context(), "mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk).CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "" {
-			t.Skipf("LEFT OUT: a small disk can't be mounted (it takes Linux and root): %v: %s", err, out)
+			t.Skipf("LEFT OUT: mounting a small disk needs Linux and root: %v: %s", err, out)
 		}
 		t.Fatalf("mount a small disk: %v: %s", err, out)
 	}
@@ -161,14 +160,14 @@ func onASmallDisk(t *testing.T, victim string) (h *harness, take, give func()) {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
-	h = startPair(t, store{"sqlite", 1, func(t *testing.T, bin, folder, service string) string {
+	sys = startSystem(t, store{"sqlite", 1, func(t *testing.T, bin, folder, service string) string {
 		if service == victim {
 			folder = disk
 		}
 		return sqlite.database(t, bin, folder, service)
 	}}, product)
 	ballast := filepath.Join(disk, "ballast")
-	take = func() {
+	block = func() {
 		file, err := os.Create(ballast)
 		if err != nil {
 			t.Fatal(err)
@@ -178,30 +177,31 @@ func onASmallDisk(t *testing.T, victim string) (h *harness, take, give func()) {
 			_, err = file.Write(make([]byte, 1024))
 		}
 	}
-	return h, take, func() {
+	return sys, block, func() {
 		if err := os.Remove(ballast); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// withLimitedRoles takes the victim's connections away, and grants it no other.
-func withLimitedRoles(t *testing.T, victim string) (h *harness, take, give func()) {
+// withLimitedRoles gives the victim's role a connection limit. block sets it to 0 and
+// ends its connections.
+func withLimitedRoles(t *testing.T, victim string) (sys *system, block, unblock func()) {
 	server := containers.SharedPostgres(t)
-	h = startPair(t, asRoles, product)
-	s := h.orders
+	sys = startSystem(t, asRoles, product)
+	s := sys.orders
 	if victim == "inventory" {
-		s = h.inventory
+		s = sys.inventory
 	}
-	role := h.database(s) + "_first"
-	take = func() {
+	role := sys.database(s) + "_first"
+	block = func() {
 		statements(t, server, "postgres", fmt.Sprintf(`ALTER ROLE %s CONNECTION LIMIT 0;
 			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%[1]s'`, role))
 	}
-	return h, take, func() { statements(t, server, "postgres", "ALTER ROLE "+role+" CONNECTION LIMIT -1") }
+	return sys, block, func() { statements(t, server, "postgres", "ALTER ROLE "+role+" CONNECTION LIMIT -1") }
 }
 
-func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
+func TestServeWaitsForSchema(t *testing.T) {
 	t.Parallel()
 	for _, service := range []string{"inventory", "orders"} {
 		t.Run(service, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 			defer log.Close()
 			started := make(chan error, 1)
 			var p *processes.Process
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			go func() {
 				var err error
@@ -232,7 +232,7 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 				})
 				started <- err
 			}()
-			(&harness{T: t}).wait("it says that it waits", func() bool {
+			(&system{T: t}).wait("the service waits for the schema", func() bool {
 				written, err := os.ReadFile(log.Name())
 				return err == nil && strings.Contains(string(written), "waiting for the schema")
 			})
@@ -241,10 +241,10 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 			}
 			for path, want := range map[string]int{"/livez": 200, "/startupz": 503, "/readyz": 503} {
 				if status := asks(path); status != want {
-					t.Errorf("%s says %d without a schema", path, status)
+					t.Errorf("%s: %d without a schema", path, status)
 				}
 			}
-			// Several replicas' init containers do this at the same time.
+			// Several replicas may migrate at the same time.
 			migrations := make(chan error, 2)
 			for range cap(migrations) {
 				go func() { migrations <- migrate(t, product, service)(address) }()
@@ -254,7 +254,7 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 			}
 			for _, path := range []string{"/startupz", "/readyz"} {
 				if status := asks(path); status != http.StatusOK {
-					t.Errorf("%s says %d with the schema", path, status)
+					t.Errorf("%s: %d with the schema", path, status)
 				}
 			}
 			if out, err := command(t, product, service, "migrate", "status", "--database="+address); err != nil {
@@ -267,7 +267,7 @@ func TestServeWaitsUntilTheSchemaIsThere(t *testing.T) {
 	}
 }
 
-func TestAMigrationMayTakeLongerThanAStatementOfTheServices(t *testing.T) {
+func TestMigrationHasNoStatementTimeout(t *testing.T) {
 	t.Parallel()
 	address := containers.SharedPostgres(t).Database(t, "empty", func(string) error { return nil })
 	db, err := database.OpenPostgres(database.FromAddress(address), 2)
@@ -280,11 +280,11 @@ func TestAMigrationMayTakeLongerThanAStatementOfTheServices(t *testing.T) {
 		Log:   slog.New(slog.DiscardHandler),
 	}
 	if applied, err := migrations.Up(t.Context(), db); err != nil || applied != 1 {
-		t.Errorf("%d applied, %v", applied, err)
+		t.Errorf("%d migrations applied, %v", applied, err)
 	}
 }
 
-func TestServeRefusesAServerThatMayLoseWhatItConfirms(t *testing.T) {
+func TestServeRefusesAsynchronousCommit(t *testing.T) {
 	t.Parallel()
 	server := containers.SharedPostgres(t)
 	for _, service := range []string{"inventory", "orders"} {
@@ -292,12 +292,12 @@ func TestServeRefusesAServerThatMayLoseWhatItConfirms(t *testing.T) {
 			t.Parallel()
 			address := server.Database(t, service, migrate(t, product, service))
 			statements(t, server, "postgres", "ALTER DATABASE "+name(t, address)+" SET synchronous_commit = off")
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			o := processes.Options{Binary: filepath.Join(product, service), Args: []string{"--database=" + address}}
 			_, err := processes.Start(ctx, o)
 			if exitCode(err) != 2 || !strings.Contains(err.Error(), "has synchronous_commit off") {
-				t.Errorf("it was not refused: %v", err)
+				t.Errorf("the server was not refused: %v", err)
 			}
 			o.Args = append(o.Args, "--allow-unsafe-database")
 			p, err := processes.Start(ctx, o)
@@ -311,7 +311,7 @@ func TestServeRefusesAServerThatMayLoseWhatItConfirms(t *testing.T) {
 	}
 }
 
-// exitCode is that of the process whose end is an error; -1 where it is none.
+// exitCode is the exit code of an ExitError, or -1.
 func exitCode(err error) int {
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		return exit.ExitCode()
@@ -319,7 +319,7 @@ func exitCode(err error) int {
 	return -1
 }
 
-// freeAddress is one that nobody listens at.
+// freeAddress is an address with a free port.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -1,15 +1,13 @@
-// Package process tests the pair as the processes that it is shipped as: killed
-// with -9 at every step and at random, stopped under load, paused, and left
-// alone by its other half or by its database. On SQLite each service is one
-// process; on PostgreSQL, which needs an engine for containers, it is two.
+// Package process tests both services as real processes: killed with -9 at every
+// step and at random, stopped under load, paused, and without the other service or
+// the database. On SQLite a service is one process; on PostgreSQL, which needs a
+// container engine, it is two.
 package process
 
 import (
 	"context"
-
 	"errors"
 	"fmt"
-
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,13 +18,14 @@ import (
 	"time"
 
 	"roundtrip/contracts/openapi"
+	"roundtrip/test/support/caller"
 	"roundtrip/test/support/containers"
 	"roundtrip/test/support/processes"
-	"roundtrip/test/support/shop"
+	"roundtrip/test/support/wait"
 )
 
-// product and crashing are folders with the services' binaries: as they are
-// shipped, and with failpoints.
+// product and crashing are folders with the services' binaries: the release build,
+// and the build with failpoints.
 var product, crashing string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -47,16 +46,15 @@ func run(m *testing.M) int {
 	return containers.Main(m)
 }
 
-// patience is how long a test waits for what must happen, on a machine however
-// busy. Nothing is judged by it but that it happens.
-const patience = 3 * time.Minute
+// limit is how long a test waits for a condition on a busy machine.
+const limit = 3 * time.Minute
 
-// store is where a pair keeps its data, and how many processes share it.
+// store is a kind of database, and how many replicas of a service share it.
 type store struct {
 	name     string
 	replicas int
-	// database makes the database of a service whose binary is in a folder, and
-	// returns the flag that names it.
+	// database makes the database of a service and returns the flag for it. bin is
+	// the folder with the binary.
 	database func(t *testing.T, bin, folder, service string) string
 }
 
@@ -64,7 +62,7 @@ var sqlite = store{"sqlite", 1, func(_ *testing.T, _, folder, service string) st
 	return "--database=sqlite:" + filepath.Join(folder, service+".db")
 }}
 
-// postgres takes the server that all tests share.
+// postgres uses the server that all tests share.
 var postgres = store{"postgres", 2, func(t *testing.T, bin, folder, service string) string {
 	return postgresDatabase(t, containers.SharedPostgres(t), bin, folder, service)
 }}
@@ -84,7 +82,7 @@ func onBothStores(t *testing.T, test func(t *testing.T, on store)) {
 	}
 }
 
-// migrate brings a database to a service's schema, by the service's own command.
+// migrate migrates a database with the service's own command.
 func migrate(t *testing.T, bin, service string) func(address string) error {
 	return func(address string) error {
 		out, err := command(t, bin, service, "migrate", "up", "--database="+address)
@@ -95,14 +93,14 @@ func migrate(t *testing.T, bin, service string) func(address string) error {
 	}
 }
 
-// command runs one of a service's commands and returns all that it wrote.
+// command runs a command of a service and returns its output.
 func command(t *testing.T, bin, service string, args ...string) (string, error) {
 	out, err := exec.CommandContext(t.Context(), filepath.Join(bin, service), args...).CombinedOutput()
 	return string(out), err
 }
 
-// addressFile writes a database's address to where its service reads it, in one
-// step, and returns the flag that says so.
+// addressFile writes a database's address to the service's address file, atomically,
+// and returns the flag for the file.
 func addressFile(t *testing.T, folder, service, address string) string {
 	t.Helper()
 	path := addressPath(folder, service)
@@ -114,85 +112,85 @@ func addressFile(t *testing.T, folder, service, address string) string {
 
 func addressPath(folder, service string) string { return filepath.Join(folder, service+".address") }
 
-// harness is a pair, with as many replicas of each service as its store has.
-type harness struct {
+// system is both services, with the store's number of replicas of each.
+type system struct {
 	*testing.T
 	bin, folder       string
 	orders, inventory *service
 }
 
-// service is all replicas of one, seen from outside.
+// service has all replicas of a service and a client for them.
 type service struct {
 	name, database string
 	replicas       []*processes.Process
-	// front is nil where there is one replica, which is reached directly.
-	front *shop.Front
-	*shop.Client
+	// balancer is nil for one replica, which the client calls directly.
+	balancer *caller.Balancer
+	*caller.Client
 }
 
-// startPair starts both services and stops them when the test ends.
-func startPair(t *testing.T, on store, bin string, ordersArgs ...string) *harness {
+// startSystem starts both services. They stop when the test ends.
+func startSystem(t *testing.T, on store, bin string, ordersArgs ...string) *system {
 	t.Helper()
-	h := &harness{T: t, bin: bin, folder: t.TempDir()}
-	h.inventory = h.start(on, "inventory", openapi.Inventory())
-	h.orders = h.start(on, "orders", openapi.Orders(), append([]string{"--inventory-url=" + h.inventory.URL}, ordersArgs...)...)
-	return h
+	sys := &system{T: t, bin: bin, folder: t.TempDir()}
+	sys.inventory = sys.start(on, "inventory", openapi.Inventory())
+	sys.orders = sys.start(on, "orders", openapi.Orders(), append([]string{"--inventory-url=" + sys.inventory.URL}, ordersArgs...)...)
+	return sys
 }
 
-func (h *harness) start(on store, name string, contract *openapi.Document, args ...string) *service {
-	h.Helper()
-	s := &service{name: name, database: on.database(h.T, h.bin, h.folder, name)}
-	ctx, cancel := context.WithTimeout(h.Context(), patience)
+func (sys *system) start(on store, name string, contract *openapi.Document, args ...string) *service {
+	sys.Helper()
+	s := &service{name: name, database: on.database(sys.T, sys.bin, sys.folder, name)}
+	ctx, cancel := context.WithTimeout(sys.Context(), limit)
 	defer cancel()
-	h.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.Context()), patience)
+	sys.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(sys.Context()), limit)
 		defer cancel()
 		for _, p := range s.replicas {
 			if err := p.Stop(ctx); err != nil {
-				h.Errorf("%s: %v\n%s", name, err, p.Log())
+				sys.Errorf("%s: %v\n%s", name, err, p.Log())
 			}
 		}
 	})
 	for range on.replicas {
 		p, err := processes.Start(ctx, processes.Options{
-			// What is in flight may take its time on a busy machine.
-			Binary: filepath.Join(h.bin, name), Args: append([]string{s.database, "--drain-timeout=60s"}, args...), Env: []string{"FAILPOINTS=" + h.folder},
+			// Requests in flight take long on a busy machine.
+			Binary: filepath.Join(sys.bin, name), Args: append([]string{s.database, "--drain-timeout=60s"}, args...), Env: []string{"FAILPOINTS=" + sys.folder},
 		})
 		if err != nil {
-			h.Fatal(err)
+			sys.Fatal(err)
 		}
 		s.replicas = append(s.replicas, p)
 	}
 	url := s.replicas[0].URL
 	if on.replicas > 1 {
-		s.front = &shop.Front{}
+		s.balancer = &caller.Balancer{}
 		var addresses []string
 		for _, p := range s.replicas {
 			addresses = append(addresses, p.Addr())
 		}
-		s.front.Set(addresses...)
-		h.open(s)
-		h.Cleanup(s.front.Close)
-		url = s.front.URL()
+		s.balancer.Set(addresses...)
+		sys.open(s)
+		sys.Cleanup(s.balancer.Close)
+		url = s.balancer.URL()
 	}
-	s.Client = shop.NewClient(url, contract, func(err error) { h.Error(err) })
+	s.Client = caller.NewClient(url, contract, func(err error) { sys.Error(err) })
 	return s
 }
 
-// kill kills every replica: nobody listens any more.
+// kill kills every replica.
 func (s *service) kill() {
 	for _, p := range s.replicas {
 		p.Kill()
 	}
-	if s.front != nil {
-		s.front.Close()
+	if s.balancer != nil {
+		s.balancer.Close()
 	}
 }
 
-func (h *harness) open(s *service) {
-	h.Helper()
-	if err := s.front.Open(); err != nil {
-		h.Fatal(err)
+func (sys *system) open(s *service) {
+	sys.Helper()
+	if err := s.balancer.Open(); err != nil {
+		sys.Fatal(err)
 	}
 }
 
@@ -202,27 +200,27 @@ func (s *service) signal(signal os.Signal) {
 	}
 }
 
-// restart starts the replicas that have ended again, where they were.
-func (h *harness) restart(s *service) {
-	h.Helper()
-	ctx, cancel := context.WithTimeout(h.Context(), patience)
+// restart restarts the replicas that have exited, at the same addresses.
+func (sys *system) restart(s *service) {
+	sys.Helper()
+	ctx, cancel := context.WithTimeout(sys.Context(), limit)
 	defer cancel()
 	for i, p := range s.replicas {
-		if !ended(p) {
+		if !exited(p) {
 			continue
 		}
-		again, err := p.Again(ctx)
+		again, err := p.Restart(ctx)
 		if err != nil {
-			h.Fatal(err)
+			sys.Fatal(err)
 		}
 		s.replicas[i] = again
 	}
-	if s.front != nil {
-		h.open(s)
+	if s.balancer != nil {
+		sys.open(s)
 	}
 }
 
-func ended(p *processes.Process) bool {
+func exited(p *processes.Process) bool {
 	select {
 	case <-p.Exited():
 		return true
@@ -231,64 +229,64 @@ func ended(p *processes.Process) bool {
 	}
 }
 
-type reply = shop.Reply
+type response = caller.Response
 
-func (h *harness) shop() shop.Shop {
-	return shop.Shop{Orders: h.orders.Client, Inventory: h.inventory.Client}
+func (sys *system) services() caller.Services {
+	return caller.Services{Orders: sys.orders.Client, Inventory: sys.inventory.Client}
 }
 
-func (h *harness) stock(sku string, onHand int64) {
-	h.Helper()
-	h.wait("there is stock of "+sku, func() bool { return h.shop().Count(h.Context(), sku, onHand).Done() })
+func (sys *system) stock(sku string, onHand int64) {
+	sys.Helper()
+	sys.wait("there is stock of "+sku, func() bool { return sys.services().Count(sys.Context(), sku, onHand).Done() })
 }
 
-func (h *harness) place(id, sku string, quantity int64, headers ...string) reply {
-	return h.shop().Place(h.Context(), id, sku, quantity, headers...)
+func (sys *system) place(id, sku string, quantity int64, headers ...string) response {
+	return sys.services().Place(sys.Context(), id, sku, quantity, headers...)
 }
 
-// placed places an order, however often that has to be tried.
-func (h *harness) placed(id, sku string, quantity int64) {
-	h.Helper()
-	h.wait(id+" is placed", func() bool { return h.place(id, sku, quantity).Done() })
+// placed retries a place until it is done.
+func (sys *system) placed(id, sku string, quantity int64) {
+	sys.Helper()
+	sys.wait(id+" is placed", func() bool { return sys.place(id, sku, quantity).Done() })
 }
 
-func (h *harness) amend(id, sku string, quantity int64) reply {
-	return h.shop().Amend(h.Context(), id, sku, quantity)
+func (sys *system) amend(id, sku string, quantity int64) response {
+	return sys.services().Amend(sys.Context(), id, sku, quantity)
 }
 
-func (h *harness) confirm(id string) reply { return h.shop().Confirm(h.Context(), id) }
+func (sys *system) confirm(id string) response { return sys.services().Confirm(sys.Context(), id) }
 
-func (h *harness) cancel(id string, headers ...string) reply {
-	return h.shop().Cancel(h.Context(), id, headers...)
+func (sys *system) cancel(id string, headers ...string) response {
+	return sys.services().Cancel(sys.Context(), id, headers...)
 }
 
-func (h *harness) get(id string) reply { return h.shop().Order(h.Context(), id) }
+func (sys *system) get(id string) response { return sys.services().Order(sys.Context(), id) }
 
-func (h *harness) level(sku string) (onHand, reserved int64) {
-	h.Helper()
-	l, err := h.shop().Level(h.Context(), sku)
+func (sys *system) level(sku string) (onHand, reserved int64) {
+	sys.Helper()
+	l, err := sys.services().Level(sys.Context(), sku)
 	if err != nil {
-		h.Fatal(err)
+		sys.Fatal(err)
 	}
 	return l.OnHand, l.Reserved
 }
 
 // wait waits for a condition.
-func (h *harness) wait(what string, condition func() bool) {
-	h.Helper()
-	h.within(patience, what, condition)
+func (sys *system) wait(what string, condition func() bool) {
+	sys.Helper()
+	sys.within(limit, what, condition)
 }
 
-func (h *harness) within(patience time.Duration, what string, condition func() bool) {
-	h.Helper()
-	shop.Wait(h, patience, what, h.logs, condition)
+func (sys *system) within(limit time.Duration, what string, condition func() bool) {
+	sys.Helper()
+	wait.Until(sys, limit, what, sys.logs, condition)
 }
 
-// logs is what every replica wrote.
-func (h *harness) logs() string {
+// logs is the output of every replica.
+func (sys *system) logs() string {
 	var all strings.Builder
-	for _, s := range []*service{h.orders, h.inventory} {
-		if s == nil { // it was not started
+	for _, s := range []*service{sys.orders, sys.inventory} {
+		if s == nil { // not started
 			continue
 		}
 		for _, p := range s.replicas {
@@ -298,38 +296,38 @@ func (h *harness) logs() string {
 	return all.String()
 }
 
-func (h *harness) settled(id string) reply {
-	h.Helper()
-	var r reply
-	h.wait(id+" is settled", func() bool {
-		r = h.get(id)
+func (sys *system) settled(id string) response {
+	sys.Helper()
+	var r response
+	sys.wait(id+" is settled", func() bool {
+		r = sys.get(id)
 		return r.Status == http.StatusNotFound || r.Status == http.StatusOK && r.Intent == nil
 	})
 	return r
 }
 
-// audit runs both services' own audits; every difference fails the test.
-func (h *harness) audit() {
-	h.Helper()
+// audit runs both services' audits. A difference fails the test.
+func (sys *system) audit() {
+	sys.Helper()
 	for _, audit := range [][]string{
-		{"inventory", "audit", h.inventory.database},
-		{"orders", "audit", h.orders.database, "--inventory-url=" + h.inventory.URL},
+		{"inventory", "audit", sys.inventory.database},
+		{"orders", "audit", sys.orders.database, "--inventory-url=" + sys.inventory.URL},
 	} {
 		var out string
 		var err error
-		h.wait(audit[0]+" can be audited", func() bool {
-			out, err = command(h.T, h.bin, audit[0], audit[1:]...)
+		sys.wait(audit[0]+" audit runs", func() bool {
+			out, err = command(sys.T, sys.bin, audit[0], audit[1:]...)
 			return err == nil || exitCode(err) == 1
 		})
 		if err != nil {
-			h.Errorf("%s audit: %v\n%s", audit[0], err, out)
+			sys.Errorf("%s audit: %v\n%s", audit[0], err, out)
 		}
 	}
 }
 
-// at makes n calls at the same time.
-func at(n int, call func(i int) reply) []reply {
-	replies := make([]reply, n)
+// concurrently sends n requests at the same time.
+func concurrently(n int, call func(i int) response) []response {
+	replies := make([]response, n)
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() { replies[i] = call(i) })

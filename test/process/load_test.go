@@ -3,35 +3,36 @@ package process
 import (
 	"time"
 
-	"roundtrip/test/support/shop"
+	"roundtrip/test/support/caller"
 )
 
-// load is a shop's load on a pair; not too much of it, for all that was ever
-// ordered is compared after each fault.
+// load is a load on a system.
 type load struct {
-	*harness
-	*shop.Load
+	*system
+	*caller.Load
 }
 
-func newLoad(h *harness, seed uint64) *load {
-	return &load{h, shop.NewLoad(h, h.shop(), seed)}
+func newLoad(sys *system, seed uint64) *load {
+	return &load{sys, caller.NewLoad(sys, sys.services(), seed)}
 }
 
-// flows waits for n answers from now on.
-func (l *load) flows(n int64) {
+// waitFor waits for n more final responses.
+func (l *load) waitFor(n int64) {
 	l.Helper()
-	l.Flows(n, l.logs)
+	l.WaitFor(n, l.logs)
 }
 
-// settleWithin is how long after a fault's end everything is settled.
+// settleWithin is the limit of the protocol from a fault's end until all intents are
+// settled.
 const settleWithin = 30 * time.Second
 
-// check holds what is there against what callers were told, once all is settled:
-// without their help, and in time. Both audits find nothing.
+// check waits until all intents are settled, without requests from callers and in
+// time. Then both audits must find nothing, and the orders must agree with what
+// their callers were told.
 func (l *load) check() {
 	l.Helper()
-	l.within(settleWithin, "everything is settled", func() bool {
-		unsettled, err := shop.Metric(l.orders.replicas[0].AdminURL, "orders_intents_unsettled")
+	l.within(settleWithin, "all intents are settled", func() bool {
+		unsettled, err := caller.Metric(l.Context(), l.orders.replicas[0].AdminURL, "orders_intents_unsettled")
 		return err == nil && unsettled == 0
 	})
 	l.audit()

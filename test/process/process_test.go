@@ -14,78 +14,78 @@ import (
 	"testing"
 	"time"
 
-	"roundtrip/test/support/shop"
+	"roundtrip/test/support/caller"
 )
 
-func TestFiftyIdenticalPutsMakeOneOrder(t *testing.T) {
+func TestConcurrentIdenticalPutsCreateOneOrder(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
-		h := startPair(t, on, product)
-		h.stock("A", 10)
-		same(h, func() reply { return h.place("one", "A", 3) })
-		if onHand, reserved := h.level("A"); onHand != 10 || reserved != 3 {
+		sys := startSystem(t, on, product)
+		sys.stock("A", 10)
+		callConcurrently(sys, func() response { return sys.place("one", "A", 3) })
+		if onHand, reserved := sys.level("A"); onHand != 10 || reserved != 3 {
 			t.Errorf("level %d, %d", onHand, reserved)
 		}
-		h.audit()
+		sys.audit()
 	})
 }
 
-func TestFiftyPostsWithOneKeyMakeOneOrder(t *testing.T) {
+func TestConcurrentPostsWithOneKeyCreateOneOrder(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
-		h := startPair(t, on, product)
-		h.stock("A", 10)
-		same(h, func() reply {
-			return h.orders.Call(h.Context(), "POST", "/v1/orders", `{"customer":"c","currency":"GBP","lines":[{"sku":"A","quantity":3,"unit_price":100}]}`,
+		sys := startSystem(t, on, product)
+		sys.stock("A", 10)
+		callConcurrently(sys, func() response {
+			return sys.orders.Call(sys.Context(), "POST", "/v1/orders", `{"customer":"c","currency":"GBP","lines":[{"sku":"A","quantity":3,"unit_price":100}]}`,
 				"Idempotency-Key", "the-key")
 		})
-		if r := h.orders.Call(h.Context(), "GET", "/v1/orders", ""); len(r.Orders) != 1 {
+		if r := sys.orders.Call(sys.Context(), "GET", "/v1/orders", ""); len(r.Orders) != 1 {
 			t.Errorf("%d orders", len(r.Orders))
 		}
-		h.audit()
+		sys.audit()
 	})
 }
 
-// same makes 50 calls at once, each of them again where its answer was not for
-// good: one at most is told that it created the order, and all get the same body.
-func same(h *harness, call func() reply) {
-	h.Helper()
-	var patient atomic.Int64
-	replies := at(50, func(int) (r reply) {
+// callConcurrently sends the same request 50 times at once and retries each until it
+// is done. At most one response may be 201, and all must have the same body.
+func callConcurrently(sys *system, call func() response) {
+	sys.Helper()
+	var retries atomic.Int64
+	replies := concurrently(50, func(int) (r response) {
 		for range 20 {
 			if r = call(); r.Done() {
 				break
 			}
-			patient.Add(1)
+			retries.Add(1)
 		}
 		return r
 	})
 	created := 0
 	for _, r := range replies {
 		if !r.Done() || r.Text != replies[0].Text {
-			h.Errorf("got %d %s %v, another got %s", r.Status, r.Text, r.Err, replies[0].Text)
+			sys.Errorf("got %d %s %v, another got %s", r.Status, r.Text, r.Err, replies[0].Text)
 		}
 		if r.Status == http.StatusCreated {
 			created++
 		}
 	}
-	if created > 1 || created == 0 && patient.Load() == 0 {
-		h.Errorf("%d were told that they created it", created)
+	if created > 1 || created == 0 && retries.Load() == 0 {
+		sys.Errorf("%d responses were 201", created)
 	}
 }
 
-func TestTwoHundredOrdersForTheLastTwentyUnits(t *testing.T) {
+func TestConcurrentOrdersForLastTwentyUnits(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
-		h := startPair(t, on, product, "--give-up-after=10m")
-		h.stock("A", 20)
+		sys := startSystem(t, on, product, "--give-up-after=10m")
+		sys.stock("A", 20)
 		count := map[string]int{}
-		for _, r := range at(200, func(i int) reply { return h.place(fmt.Sprint("order-", i), "A", 1) }) {
+		for _, r := range concurrently(200, func(i int) response { return sys.place(fmt.Sprint("order-", i), "A", 1) }) {
 			count[fmt.Sprint(r.Status, " ", r.Code)]++
 		}
-		// On a slow machine some may be told 202; nobody may be told anything else.
+		// On a slow machine some responses are 202.
 		for i := range 200 {
-			h.settled(fmt.Sprint("order-", i))
+			sys.settled(fmt.Sprint("order-", i))
 		}
 		placed, short := 0, 0
-		for _, r := range at(200, func(i int) reply { return h.place(fmt.Sprint("order-", i), "A", 1) }) {
+		for _, r := range concurrently(200, func(i int) response { return sys.place(fmt.Sprint("order-", i), "A", 1) }) {
 			switch {
 			case r.Status == http.StatusOK && r.State == "placed":
 				placed++
@@ -96,80 +96,80 @@ func TestTwoHundredOrdersForTheLastTwentyUnits(t *testing.T) {
 			}
 		}
 		if placed != 20 || short != 180 {
-			t.Errorf("%d placed, %d short; the first answers were %v", placed, short, count)
+			t.Errorf("%d placed, %d short; the first responses were %v", placed, short, count)
 		}
 		if count["201 "] > 20 || count["201 "]+count["409 insufficient-stock"]+count["202 "] != 200 {
-			t.Errorf("the first answers were %v", count)
+			t.Errorf("the first responses were %v", count)
 		}
-		h.audit()
+		sys.audit()
 	})
 }
 
-func TestWithInventoryGoneOrdersAnswersByTheRulesAndSettlesByItself(t *testing.T) {
+func TestInventoryOutage(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
-		h := startPair(t, on, product)
-		h.stock("A", 10)
-		h.placed("one", "A", 1)
-		h.placed("two", "A", 2)
-		h.inventory.kill()
+		sys := startSystem(t, on, product)
+		sys.stock("A", 10)
+		sys.placed("one", "A", 1)
+		sys.placed("two", "A", 2)
+		sys.inventory.kill()
 
-		if r := h.confirm("one"); r.Status != http.StatusAccepted || r.Intent == nil || r.Header.Get("Retry-After") == "" {
+		if r := sys.confirm("one"); r.Status != http.StatusAccepted || r.Intent == nil || r.Header.Get("Retry-After") == "" {
 			t.Errorf("confirm: %d %s", r.Status, r.Text)
 		}
-		if r := h.place("three", "A", 3); r.Status != http.StatusAccepted {
-			t.Errorf("a place that was recorded: %d %s", r.Status, r.Text)
+		if r := sys.place("three", "A", 3); r.Status != http.StatusAccepted {
+			t.Errorf("place before the breaker opens: %d %s", r.Status, r.Text)
 		}
-		h.wait("the breaker refuses new places", func() bool {
-			r := h.place(fmt.Sprint("new-", time.Now().UnixNano()), "A", 1)
+		sys.wait("the breaker refuses new places", func() bool {
+			r := sys.place(fmt.Sprint("new-", time.Now().UnixNano()), "A", 1)
 			return r.Status == http.StatusServiceUnavailable
 		})
-		if r := h.amend("one", "A", 2); r.Status != http.StatusConflict || r.Code != "operation-pending" {
+		if r := sys.amend("one", "A", 2); r.Status != http.StatusConflict || r.Code != "operation-pending" {
 			t.Errorf("amend behind a pending confirm: %d %s", r.Status, r.Text)
 		}
-		if r := h.cancel("two"); r.Status != http.StatusAccepted {
+		if r := sys.cancel("two"); r.Status != http.StatusAccepted {
 			t.Errorf("cancel: %d %s", r.Status, r.Text)
 		}
-		if r := h.get("one"); r.Status != http.StatusOK || r.State != "placed" {
+		if r := sys.get("one"); r.Status != http.StatusOK || r.State != "placed" {
 			t.Errorf("get: %d %s", r.Status, r.Text)
 		}
-		if r := h.orders.Call(h.Context(), "GET", "/v1/orders", ""); r.Status != http.StatusOK || len(r.Orders) < 3 {
+		if r := sys.orders.Call(sys.Context(), "GET", "/v1/orders", ""); r.Status != http.StatusOK || len(r.Orders) < 3 {
 			t.Errorf("list: %d %s", r.Status, r.Text)
 		}
 		for _, path := range []string{"/v1/orders/one/reservation", "/v1/availability?sku=A"} {
-			if r := h.orders.Call(h.Context(), "GET", path, ""); r.Status != http.StatusServiceUnavailable {
+			if r := sys.orders.Call(sys.Context(), "GET", path, ""); r.Status != http.StatusServiceUnavailable {
 				t.Errorf("%s: %d %s", path, r.Status, r.Text)
 			}
 		}
-		h.restart(h.inventory)
+		sys.restart(sys.inventory)
 		for id, want := range map[string]string{"one": "confirmed", "two": "cancelled", "three": "placed"} {
-			if r := h.settled(id); r.State != want {
+			if r := sys.settled(id); r.State != want {
 				t.Errorf("%s is %s, want %s", id, r.State, want)
 			}
 		}
-		h.audit()
+		sys.audit()
 	})
 }
 
-func TestABlockedExchangeHoldsNoTransactionAndNoConnection(t *testing.T) {
+func TestBlockedExchangeHoldsNoConnection(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
-		h := startPair(t, on, product, "--database-connections=1")
-		h.stock("A", 10)
+		sys := startSystem(t, on, product, "--database-connections=1")
+		sys.stock("A", 10)
 		ids := []string{"one", "two", "three", "four"}
 		for _, id := range ids {
-			h.placed(id, "A", 1)
+			sys.placed(id, "A", 1)
 		}
-		h.inventory.signal(syscall.SIGSTOP)
+		sys.inventory.signal(syscall.SIGSTOP)
 
 		// One at each replica.
-		blocked := make(chan reply, 2)
+		blocked := make(chan response, 2)
 		for _, id := range ids[:2] {
-			go func() { blocked <- h.confirm(id) }()
-			h.wait("the intent is written down", func() bool { return h.get(id).Intent != nil })
+			go func() { blocked <- sys.confirm(id) }()
+			sys.wait("the intent is recorded", func() bool { return sys.get(id).Intent != nil })
 		}
-		// The one connection that writes is free: another order's intent is recorded
-		// and answered while the first exchange is still blocked.
+		// The only write connection is free: the intents of other orders are recorded
+		// while the first exchange is still blocked.
 		for _, id := range ids[2:] {
-			if r := h.cancel(id, "Request-Timeout-Ms", "300"); r.Status != http.StatusAccepted {
+			if r := sys.cancel(id, "Request-Timeout-Ms", "300"); r.Status != http.StatusAccepted {
 				t.Errorf("cancel: %d %s", r.Status, r.Text)
 			}
 		}
@@ -183,56 +183,56 @@ func TestABlockedExchangeHoldsNoTransactionAndNoConnection(t *testing.T) {
 				t.Errorf("confirm: %d %s", r.Status, r.Text)
 			}
 		}
-		h.inventory.signal(syscall.SIGCONT)
+		sys.inventory.signal(syscall.SIGCONT)
 		for i, id := range ids {
 			want := "confirmed"
 			if i >= 2 {
 				want = "cancelled"
 			}
-			if r := h.settled(id); r.State != want {
+			if r := sys.settled(id); r.State != want {
 				t.Errorf("%s is %s, want %s", id, r.State, want)
 			}
 		}
-		h.audit()
+		sys.audit()
 	})
 }
 
-func TestSIGTERMUnderLoadLosesNothingThatWasAccepted(t *testing.T) {
+func TestSIGTERMUnderLoad(t *testing.T) {
 	onBothStores(t, func(t *testing.T, on store) {
 		for _, victim := range []string{"orders", "inventory"} {
 			t.Run(victim, func(t *testing.T) {
 				t.Parallel()
-				h := startPair(t, on, product)
-				h.stock("A", 1_000_000)
+				sys := startSystem(t, on, product)
+				sys.stock("A", 1_000_000)
 				stop := make(chan struct{})
 				var load sync.WaitGroup
 				var mu sync.Mutex
-				answered, refused := map[string]reply{}, []string{}
-				for caller := range shop.Callers {
+				responses, refused := map[string]response{}, []string{}
+				for n := range caller.Callers {
 					load.Go(func() {
 						for i := 0; ; i++ {
 							select {
 							case <-stop:
 								return
-							case <-time.After(shop.Pace / 10):
+							case <-time.After(caller.Pace / 10):
 							}
-							id := fmt.Sprintf("order-%d-%d", caller, i)
-							r := h.place(id, "A", 1)
+							id := fmt.Sprintf("order-%d-%d", n, i)
+							r := sys.place(id, "A", 1)
 							mu.Lock()
 							if r.Err != nil {
 								refused = append(refused, id)
 							} else {
-								answered[id] = r
+								responses[id] = r
 							}
 							mu.Unlock()
 						}
 					})
 				}
-				enough := func() bool { mu.Lock(); defer mu.Unlock(); return len(answered) >= 100 }
-				h.wait("load flows", enough)
-				s := h.orders
+				enough := func() bool { mu.Lock(); defer mu.Unlock(); return len(responses) >= 100 }
+				sys.wait("orders are placed", enough)
+				s := sys.orders
 				if victim == "inventory" {
-					s = h.inventory
+					s = sys.inventory
 				}
 				process := s.replicas[0]
 				process.Signal(syscall.SIGTERM)
@@ -241,41 +241,41 @@ func TestSIGTERMUnderLoadLosesNothingThatWasAccepted(t *testing.T) {
 				}
 				close(stop)
 				load.Wait()
-				h.restart(s)
-				for id, r := range answered {
+				sys.restart(s)
+				for id, r := range responses {
 					switch {
 					case r.Status == http.StatusCreated:
-						if now := h.get(id); now.State != "placed" {
-							t.Errorf("%s was placed and is now %d %s", id, now.Status, now.Text)
+						if now := sys.get(id); now.State != "placed" {
+							t.Errorf("%s was placed, now: %d %s", id, now.Status, now.Text)
 						}
 					case r.Status == http.StatusAccepted || r.Status == http.StatusServiceUnavailable || r.Status == http.StatusGatewayTimeout:
-						h.settled(id)
+						sys.settled(id)
 					default:
 						t.Errorf("%s: %d %s", id, r.Status, r.Text)
 					}
 				}
 				for _, id := range refused {
-					if r := h.get(id); r.Status != http.StatusNotFound {
-						t.Errorf("%s was refused and is there: %d %s", id, r.Status, r.Text)
+					if r := sys.get(id); r.Status != http.StatusNotFound {
+						t.Errorf("%s was refused, but exists: %d %s", id, r.Status, r.Text)
 					}
 				}
-				h.audit()
+				sys.audit()
 			})
 		}
 	})
 }
 
-func TestASecondSIGTERMEndsAtOnce(t *testing.T) {
+func TestSecondSIGTERMExitsAtOnce(t *testing.T) {
 	t.Parallel()
-	h := startPair(t, sqlite, product, "--drain-timeout=60s")
-	process := h.orders.replicas[0]
-	h.stock("A", 10)
-	h.inventory.signal(syscall.SIGSTOP)
-	blocked := make(chan reply, 1)
-	go func() { blocked <- h.place("one", "A", 1) }()
-	h.wait("the intent is written down", func() bool { return h.get("one").Intent != nil })
+	sys := startSystem(t, sqlite, product, "--drain-timeout=60s")
+	process := sys.orders.replicas[0]
+	sys.stock("A", 10)
+	sys.inventory.signal(syscall.SIGSTOP)
+	blocked := make(chan response, 1)
+	go func() { blocked <- sys.place("one", "A", 1) }()
+	sys.wait("the intent is recorded", func() bool { return sys.get("one").Intent != nil })
 	process.Signal(syscall.SIGTERM)
-	h.wait("it is not ready", func() bool {
+	sys.wait("orders is not ready", func() bool {
 		response, err := http.Get(process.AdminURL + "/readyz")
 		if err != nil {
 			return false
@@ -289,29 +289,29 @@ func TestASecondSIGTERMEndsAtOnce(t *testing.T) {
 		t.Errorf("exit: %v", err)
 	}
 	if r := <-blocked; r.Err == nil {
-		t.Errorf("it waited for an answer: %d %s", r.Status, r.Text)
+		t.Errorf("the request completed: %d %s", r.Status, r.Text)
 	}
-	h.inventory.signal(syscall.SIGCONT)
-	h.restart(h.orders)
-	if r := h.settled("one"); r.State != "placed" {
+	sys.inventory.signal(syscall.SIGCONT)
+	sys.restart(sys.orders)
+	if r := sys.settled("one"); r.State != "placed" {
 		t.Errorf("after a restart: %s", r.Text)
 	}
-	h.audit()
+	sys.audit()
 }
 
-func TestTheCommandsSayWhatIsTheMatter(t *testing.T) {
+func TestCommandExitStatusAndMessage(t *testing.T) {
 	t.Parallel()
-	h := startPair(t, sqlite, product)
-	h.stock("A", 10)
-	rows := filepath.Join(h.folder, "stock.csv")
+	sys := startSystem(t, sqlite, product)
+	sys.stock("A", 10)
+	rows := filepath.Join(sys.folder, "stock.csv")
 	if err := os.WriteFile(rows, []byte("sku,name,location,on_hand\nB,a thing,main,5\nC,,main,-1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	admin := strings.TrimPrefix(h.orders.replicas[0].AdminURL, "http://")
+	admin := strings.TrimPrefix(sys.orders.replicas[0].AdminURL, "http://")
 	for _, c := range []struct {
 		command []string
 		exit    int
-		says    string
+		output  string
 	}{
 		{[]string{"orders", "healthcheck", "--admin-addr=" + admin}, 0, ""},
 		{[]string{"orders", "healthcheck", "--admin-addr=127.0.0.1:1"}, 1, "not healthy"},
@@ -319,22 +319,22 @@ func TestTheCommandsSayWhatIsTheMatter(t *testing.T) {
 		{[]string{"orders", "serve", "--help"}, 0, "$ORDERS_DATABASE"},
 		{[]string{"orders", "serve", "--inventory-wire=pigeon"}, 2, "must be one of"},
 		{[]string{"orders", "serve", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--inventory-url=nowhere", "--database=sqlite:unused.db"}, 2, "must look like"},
-		{[]string{"orders", "serve", "--http-addr=" + h.orders.replicas[0].Addr()}, 2, "address already in use"},
-		{[]string{"orders", "serve", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--database=sqlite:" + filepath.Join(h.folder, "orders.db")}, 2, "another process has this database open"},
-		{[]string{"orders", "audit", "--database=sqlite:" + filepath.Join(h.folder, "none.db")}, 2, "no such file"},
+		{[]string{"orders", "serve", "--http-addr=" + sys.orders.replicas[0].Addr()}, 2, "address already in use"},
+		{[]string{"orders", "serve", "--http-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0", "--database=sqlite:" + filepath.Join(sys.folder, "orders.db")}, 2, "another process has this database open"},
+		{[]string{"orders", "audit", "--database=sqlite:" + filepath.Join(sys.folder, "none.db")}, 2, "no such file"},
 		{[]string{"orders", "audit", "--database=mysql:x"}, 2, "looks like sqlite:PATH"},
-		{[]string{"inventory", "import", rows, "--url=" + h.inventory.URL}, 1, "row 2 (C at main) was rejected"},
-		{[]string{"inventory", "audit", "--database=sqlite:" + filepath.Join(h.folder, "inventory.db")}, 0, "agree"},
+		{[]string{"inventory", "import", rows, "--url=" + sys.inventory.URL}, 1, "row 2 (C at main) was rejected"},
+		{[]string{"inventory", "audit", "--database=sqlite:" + filepath.Join(sys.folder, "inventory.db")}, 0, "agree"},
 	} {
 		command := exec.CommandContext(t.Context(), filepath.Join(product, c.command[0]), c.command[1:]...)
-		command.Dir = h.folder
+		command.Dir = sys.folder
 		out, err := command.CombinedOutput()
 		exit := command.ProcessState.ExitCode()
-		if exit != c.exit || !strings.Contains(string(out), c.says) {
-			t.Errorf("%v: exit %d (%v), want %d and %q:\n%s", c.command, exit, err, c.exit, c.says, out)
+		if exit != c.exit || !strings.Contains(string(out), c.output) {
+			t.Errorf("%v: exit %d (%v), want %d and %q:\n%s", c.command, exit, err, c.exit, c.output, out)
 		}
 	}
-	if onHand, _ := h.level("B"); onHand != 5 {
+	if onHand, _ := sys.level("B"); onHand != 5 {
 		t.Errorf("imported %d", onHand)
 	}
 }

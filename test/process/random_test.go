@@ -14,36 +14,36 @@ import (
 )
 
 var (
-	kills  = flag.Int("kills", 50, "how many times a random process is killed")
-	pauses = flag.Int("pauses", 10, "how many times a random process is paused past its lease")
-	seed   = flag.Uint64("seed", rand.Uint64(), "what victims and orders are drawn by")
+	kills  = flag.Int("kills", 50, "number of random kills")
+	pauses = flag.Int("pauses", 10, "number of random pauses that outlast a lease")
+	seed   = flag.Uint64("seed", rand.Uint64(), "random seed for victims and orders")
 )
 
 const (
-	// worlds is how many pairs, each with a database server of its own, share the
-	// rounds: most of a round is waiting.
-	worlds = 2
-	// pausedFor is longer than the settler's lease, than any deadline, and than
-	// PostgreSQL waits for a transaction to go on.
+	// systems is how many systems, each with its own database server, share the
+	// rounds. A round mostly waits.
+	systems = 2
+	// pausedFor is longer than the settler's lease, any deadline, and PostgreSQL's
+	// timeout of idle transactions.
 	pausedFor = 12 * time.Second
 )
 
-// world is a pair under load on a server of its own.
-type world struct {
+// serverSystem is a system under load on its own database server.
+type serverSystem struct {
 	*load
 	server *containers.Postgres
 }
 
-func TestAnyProcessMayBeKilledOrPausedAtAnyTime(t *testing.T) {
+func TestRandomKillsAndPauses(t *testing.T) {
 	t.Parallel()
 	containers.SharedPostgres(t) // it skips where there is no engine
 	t.Logf("go test ./test/process -run %s -seed %d", t.Name(), *seed)
-	for n := range worlds {
-		t.Run(fmt.Sprint("world-", n), func(t *testing.T) {
+	for n := range systems {
+		t.Run(fmt.Sprint("system-", n), func(t *testing.T) {
 			t.Parallel()
-			w := startWorld(t, *seed+uint64(n))
+			w := startServerSystem(t, *seed+uint64(n))
 			random := rand.New(rand.NewPCG(*seed, uint64(n)))
-			for round := n; round < *kills+*pauses && !t.Failed(); round += worlds {
+			for round := n; round < *kills+*pauses && !t.Failed(); round += systems {
 				if round < *kills {
 					w.round(w.kill(random.IntN(5)))
 				} else {
@@ -54,7 +54,7 @@ func TestAnyProcessMayBeKilledOrPausedAtAnyTime(t *testing.T) {
 	}
 }
 
-func startWorld(t *testing.T, seed uint64) *world {
+func startServerSystem(t *testing.T, seed uint64) *serverSystem {
 	server, err := containers.StartPostgres(t.Context(), containers.PostgresOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -64,62 +64,61 @@ func startWorld(t *testing.T, seed uint64) *world {
 			t.Error(err)
 		}
 	})
-	h := startPair(t, store{"postgres", 2, func(t *testing.T, bin, folder, service string) string {
+	sys := startSystem(t, store{"postgres", 2, func(t *testing.T, bin, folder, service string) string {
 		return postgresDatabase(t, server, bin, folder, service)
 	}}, product)
-	// Who waits for a process that is paused gives up, and asks the other.
-	h.orders.HTTP.Timeout = 3 * time.Second
-	return &world{newLoad(h, seed), server}
+	// A caller of a paused process times out and tries the other replica.
+	sys.orders.HTTP.Timeout = 3 * time.Second
+	return &serverSystem{newLoad(sys, seed), server}
 }
 
-// fault is what is done to a process, what is waited for meanwhile, and how it
-// comes back.
+// fault is a fault of a process: how it starts, what to wait for, and how it ends.
 type fault struct {
-	name                  string
-	harm, meanwhile, mend func()
+	name               string
+	inject, wait, heal func()
 }
 
-// round does one fault to a pair under load, and then holds it to its promises.
-func (w *world) round(f fault) {
+// round injects one fault under load and then checks the system.
+func (w *serverSystem) round(f fault) {
 	w.Helper()
 	w.Log(f.name)
 	stop := w.Run()
 	defer stop()
-	w.flows(20)
-	f.harm()
-	f.meanwhile()
-	f.mend()
-	w.flows(20)
+	w.waitFor(20)
+	f.inject()
+	f.wait()
+	f.heal()
+	w.waitFor(20)
 	stop()
 	w.check()
 }
 
-// replica is one of the services' four processes.
-func (w *world) replica(n int) (*service, *processes.Process) {
+// replica returns one of the four processes.
+func (w *serverSystem) replica(n int) (*service, *processes.Process) {
 	s := []*service{w.orders, w.inventory}[n/2]
 	return s, s.replicas[n%2]
 }
 
-// kill kills one of five with -9: the replicas, and the database server.
-func (w *world) kill(victim int) fault {
+// kill kills a replica, or the database server, with -9.
+func (w *serverSystem) kill(victim int) fault {
 	if victim == 4 {
 		return fault{"kill PostgreSQL",
 			func() { w.must(w.server.Kill(w.Context())) },
 			func() {},
-			func() { w.must(w.server.Restart(w.Context())); w.moved() }}
+			func() { w.must(w.server.Restart(w.Context())); w.updateAddresses() }}
 	}
 	s, p := w.replica(victim)
 	return fault{fmt.Sprint("kill ", s.name, victim%2),
 		p.Kill,
-		func() { w.flows(20) }, // the other replica goes on
+		func() { w.waitFor(20) }, // the other replica serves
 		func() { w.restart(s) }}
 }
 
-// pause stops one of five where it is, and lets it go on as if nothing had happened.
-func (w *world) pause(victim int) fault {
+// pause pauses a replica, or the database server, and resumes it.
+func (w *serverSystem) pause(victim int) fault {
 	past := func() {
 		since := time.Now()
-		w.wait("the pause is longer than a lease", func() bool { return time.Since(since) > pausedFor })
+		w.system.wait("the pause is longer than a lease", func() bool { return time.Since(since) > pausedFor })
 	}
 	if victim == 4 {
 		return fault{"pause PostgreSQL",
@@ -130,8 +129,8 @@ func (w *world) pause(victim int) fault {
 		func() { p.Signal(syscall.SIGSTOP) }, past, func() { p.Signal(syscall.SIGCONT) }}
 }
 
-// moved tells the services where the server is that was started again.
-func (w *world) moved() {
+// updateAddresses writes the address of the restarted server for the services.
+func (w *serverSystem) updateAddresses() {
 	w.Helper()
 	for _, s := range []*service{w.orders, w.inventory} {
 		now, err := w.server.Address(w.Context(), w.database(s))
@@ -140,7 +139,7 @@ func (w *world) moved() {
 	}
 }
 
-func (w *world) must(err error) {
+func (w *serverSystem) must(err error) {
 	w.Helper()
 	if err != nil {
 		w.Fatal(err)

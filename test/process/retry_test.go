@@ -6,21 +6,20 @@ import (
 	"testing"
 	"time"
 
-	"roundtrip/test/support/shop"
+	"roundtrip/test/support/caller"
 )
 
-func TestWithInventoryDownRetriesStayWithinTheirBudget(t *testing.T) {
+func TestRetriesStayWithinBudget(t *testing.T) {
 	t.Parallel()
 	for _, down := range []struct {
 		name string
-		// serve is what stands where inventory was.
+		// serve takes inventory's place.
 		serve func(net.Listener)
-		// retried says that orders tries again: where it can't connect at all it
-		// soon stops trying.
+		// retried says that orders retries. If it can't connect, it stops soon.
 		retried bool
 	}{
-		{"nobody listens", func(l net.Listener) { l.Close() }, false},
-		{"connections are cut", cut, true},
+		{"connection refused", func(l net.Listener) { l.Close() }, false},
+		{"connections closed", closeConnections, true},
 	} {
 		t.Run(down.name, func(t *testing.T) {
 			t.Parallel()
@@ -31,29 +30,29 @@ func TestWithInventoryDownRetriesStayWithinTheirBudget(t *testing.T) {
 			defer listener.Close()
 			go down.serve(listener)
 			began := time.Now()
-			h := startPair(t, sqlite, product, "--inventory-url=http://"+listener.Addr().String())
+			sys := startSystem(t, sqlite, product, "--inventory-url=http://"+listener.Addr().String())
 			const callers, each = 16, 50
-			at(callers, func(caller int) (r reply) {
+			concurrently(callers, func(caller int) (r response) {
 				for i := range each {
-					r = h.place(fmt.Sprintf("order-%d-%d", caller, i), "A", 1)
+					r = sys.place(fmt.Sprintf("order-%d-%d", caller, i), "A", 1)
 				}
 				return r
 			})
-			// The settler's re-sends are counted apart.
-			attempts, err := shop.Metric(h.orders.replicas[0].AdminURL, "roundtrip_attempts_total", `resend="no"`)
+			// The settler's attempts have another label.
+			attempts, err := caller.Metric(t.Context(), sys.orders.replicas[0].AdminURL, "roundtrip_attempts_total", `resend="no"`)
 			seconds := time.Since(began).Seconds()
 			if limit := 1.10*callers*each + 10*seconds; err != nil || attempts > limit {
 				t.Errorf("%v attempts (%v) for %d requests within %.1f s, at most %.0f are allowed", attempts, err, callers*each, seconds, limit)
 			}
 			if down.retried && attempts <= callers*each {
-				t.Errorf("%v attempts for %d requests: nothing was retried", attempts, callers*each)
+				t.Errorf("%v attempts for %d requests: no retries", attempts, callers*each)
 			}
 		})
 	}
 }
 
-// cut takes connections and ends them at once.
-func cut(l net.Listener) {
+// closeConnections accepts connections and closes them at once.
+func closeConnections(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {

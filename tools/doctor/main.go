@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"roundtrip/test/support/helm"
 	"roundtrip/test/support/containers"
+	"roundtrip/test/support/helm"
 )
 
 // finding is one thing that may be there.
@@ -39,8 +39,8 @@ func main() {
 		{"an engine for containers", "make test, make integration", engine(ctx), "make engine", true},
 		{"Pact's library", "make contract", brought(".tools/pact-*/libpact_ffi.so", ".tools/pact-*/libpact_ffi.dylib"), "go run ./tools/pact ffi", true},
 		{"Pact's command line", "make stub, make contract-publish", brought(".tools/pact-*/pact"), "go run ./tools/pact cli", true},
-		{"Helm 4", "make charts", brought(helm.Four.Path(".tools")), "go run ./tools/helm helm", true},
-		{"Helm 3", "make charts", brought(helm.Three.Path(".tools")), "go run ./tools/helm helm3", true},
+		{"Helm 4", "make charts, make packages, make e2e", brought(helm.Four.Path(".tools")), "go run ./tools/helm helm", true},
+		{"Helm 3", "make charts HELM3=1, make e2e", brought(helm.Three.Path(".tools")), "go run ./tools/helm helm3", true},
 		{"kubectl", "make e2e, which also wants a cluster: make kind-up", program(ctx, "kubectl", "version", "--client"), "see https://kubernetes.io/docs/tasks/tools", false},
 		{"npm", "only where GitHub can't be reached, for Pact", program(ctx, "npm", "--version"), "apt-get install npm", true},
 	} {

@@ -37,7 +37,7 @@ func startEngine(ctx context.Context) (stop func() error, err error) {
 	defer log.Close()
 	say("engine: starting dockerd")
 	// In a session of its own: Ctrl-C ends the tests first.
-	daemon := exec.Command("dockerd")
+	daemon := exec.Command("dockerd") //nolint:noctx // The engine outlives the context; stop ends it.
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := daemon.Start(); err != nil {
@@ -59,7 +59,7 @@ func startEngine(ctx context.Context) (stop func() error, err error) {
 		select {
 		case err := <-ended:
 			text, _ := os.ReadFile(log.Name())
-			return nil, errors.Join(fmt.Errorf("dockerd ended (%v):\n%s", err, text), os.RemoveAll(folder))
+			return nil, errors.Join(fmt.Errorf("dockerd ended (%v):\n%s", err, text), os.RemoveAll(folder)) //nolint:errorlint // err may be nil, which %w does not print.
 		case <-patience:
 			return nil, errors.Join(errors.New("dockerd does not answer; its log is "+log.Name()), daemon.Process.Kill())
 		case <-ctx.Done():

@@ -19,6 +19,7 @@ import (
 	"syscall"
 
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 
 	"roundtrip/test/support/containers"
 )
@@ -79,7 +80,7 @@ func runWithOwnEngine(ctx context.Context, command []string, missing error) erro
 }
 
 func execute(environment []string, name string, arguments ...string) error {
-	c := exec.Command(name, arguments...)
+	c := exec.Command(name, arguments...) //nolint:noctx // Ctrl-C reaches the command too, and it ends by itself.
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.Env = environment
 	return c.Run()
@@ -87,17 +88,25 @@ func execute(environment []string, name string, arguments ...string) error {
 
 func say(format string, args ...any) { fmt.Printf("== "+format+"\n", args...) }
 
-// findImages brings the images into the engine.
+// findImages brings the images into the engine, side by side: some wait for the
+// network while others are built.
 func findImages(ctx context.Context, e *engine) error {
-	if err := e.pull(ctx, containers.Ryuk); err != nil {
-		say("no %s: what a killed test leaves in the engine stays there (%s)", containers.Ryuk, oneLine(err))
-	}
-	for _, image := range []containers.Image{containers.PostgresImage, containers.NATSImage, containers.ToxiproxyImage} {
-		if err := e.bring(ctx, image); err != nil {
-			return fmt.Errorf("there is no way to an image of %s here; name one that the engine has in %s: %w", image.Name, image.Variable, err)
+	bringing, ctx := errgroup.WithContext(ctx)
+	bringing.Go(func() error {
+		if err := e.pull(ctx, containers.Ryuk); err != nil {
+			say("no %s: what a killed test leaves in the engine stays there (%s)", containers.Ryuk, oneLine(err))
 		}
+		return nil
+	})
+	for _, image := range []containers.Image{containers.PostgresImage, containers.NATSImage, containers.ToxiproxyImage} {
+		bringing.Go(func() error {
+			if err := e.bring(ctx, image); err != nil {
+				return fmt.Errorf("there is no way to an image of %s here; name one that the engine has in %s: %w", image.Name, image.Variable, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return bringing.Wait()
 }
 
 // bring finds an image, pulls it or builds it.

@@ -38,10 +38,10 @@ type edit struct{ file, old, new string }
 
 const (
 	put      = "services/inventory/internal/stock/put.go"
-	book     = "services/inventory/internal/stock/book.go"
+	expiry   = "services/inventory/internal/stock/unit_of_work.go"
 	postgres = "services/inventory/internal/store/postgres.go"
 	command  = "services/orders/internal/order/command.go"
-	answer   = "services/orders/internal/order/inventory.go"
+	classify = "services/orders/internal/order/classify.go"
 	protocol = "services/orders/internal/order/protocol.go"
 	client   = "services/orders/internal/inventory/inventory.go"
 )
@@ -50,33 +50,33 @@ var mutants = []mutant{
 	{"no tombstone on release", []edit{{put,
 		"	case p.Seq > r.Seq:\n",
 		"	case p.Seq > r.Seq && p.State == Released && r.State == None:\n		return Result{Reservation: Reservation{ID: p.ID, Seq: p.Seq, State: Released}}\n	case p.Seq > r.Seq:\n",
-	}}, "^TestARequestIsOvertakenByACancel$"},
+	}}, "^TestCancelOvertakesRequest$"},
 	{"no fence", []edit{
 		{put, "	case p.Seq < r.Seq:\n", "	case false:\n"},
 		{put, "	case p.Seq > r.Seq:\n", "	case p.Seq != r.Seq:\n"},
-	}, "^TestARequestIsOvertakenByACancel$"},
+	}, "^TestCancelOvertakesRequest$"},
 	{"a new seq on each retry", []edit{{client,
 		"		answer, err = c.wire.PutReservation(ctx, n, r)\n",
 		"		again := r\n		again.Seq += int64(n - 1)\n		answer, err = c.wire.PutReservation(ctx, n, again)\n",
-	}}, "^TestEachExchangeUnderEachFault$/^the_reply_lost"},
+	}}, "^TestEachExchangeUnderEachFault$/^the_response_lost"},
 	{"the intent written after the exchange", []edit{{protocol,
 		"	result := p.begin(ctx, c)\n	if problem.CodeOf",
 		"	if place, ok := c.(Place); ok {\n		o := Order{ID: place.ID, HoldSeconds: place.HoldSeconds, Intent: &Intent{Operation: PlaceOperation, Seq: 1, Lines: place.Lines}}\n" +
 			"		_, _ = p.ask(ctx, request(o))\n	}\n	result := p.begin(ctx, c)\n	if problem.CodeOf",
-	}}, "^TestOrdersIsKilledWhileItWaits$"},
-	{"the stored outcome trusted instead of the current state", []edit{{answer,
-		"&Verdict{Reservation: r.State, ExpiresAt", "&Verdict{Reservation: asked.State, ExpiresAt",
-	}}, "^TestAReplyIsLostAndTheHoldRunsOut$"},
+	}}, "^TestOrdersKilledWhileWaitingForResponse$"},
+	{"the stored outcome trusted instead of the current state", []edit{{classify,
+		"&Outcome{Reservation: r.State, ExpiresAt", "&Outcome{Reservation: asked.State, ExpiresAt",
+	}}, "^TestHoldExpiresAfterLostResponse$"},
 	{"the outcome written without compare-and-set", []edit{{command,
 		"	if o.Intent != nil && o.Intent.Seq == s.Seq {\n",
 		"	if o.Intent == nil {\n		o.Intent = &Intent{Operation: s.Operation, Seq: s.Seq}\n	}\n	if true {\n",
-	}}, "^TestAnAnswerIsOvertakenByACancel$"},
+	}}, "^TestCancelOvertakesResponse$"},
 	{"stock read and then written", []edit{{postgres,
 		"ORDER BY l.location, l.sku FOR UPDATE`", "ORDER BY l.location, l.sku`",
-	}}, "^TestEverybodyWantsTheLast$"},
-	{"a 503 stored as final", []edit{{answer,
+	}}, "^TestConcurrentOrdersForLastUnits$"},
+	{"a 503 stored as final", []edit{{classify,
 		"	p := problem.From(err)\n	switch p.Code {\n",
-		"	p := problem.From(err)\n	switch p.Code {\n	case problem.Unavailable:\n		return &Verdict{Rejection: p, Reservation: None}, \"\"\n",
+		"	p := problem.From(err)\n	switch p.Code {\n	case problem.Unavailable:\n		return &Outcome{Rejection: p, Reservation: ReservationNone}, \"\"\n",
 	}}, "^TestEachExchangeUnderEachFault$/^inventory_answers_that_it_is_unavailable$"},
 	{"the old lines dropped before the amended ones are held", []edit{{put,
 		"	wanted := merge(p.Lines)\n",
@@ -85,8 +85,8 @@ var mutants = []mutant{
 	{"a place given up without compare-and-set", []edit{{command,
 		"	if o.Intent != nil && o.Intent.Seq == g.Seq && o.Intent.Operation == PlaceOperation {\n",
 		"	if o.State == Pending || o.State == Placed {\n",
-	}}, "^TestAPlaceIsRepeatedWhileItIsGivenUp$"},
-	{"expiry computed but not written", []edit{{book,
+	}}, "^TestPlaceRetryRacesGiveUp$"},
+	{"expiry computed but not written", []edit{{expiry,
 		"			b.expire(&r)\n",
 		"			for _, l := range r.Lines {\n				b.level(l.Key()).Reserved -= l.Quantity\n			}\n",
 	}}, "^TestEachExchangeToEachOutcome$"},
@@ -119,7 +119,7 @@ func run(ctx context.Context, names []string) error {
 		}
 		if len(caught) == 0 {
 			survivors++
-			fmt.Println("   NOBODY NOTICED")
+			fmt.Println("   NO TEST NOTICED")
 		}
 		for _, cell := range caught {
 			fmt.Println("   noticed in:", cell)

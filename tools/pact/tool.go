@@ -195,9 +195,9 @@ func (t tool) fromNPM(ctx context.Context, to string) error {
 	if out, err := pack.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm pack %s: %w\n%s", t.pack, err, out)
 	}
-	archives, err := filepath.Glob(filepath.Join(pack.Dir, "*.tgz"))
-	if err != nil || len(archives) != 1 {
-		return fmt.Errorf("npm pack %s left %v (%v)", t.pack, archives, err)
+	archives, _ := filepath.Glob(filepath.Join(pack.Dir, "*.tgz"))
+	if len(archives) != 1 {
+		return fmt.Errorf("npm pack %s left %v", t.pack, archives)
 	}
 	f, err := os.Open(archives[0])
 	if err != nil {

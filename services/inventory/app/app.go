@@ -9,12 +9,15 @@ import (
 	"net"
 	"time"
 
+	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
+	"roundtrip/internal/adminport"
 	"roundtrip/internal/database"
 	"roundtrip/internal/exchange"
+	"roundtrip/internal/lifecycle"
 	"roundtrip/internal/messaging"
+	"roundtrip/internal/metrics"
 	"roundtrip/internal/rest"
 	"roundtrip/internal/rpc"
-	"roundtrip/internal/service"
 	"roundtrip/services/inventory/internal/grpcapi"
 	"roundtrip/services/inventory/internal/httpapi"
 	"roundtrip/services/inventory/internal/natsapi"
@@ -36,16 +39,13 @@ type Options struct {
 	// NATSURL is the NATS server whose requests it answers; "" for none.
 	// NATSCredentials is a file with the credentials, "" for none.
 	NATSURL, NATSCredentials string
-	Database                 database.Source
-	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
-	DatabaseConnections int
-	AllowUnsafeDatabase bool
-	// BatchMax is the most requests that one transaction decides; 0 is the usual.
-	BatchMax int
-	Logger   *slog.Logger
+	Database                 database.Options
+	// Metrics counts exchanges. Default: new ones.
+	Metrics *metrics.Metrics
+	Logger  *slog.Logger
 	// MaxInFlight bounds the requests that are worked on at the same time.
 	MaxInFlight int
-	// Around, where it is not nil, surrounds every handler on every wire, for tests.
+	// Around wraps every handler on every wire. It may be nil. Tests use it to inject faults.
 	Around func(operation string, handle func() error) error
 	// SweepInterval is how often expired holds are looked for; 1 s where it is 0.
 	SweepInterval time.Duration
@@ -53,7 +53,7 @@ type Options struct {
 
 // App is inventory, put together.
 type App struct {
-	*service.Frame
+	*lifecycle.Lifecycle
 	options Options
 	http    *rest.Server
 	grpc    *rpc.Server
@@ -68,56 +68,60 @@ func New(ctx context.Context, o Options) (*App, error) {
 	if o.SweepInterval == 0 {
 		o.SweepInterval = time.Second
 	}
-	frame := service.NewFrame(o.Admin, o.Logger)
-	frame.OnStop("listener", service.CloseListener(o.HTTP))
-	s, wait, err := store.Open(ctx, o.Database, store.Options{
-		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, BatchMax: o.BatchMax, Log: o.Logger,
-	})
-	if err != nil {
-		return nil, errors.Join(err, frame.Stop(ctx))
+	if o.Metrics == nil {
+		o.Metrics = metrics.New()
 	}
-	frame.OnStop("store", func(context.Context) error { return s.Close() })
+	life := lifecycle.New(adminport.New(o.Metrics.Registry, o.Logger), o.Admin)
+	life.OnStop("listener", lifecycle.CloseListener(o.HTTP))
+	s, wait, err := store.Open(ctx, o.Database)
+	if err != nil {
+		return nil, errors.Join(err, life.Stop(ctx))
+	}
+	life.OnStop("store", func(context.Context) error { return s.Close() })
 	responder := exchange.NewResponder(exchange.ResponderOptions{
-		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: frame.Metrics.Answered, Around: o.Around,
+		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: o.Metrics.Answered, Around: o.Around,
+		// What has priority is known only once the request has been read.
+		Admission: map[string]exchange.Admission{"PutReservation": exchange.AdmitByHandler},
 	})
-	a := &App{Frame: frame, options: o, store: s, ready: wait, http: rest.New(rest.Options{Responder: responder, MaxConnectionAge: maxConnectionAge})}
-	httpapi.Register(a.http, s)
+	a := &App{Lifecycle: life, options: o, store: s, ready: wait, http: rest.New(rest.Options{Responder: responder, MaxConnectionAge: maxConnectionAge})}
+	inventory := stock.NewService(s, exchange.Admit)
+	httpapi.Register(a.http, inventory)
 	if o.GRPC != nil {
-		frame.OnStop("gRPC's listener", service.CloseListener(o.GRPC))
-		a.grpc = rpc.New(rpc.Options{Responder: responder, MaxConnectionAge: maxConnectionAge, Reflection: o.GRPCReflection})
-		grpcapi.Register(a.grpc, s)
+		life.OnStop("gRPC's listener", lifecycle.CloseListener(o.GRPC))
+		a.grpc = rpc.New(rpc.Options{Responder: responder, Contract: inventoryv1.ProblemDetails{}, MaxConnectionAge: maxConnectionAge, Reflection: o.GRPCReflection})
+		grpcapi.Register(a.grpc, inventory)
 	}
 	if o.NATSURL != "" {
 		connection, err := messaging.Connect(o.NATSURL, "inventory", o.NATSCredentials, o.Logger)
 		if err != nil {
-			return nil, errors.Join(err, frame.Stop(ctx))
+			return nil, errors.Join(err, life.Stop(ctx))
 		}
 		a.nats = messaging.NewServer(connection, natsapi.Prefix, natsapi.Queue, o.MaxInFlight, responder)
-		frame.OnStop("NATS", a.nats.Shutdown)
-		natsapi.Register(a.nats, s)
+		life.OnStop("NATS", a.nats.Shutdown)
+		natsapi.Register(a.nats, inventory)
 	}
 	return a, nil
 }
 
 // Start begins to serve, once the store can be used. ctx bounds that wait.
 func (a *App) Start(ctx context.Context) error {
-	err := a.Frame.Start(func() error {
+	err := a.Lifecycle.Start(func() error {
 		if err := a.ready(ctx); err != nil {
 			return err
 		}
 		a.Go("sweeper", a.sweep)
 		a.Serve("http", a.options.HTTP, a.http)
 		if a.grpc != nil {
-			a.ServeBeside("grpc", a.options.GRPC, a.grpc)
+			a.ServeParallel("grpc", a.options.GRPC, a.grpc)
 		}
 		if a.nats != nil {
-			a.Beside("requests on NATS", a.nats.Shutdown)
+			a.OnStopParallel("requests on NATS", a.nats.Shutdown)
 			return a.nats.Start()
 		}
 		return nil
 	})
 	if err == nil {
-		listening := []any{"http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version()}
+		listening := []any{"http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", lifecycle.Version()}
 		if a.grpc != nil {
 			listening = append(listening, "grpc", a.options.GRPC.Addr().String())
 		}
@@ -133,7 +137,7 @@ func (a *App) Addr() net.Addr { return a.options.HTTP.Addr() }
 const sweepBatch = 256
 
 // sweep writes down the expiry of holds that have run out, so that their stock
-// is free again within seconds, also where nobody asks for it.
+// is free again within seconds.
 func (a *App) sweep(ctx context.Context) {
 	tick := time.NewTicker(a.options.SweepInterval)
 	defer tick.Stop()

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,11 +29,18 @@ type running struct {
 // run starts an app on a database and stops it when the test ends.
 func run(t *testing.T, path string, sweepInterval time.Duration) *running {
 	t.Helper()
+	return runWith(t, path, func(o *Options) { o.SweepInterval = sweepInterval })
+}
+
+func runWith(t *testing.T, path string, change func(*Options)) *running {
+	t.Helper()
 	listener, admin := memnet.Listen(), memnet.Listen()
-	a, err := New(t.Context(), Options{
-		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + path),
-		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, SweepInterval: sweepInterval,
-	})
+	o := Options{
+		HTTP: listener, Admin: admin, Database: database.Options{Source: database.FromAddress("sqlite:" + path)},
+		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64,
+	}
+	change(&o)
+	a, err := New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +349,7 @@ func options(t *testing.T) Options {
 		return l
 	}
 	return Options{
-		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db")),
+		HTTP: listen(), Admin: listen(), Database: database.Options{Source: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "inventory.db"))},
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 8,
 	}
 }
@@ -356,7 +364,7 @@ func TestMisuse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := options(t)
-			o.Database = source
+			o.Database.Source = source
 			if a, err := New(t.Context(), o); err == nil {
 				stop(t, a)
 				t.Fatal("it is accepted")
@@ -457,4 +465,42 @@ func TestAListenerThatBreaksIsTold(t *testing.T) {
 		t.Error("nobody is told")
 	}
 	stop(t, a)
+}
+
+// Commit and release give capacity or stock back, so they are shed last.
+func TestCommitAndReleaseAreShedLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var blocking atomic.Bool
+		blocked, release := make(chan struct{}, 64), make(chan struct{})
+		r := runWith(t, filepath.Join(t.TempDir(), "inventory.db"), func(o *Options) {
+			o.Around = func(_ string, handle func() error) error {
+				err := handle()
+				if blocking.Load() {
+					blocked <- struct{}{}
+					<-release
+				}
+				return err
+			}
+		})
+		r.stock(t, 10)
+		r.want(t, "hold a", r.hold(t, "a", 1, 900), 200, "held")
+		r.want(t, "hold b", r.hold(t, "b", 1, 900), 200, "held")
+		blocking.Store(true)
+		var fillers sync.WaitGroup
+		for range 64 - 64/5 { // all that is there for requests without priority
+			fillers.Go(func() { r.call(t, "GET", "/v1/stock/s", "") })
+		}
+		for range 64 - 64/5 {
+			<-blocked
+		}
+		blocking.Store(false)
+		r.want(t, "a read", r.call(t, "GET", "/v1/reservations/a", ""), 503, "overloaded")
+		r.want(t, "a hold", r.hold(t, "c", 1, 900), 503, "overloaded")
+		r.want(t, "a commit", r.call(t, "PUT", "/v1/reservations/a", `{"seq": 2, "state": "committed"}`), 200, "committed")
+		r.want(t, "a release", r.call(t, "PUT", "/v1/reservations/b", `{"seq": 2, "state": "released"}`), 200, "released")
+		close(release)
+		fillers.Wait()
+		r.want(t, "a hold once there is room", r.hold(t, "c", 1, 900), 200, "held")
+	})
 }

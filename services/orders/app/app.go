@@ -11,12 +11,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"roundtrip/internal/adminport"
 	"roundtrip/internal/database"
 	"roundtrip/internal/exchange"
+	"roundtrip/internal/lifecycle"
+	"roundtrip/internal/metrics"
 	"roundtrip/internal/rest"
-	"roundtrip/internal/service"
 	"roundtrip/services/orders/internal/httpapi"
 	"roundtrip/services/orders/internal/inventory"
+	"roundtrip/services/orders/internal/inventory/wires"
 	"roundtrip/services/orders/internal/order"
 	"roundtrip/services/orders/internal/store"
 )
@@ -30,19 +33,16 @@ const maxConnectionAge = 30 * time.Second
 type Options struct {
 	// HTTP and Admin are where it listens; the app owns them from New on.
 	HTTP, Admin net.Listener
-	Database    database.Source
-	// DatabaseConnections and AllowUnsafeDatabase are for PostgreSQL.
-	DatabaseConnections int
-	AllowUnsafeDatabase bool
-	// BatchMax is the most requests that one transaction decides; 0 is the usual.
-	BatchMax int
-	Logger   *slog.Logger
-	// MaxInFlight bounds the requests that are worked on at the same time, and
-	// with them the exchanges.
+	Database    database.Options
+	// Metrics counts exchanges. Default: new ones.
+	Metrics *metrics.Metrics
+	Logger  *slog.Logger
+	// MaxInFlight bounds the requests that are worked on at the same time. Each makes
+	// one exchange at a time, so it bounds those too.
 	MaxInFlight int
 	// InventoryWire is what carries the exchanges with inventory, http, grpc or nats,
 	// and InventoryURL is where it is. NATSCredentials is a file with the credentials
-	// for NATS, "" for none. Dial, where it is not nil, connects (not on NATS).
+	// for NATS, "" for none. Dial opens connections, but not to NATS. It may be nil.
 	InventoryWire, InventoryURL string
 	NATSCredentials             string
 	Dial                        inventory.Dial
@@ -53,7 +53,7 @@ type Options struct {
 
 // App is orders, put together.
 type App struct {
-	*service.Frame
+	*lifecycle.Lifecycle
 	options Options
 	server  *rest.Server
 	settler *order.Settler
@@ -64,45 +64,50 @@ type App struct {
 
 // New opens the store and puts the app together. Nothing is served before Start.
 func New(ctx context.Context, o Options) (*App, error) {
-	frame := service.NewFrame(o.Admin, o.Logger)
-	frame.OnStop("listener", service.CloseListener(o.HTTP))
-	app, err := assemble(ctx, frame, o)
+	if o.Metrics == nil {
+		o.Metrics = metrics.New()
+	}
+	life := lifecycle.New(adminport.New(o.Metrics.Registry, o.Logger), o.Admin)
+	life.OnStop("listener", lifecycle.CloseListener(o.HTTP))
+	app, err := assemble(ctx, life, o)
 	if err != nil {
-		return nil, errors.Join(err, frame.Stop(ctx))
+		return nil, errors.Join(err, life.Stop(ctx))
 	}
 	return app, nil
 }
 
-func assemble(ctx context.Context, frame *service.Frame, o Options) (*App, error) {
-	s, wait, err := store.Open(ctx, o.Database, store.Options{
-		Connections: o.DatabaseConnections, AllowUnsafe: o.AllowUnsafeDatabase, BatchMax: o.BatchMax, Log: o.Logger,
+func assemble(ctx context.Context, life *lifecycle.Lifecycle, o Options) (*App, error) {
+	s, wait, err := store.Open(ctx, o.Database)
+	if err != nil {
+		return nil, err
+	}
+	life.OnStop("store", func(context.Context) error { return s.Close() })
+	wire, err := wires.New(wires.Options{
+		Wire: o.InventoryWire, URL: o.InventoryURL, NATSCredentials: o.NATSCredentials, MaxInFlight: o.MaxInFlight, Dial: o.Dial, Logger: o.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
-	frame.OnStop("store", func(context.Context) error { return s.Close() })
-	wire, err := NewWire(o)
-	if err != nil {
-		return nil, err
-	}
-	frame.OnStop("wire to inventory", func(context.Context) error { return wire.Close() })
+	life.OnStop("wire to inventory", func(context.Context) error { return wire.Close() })
 
-	caller := exchange.NewCaller(exchange.Options{MaxInFlight: o.MaxInFlight, SplitTimeout: o.InventoryWire == "nats", Observe: func(e exchange.CallObservation) {
-		frame.Metrics.Called(o.InventoryWire, e)
+	caller := exchange.NewCaller(exchange.Options{SplitTimeout: o.InventoryWire == "nats", Observe: func(e exchange.CallObservation) {
+		o.Metrics.Called(o.InventoryWire, e)
 		logExchange(o.Logger, o.InventoryWire, e)
 	}})
 	alarm := func(reason string) {
-		frame.Metrics.Alarm(reason)
+		o.Metrics.Alarm(reason)
 		o.Logger.Error("an intent can't be settled: look at inventory's answer", "reason", reason)
 	}
-	protocol := order.NewProtocol(s, NewClient(wire, caller), caller, alarm)
-	resending := order.NewProtocol(s, inventory.NewResending(wire, caller), caller, alarm)
+	protocol := order.NewProtocol(s, inventory.New(wire, caller), caller.Unreachable, alarm)
+	resending := order.NewProtocol(s, inventory.NewResending(wire, caller), caller.Unreachable, alarm)
 	server := rest.New(rest.Options{MaxConnectionAge: maxConnectionAge, Responder: exchange.NewResponder(exchange.ResponderOptions{
-		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: frame.Metrics.Answered,
+		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: o.Metrics.Answered,
+		// What finishes an order gives stock or capacity back, so it is shed last.
+		Admission: map[string]exchange.Admission{"ConfirmOrder": exchange.AdmitPriority, "CancelOrder": exchange.AdmitPriority},
 	})})
 	httpapi.Register(server, protocol)
-	frame.Metrics.Registry.MustRegister(backlog{s, o.Logger})
-	return &App{frame, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger), wait, wire}, nil
+	o.Metrics.Registry.MustRegister(backlog{s, o.Logger})
+	return &App{life, o, server, order.NewSettler(resending, o.SettleInterval, o.GiveUpAfter, o.Logger), wait, wire}, nil
 }
 
 // logExchange writes one line per exchange with inventory, without its content.
@@ -151,7 +156,7 @@ const reachWithin = 5 * time.Second
 // reach waits until inventory has answered once, so that the first request need not.
 // It only delays the start: without inventory there is still much to serve.
 func (a *App) reach(ctx context.Context) {
-	err := service.Patiently(ctx, reachWithin, func(ctx context.Context) error {
+	err := lifecycle.Retry(ctx, reachWithin, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout/4)
 		defer cancel()
 		if _, err := a.wire.GetReservation(ctx, 1, "orders-starts"); !exchange.Answered(err) {
@@ -167,7 +172,7 @@ func (a *App) reach(ctx context.Context) {
 // Start begins to serve, once the store can be used, and is ready when inventory has
 // answered too, or after [reachWithin]. ctx bounds the wait for the store.
 func (a *App) Start(ctx context.Context) error {
-	err := a.Frame.Start(func() error {
+	err := a.Lifecycle.Start(func() error {
 		if err := a.ready(ctx); err != nil {
 			return err
 		}
@@ -177,7 +182,7 @@ func (a *App) Start(ctx context.Context) error {
 		return nil
 	})
 	if err == nil {
-		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", service.Version())
+		a.options.Logger.Info("listening", "http", a.Addr().String(), "admin", a.options.Admin.Addr().String(), "version", lifecycle.Version())
 	}
 	return err
 }

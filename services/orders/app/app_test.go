@@ -55,8 +55,11 @@ func (i *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		handler(w, r)
 		return
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.set(func(i *stub) { i.serve(w, r) })
+}
+
+// serve does as asked. The stub is locked.
+func (i *stub) serve(w http.ResponseWriter, r *http.Request) {
 	id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if r.Method == http.MethodPut {
 		asked := map[string]any{}
@@ -104,7 +107,7 @@ func startPairWith(t *testing.T, prepare func(*stub)) *pair {
 	t.Cleanup(func() { server.Close() })
 	listener, admin := memnet.Listen(), memnet.Listen()
 	a, err := New(t.Context(), Options{
-		HTTP: listener, Admin: admin, Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
+		HTTP: listener, Admin: admin, Database: database.Options{Source: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db"))},
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 64, InventoryWire: "http", InventoryURL: "http://inventory", Dial: in.dial,
 		SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
 	})
@@ -374,7 +377,7 @@ func options(t *testing.T) Options {
 		return l
 	}
 	return Options{
-		HTTP: listen(), Admin: listen(), Database: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db")),
+		HTTP: listen(), Admin: listen(), Database: database.Options{Source: database.FromAddress("sqlite:" + filepath.Join(t.TempDir(), "orders.db"))},
 		Logger: slog.New(slog.DiscardHandler), MaxInFlight: 8, InventoryWire: "http", InventoryURL: "http://127.0.0.1:1",
 		SettleInterval: time.Second, GiveUpAfter: 30 * time.Second,
 	}
@@ -383,11 +386,11 @@ func options(t *testing.T) Options {
 func TestMisuse(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*Options){
-		"no such kind of database": func(o *Options) { o.Database = database.FromAddress("mysql:x") },
-		"no file with its address": func(o *Options) { o.Database = database.FromFile("/nowhere/address") },
+		"no such kind of database": func(o *Options) { o.Database = database.Options{Source: database.FromAddress("mysql:x")} },
+		"no file with its address": func(o *Options) { o.Database = database.Options{Source: database.FromFile("/nowhere/address")} },
 		"no inventory":             func(o *Options) { o.InventoryURL = "" },
 		"a database in a file's place": func(o *Options) {
-			o.Database = database.FromAddress("sqlite:/dev/null/orders.db")
+			o.Database = database.Options{Source: database.FromAddress("sqlite:/dev/null/orders.db")}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -494,4 +497,38 @@ func TestAListenerThatBreaksIsTold(t *testing.T) {
 		t.Error("nobody is told")
 	}
 	stop(t, a)
+}
+
+// Confirm and cancel give capacity or stock back, so they are shed last.
+func TestConfirmAndCancelAreShedLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := startPair(t)
+		for _, id := range []string{"a", "b"} {
+			p.want(t, "place "+id, p.place(t, id), 201, "placed")
+		}
+		release := make(chan struct{})
+		p.inventory.set(func(i *stub) {
+			i.handler = func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.URL.Path, "/filler-") {
+					<-release
+				}
+				i.set(func(i *stub) { i.serve(w, r) })
+			}
+		})
+		var fillers sync.WaitGroup
+		for n := range 64 - 64/5 { // all that is there for requests without priority
+			fillers.Go(func() { p.place(t, fmt.Sprint("filler-", n)) })
+		}
+		synctest.Wait()
+		for _, path := range []string{"/v1/orders/a", "/v1/availability?sku=s"} {
+			p.want(t, "GET "+path, p.call(t, "GET", path, ""), 503, "")
+		}
+		p.want(t, "another place", p.place(t, "c"), 503, "")
+		p.want(t, "confirm", p.call(t, "POST", "/v1/orders/a/confirm", ""), 200, "confirmed")
+		p.want(t, "cancel", p.call(t, "POST", "/v1/orders/b/cancel", ""), 200, "cancelled")
+		close(release)
+		fillers.Wait()
+		p.want(t, "a place once there is room", p.place(t, "c"), 201, "placed")
+	})
 }

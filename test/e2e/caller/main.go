@@ -1,11 +1,11 @@
-// Command caller is a shop in a pod: the end-to-end tests make their requests and
-// their load from inside the cluster, by running it there.
+// Command caller sends the end-to-end tests' requests and load from a pod inside the
+// cluster.
 //
-//	caller wait                                     until it is stopped
+//	caller wait                                     waits until it is stopped
 //	caller call METHOD URL [BODY]                   one request; prints the answer
 //	caller metric URL NAME [LABEL...]               a metric's sum, of a private port
-//	caller load --rate=150 http://orders.shop:8080  constant load, until it is stopped
-//	caller take                                     what that load met since it was last asked
+//	caller load --rate=150 http://orders.test:8080  constant load, until it is stopped
+//	caller stats                                    statistics of the load since the last call
 package main
 
 import (
@@ -25,16 +25,16 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"roundtrip/internal/service"
-	"roundtrip/test/e2e/taken"
-	"roundtrip/test/support/shop"
+	"roundtrip/internal/lifecycle"
+	"roundtrip/test/e2e/loadstats"
+	"roundtrip/test/support/caller"
 )
 
-// takeAddr is where the load answers `take`.
-const takeAddr = "127.0.0.1:7070"
+// statsAddr is where the load serves its statistics.
+const statsAddr = "127.0.0.1:7070"
 
-// ordersPerConnection is how many orders a caller takes through their lives before
-// it connects anew: a shop's connections are kept, and not for ever.
+// ordersPerConnection is how many orders a caller handles before it opens a new
+// connection. Real callers keep connections for a while.
 const ordersPerConnection = 10
 
 // maxExamples is how many failures are shown.
@@ -42,10 +42,10 @@ const maxExamples = 5
 
 type cli struct {
 	Wait   waitCommand   `cmd:"" help:"Do nothing until stopped."`
-	Call   callCommand   `cmd:"" help:"Make one request, and print its answer; exit 1 if there is none."`
-	Metric metricCommand `cmd:"" help:"Print the sum of a metric over the series that have all labels."`
-	Load   loadCommand   `cmd:"" help:"Make a constant number of requests a second, until stopped."`
-	Take   takeCommand   `cmd:"" help:"Print what the load of this pod met since it was last asked."`
+	Call   callCommand   `cmd:"" help:"Send one request and print the response. Exits 1 without a response."`
+	Metric metricCommand `cmd:"" help:"Print a metric, summed over the series with all labels."`
+	Load   loadCommand   `cmd:"" help:"Send a constant number of requests a second until stopped."`
+	Stats  statsCommand  `cmd:"" help:"Print the statistics of this pod's load since the last call."`
 }
 
 func main() {
@@ -55,11 +55,11 @@ func main() {
 	command.FatalIfErrorf(command.Run())
 }
 
-// lookupFor is how long a name is looked up that the cluster's DNS can't tell, or does
-// not answer: that is none of the pair's. One lookup may take a fifth of that.
+// lookupFor is how long to retry a DNS lookup. A failure of the cluster's DNS is no
+// failure of the services. One lookup may take a fifth of that time.
 const lookupFor = 5 * time.Second
 
-// transport connects as the pair's callers do, and asks for a name again.
+// transport retries DNS lookups.
 func transport() *http.Transport {
 	return &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(address)
@@ -67,7 +67,7 @@ func transport() *http.Transport {
 			return nil, err
 		}
 		var found []string
-		err = service.Patiently(ctx, lookupFor, func(ctx context.Context) (err error) {
+		err = lifecycle.Retry(ctx, lookupFor, func(ctx context.Context) (err error) {
 			ctx, cancel := context.WithTimeout(ctx, lookupFor/5)
 			defer cancel()
 			found, err = net.DefaultResolver.LookupHost(ctx, host)
@@ -91,11 +91,11 @@ type callCommand struct {
 	Method string        `arg:""`
 	URL    string        `arg:""`
 	Body   string        `arg:"" optional:""`
-	Within time.Duration `help:"How long it waits for the answer." default:"20s"`
+	Within time.Duration `help:"How long to wait for the response." default:"20s"`
 }
 
 func (c callCommand) Run(ctx context.Context) error {
-	client := shop.Client{URL: c.URL, HTTP: &http.Client{Timeout: c.Within, Transport: transport()}}
+	client := caller.Client{URL: c.URL, HTTP: &http.Client{Timeout: c.Within, Transport: transport()}}
 	r := client.Call(ctx, c.Method, "", c.Body)
 	if r.Status == 0 {
 		return r.Err
@@ -105,23 +105,23 @@ func (c callCommand) Run(ctx context.Context) error {
 }
 
 type metricCommand struct {
-	URL    string   `arg:"" help:"Of a private port."`
+	URL    string   `arg:"" help:"URL of a private port."`
 	Name   string   `arg:""`
 	Labels []string `arg:"" optional:"" sep:"none"`
 }
 
-func (m metricCommand) Run() error {
-	sum, err := shop.Metric(m.URL, m.Name, m.Labels...)
+func (m metricCommand) Run(ctx context.Context) error {
+	sum, err := caller.Metric(ctx, m.URL, m.Name, m.Labels...)
 	if err == nil {
 		fmt.Println(sum)
 	}
 	return err
 }
 
-type takeCommand struct{}
+type statsCommand struct{}
 
-func (takeCommand) Run(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+takeAddr, nil)
+func (statsCommand) Run(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+statsAddr, nil)
 	if err != nil {
 		return err
 	}
@@ -136,25 +136,25 @@ func (takeCommand) Run(ctx context.Context) error {
 
 type loadCommand struct {
 	Orders  string `arg:"" help:"The URL of orders."`
-	SKU     string `help:"What is ordered, of which there is enough." default:"A"`
+	SKU     string `help:"SKU to order. It must have enough stock." default:"A"`
 	Rate    int    `help:"Requests a second." default:"150"`
-	Callers int    `help:"How many make them." default:"16"`
+	Callers int    `help:"Number of callers." default:"16"`
 }
 
-// Run makes the load. An order belongs to one caller, who places, amends, confirms
-// and cancels it; what fails is counted, and not repeated.
+// Run sends the load. An order belongs to one caller, which places, amends, confirms
+// and cancels it. A failed request is counted and not retried.
 func (c loadCommand) Run(ctx context.Context) error {
-	listener, err := net.Listen("tcp", takeAddr)
+	listener, err := net.Listen("tcp", statsAddr)
 	if err != nil {
 		return err
 	}
-	m := &met{since: time.Now()}
-	server := &http.Server{Handler: http.HandlerFunc(m.take), ReadHeaderTimeout: time.Second}
+	m := &collector{since: time.Now()}
+	server := &http.Server{Handler: http.HandlerFunc(m.serve), ReadHeaderTimeout: time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	ticks := time.NewTicker(time.Second / time.Duration(c.Rate))
 	defer ticks.Stop()
-	run := time.Now().UnixNano() // a pod that is started again has other orders
+	run := time.Now().UnixNano() // a restarted pod has other orders
 	var all sync.WaitGroup
 	for n := range c.Callers {
 		all.Go(func() {
@@ -175,19 +175,19 @@ func (c loadCommand) Run(ctx context.Context) error {
 	return errors.Join(err, server.Close())
 }
 
-// order takes an order through its life, a request at each tick.
-func (c loadCommand) order(ctx context.Context, m *met, ticks <-chan time.Time, transport http.RoundTripper, id string) {
-	s := shop.Shop{Orders: &shop.Client{URL: c.Orders, HTTP: &http.Client{Timeout: 20 * time.Second, Transport: transport}}}
-	asked := context.WithoutCancel(ctx) // what was asked is answered, also after the end
+// order sends the requests of one order, one at each tick.
+func (c loadCommand) order(ctx context.Context, m *collector, ticks <-chan time.Time, transport http.RoundTripper, id string) {
+	s := caller.Services{Orders: &caller.Client{URL: c.Orders, HTTP: &http.Client{Timeout: 20 * time.Second, Transport: transport}}}
+	requestContext := context.WithoutCancel(ctx) // a request that was sent completes, even after the end
 	for _, request := range []struct {
 		name string
-		call func() shop.Reply
+		call func() caller.Response
 	}{
-		{"place", func() shop.Reply { return s.Place(asked, id, c.SKU, 2) }},
-		{"amend", func() shop.Reply { return s.Amend(asked, id, c.SKU, 3) }},
-		{"confirm", func() shop.Reply { return s.Confirm(asked, id) }},
-		{"order", func() shop.Reply { return s.Order(asked, id) }},
-		{"cancel", func() shop.Reply { return s.Cancel(asked, id) }},
+		{"place", func() caller.Response { return s.Place(requestContext, id, c.SKU, 2) }},
+		{"amend", func() caller.Response { return s.Amend(requestContext, id, c.SKU, 3) }},
+		{"confirm", func() caller.Response { return s.Confirm(requestContext, id) }},
+		{"order", func() caller.Response { return s.Order(requestContext, id) }},
+		{"cancel", func() caller.Response { return s.Cancel(requestContext, id) }},
 	} {
 		select {
 		case <-ctx.Done():
@@ -202,45 +202,45 @@ func (c loadCommand) order(ctx context.Context, m *met, ticks <-chan time.Time, 
 	}
 }
 
-// met is what the load met since it was last asked.
-type met struct {
+// collector collects the statistics since the last call.
+type collector struct {
 	mu        sync.Mutex
 	since     time.Time
 	latencies []time.Duration
 	slowest   time.Duration
-	taken     taken.Taken
+	stats     loadstats.Stats
 }
 
-// add says whether the request was done.
-func (m *met) add(what string, began time.Time, r shop.Reply) bool {
+// add adds a request and says whether it was done.
+func (m *collector) add(what string, began time.Time, r caller.Response) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	took := time.Since(began)
 	answer := fmt.Sprintf("%s %s after %s: %d %s %v", began.UTC().Format("15:04:05.000"), what, took.Round(time.Millisecond), r.Status, r.Text, r.Err)
-	if m.taken.Requests++; took > m.slowest {
-		m.slowest, m.taken.Slowest = took, answer
+	if m.stats.Requests++; took > m.slowest {
+		m.slowest, m.stats.Slowest = took, answer
 	}
 	m.latencies = append(m.latencies, took)
 	if r.Err == nil && r.Done() {
 		return true
 	}
-	m.taken.Failures++
-	if len(m.taken.Examples) < maxExamples {
-		m.taken.Examples = append(m.taken.Examples, answer)
+	m.stats.Failures++
+	if len(m.stats.Examples) < maxExamples {
+		m.stats.Examples = append(m.stats.Examples, answer)
 	}
 	return false
 }
 
-func (m *met) take(w http.ResponseWriter, _ *http.Request) {
+func (m *collector) serve(w http.ResponseWriter, _ *http.Request) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.taken
+	t := m.stats
 	t.Seconds = time.Since(m.since).Seconds()
 	if n := len(m.latencies); n > 0 {
 		slices.Sort(m.latencies)
 		t.P99 = m.latencies[n*99/100]
 	}
-	m.since, m.latencies, m.slowest, m.taken = time.Now(), nil, 0, taken.Taken{}
+	m.since, m.latencies, m.slowest, m.stats = time.Now(), nil, 0, loadstats.Stats{}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(t) // the caller of take says that it got nothing
+	_ = json.NewEncoder(w).Encode(t) // the reader reports an incomplete response
 }

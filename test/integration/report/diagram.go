@@ -8,27 +8,27 @@ import (
 	"strings"
 )
 
-// diagram is a story as a sequence diagram, in SVG's units. Time goes down, but not
-// to scale: a second takes less room than a thousand times a millisecond, and what
-// begins has room for its text.
+// diagram is a timeline as a sequence diagram, in SVG's units. Time runs downwards,
+// but not to scale: long times are compressed, and each event has room for its
+// label.
 type diagram struct {
 	Height   int
-	Parties  []place
+	Parties  []textAt
 	Messages []message
 	Notes    []message
-	Times    []place
-	// Gaps say how long nothing happened, where that is at least longGap.
-	Gaps []place
+	Times    []textAt
+	// Gaps label the pauses of at least longGap.
+	Gaps []textAt
 }
 
-// place is a text and where it is.
-type place struct {
+// textAt is a text and its position.
+type textAt struct {
 	Text string
 	X, Y int
 }
 
-// message is an event as it is drawn: its Label, and for a note a band from Top, for
-// any other an arrow's Path; a lost one has its sender's Wait.
+// message is an event as it is drawn: its Label, and for a note a band from Top, else
+// an arrow's Path. Wait is the path for a lost message's sender.
 type message struct {
 	Event
 	Label       string
@@ -39,37 +39,37 @@ type message struct {
 }
 
 const (
-	// diagramTop is where time begins, below the parties' names.
+	// diagramTop is the start of time, below the parties' names.
 	diagramTop = 36
-	// textRoom is what a text needs above the beginning of its arrow.
+	// textRoom is the height of a label above the start of its arrow.
 	textRoom = 18
-	// timeRoom is what a printed time needs.
+	// timeRoom is the height of a printed time.
 	timeRoom = 12
-	// slant is the least that an arrow falls.
+	// slant is the least height of an arrow.
 	slant = 10
-	// longestLabel is how many letters fit between two lifelines.
+	// longestLabel is how many characters fit between two lifelines.
 	longestLabel = 40
 	// longGap is in milliseconds.
 	longGap = 1000
 )
 
-// lanes are where the lifelines are; page.html has the same. A party that is none of
-// these stands at the left edge.
+// lanes are the positions of the lifelines. page.html has the same. Any other party
+// is at the left edge.
 var lanes = map[Party]int{Caller: 110, Orders: 400, Inventory: 690}
 
-// instant is the beginning or the end of an event.
+// instant is the start or the end of an event.
 type instant struct {
 	at    float64
 	event int
 	end   bool
 }
 
-// room is how far down a time of so many milliseconds leads.
+// room is the height for a duration in milliseconds.
 func room(ms float64) int { return int(min(60, 6*math.Log2(1+ms))) }
 
-func draw(story []Event) diagram {
+func draw(timeline []Event) diagram {
 	var instants []instant
-	for i, e := range story {
+	for i, e := range timeline {
 		instants = append(instants, instant{e.AtMS, i, false}, instant{max(e.AtMS, e.UntilMS), i, true})
 	}
 	slices.SortStableFunc(instants, func(a, b instant) int {
@@ -77,14 +77,14 @@ func draw(story []Event) diagram {
 	})
 
 	var d diagram
-	y, began, ended := diagramTop, make([]int, len(story)), make([]int, len(story))
+	y, began, ended := diagramTop, make([]int, len(timeline)), make([]int, len(timeline))
 	for i, now := range instants {
 		last := y
 		if i > 0 {
 			passed := now.at - instants[i-1].at
 			y += room(passed)
 			if passed >= longGap {
-				d.Gaps = append(d.Gaps, place{"⋮ " + duration(passed), 0, (last + y) / 2})
+				d.Gaps = append(d.Gaps, textAt{"⋮ " + duration(passed), 0, (last + y) / 2})
 			}
 		}
 		if now.end {
@@ -97,10 +97,10 @@ func draw(story []Event) diagram {
 	}
 	d.Height = y + 16
 	for _, p := range []Party{Caller, Orders, Inventory} {
-		d.Parties = append(d.Parties, place{string(p), lanes[p], 14})
+		d.Parties = append(d.Parties, textAt{string(p), lanes[p], 14})
 	}
 	d.Times = times(instants, began, ended)
-	for i, e := range story {
+	for i, e := range timeline {
 		if e.From == "" {
 			d.Notes = append(d.Notes, note(e, began[i], ended[i]))
 		} else {
@@ -110,18 +110,18 @@ func draw(story []Event) diagram {
 	return d
 }
 
-// times are printed where something begins and, where there is room, where it ends.
-func times(instants []instant, began, ended []int) []place {
-	var all []place
+// times prints the time of each start and, where there is room, of each end.
+func times(instants []instant, began, ended []int) []textAt {
+	var all []textAt
 	for _, now := range instants {
 		if !now.end {
-			all = append(all, place{clock(now.at), 0, began[now.event]})
+			all = append(all, textAt{clock(now.at), 0, began[now.event]})
 		}
 	}
 	for _, now := range instants {
 		y := ended[now.event]
-		if now.end && !slices.ContainsFunc(all, func(p place) bool { return max(p.Y-y, y-p.Y) < timeRoom }) {
-			all = append(all, place{clock(now.at), 0, y})
+		if now.end && !slices.ContainsFunc(all, func(p textAt) bool { return max(p.Y-y, y-p.Y) < timeRoom }) {
+			all = append(all, textAt{clock(now.at), 0, y})
 		}
 	}
 	return all
@@ -131,8 +131,8 @@ func note(e Event, from, to int) message {
 	return message{Event: e, Label: label(e), X: lanes[Orders] + 8, Y: from - 4, Top: from - textRoom, Height: to - from + textRoom}
 }
 
-// arrow leads from the one lifeline to the other. A lost one ends half way, soon; its
-// sender waits until it knows.
+// arrow draws an arrow between two lifelines. A lost message ends half way, and a bar
+// shows until when its sender waited.
 func arrow(e Event, from, to int) message {
 	x, target := lanes[e.From], lanes[e.To]
 	m := message{Event: e, Label: label(e), X: x + 8, Y: from - 4}
@@ -162,7 +162,7 @@ func label(e Event) string {
 	return text
 }
 
-// Class is how it looks.
+// Class is its CSS class.
 func (m message) Class() string {
 	var class []string
 	if m.Repair {
@@ -174,7 +174,7 @@ func (m message) Class() string {
 	return strings.Join(class, " ")
 }
 
-// Title is what is said to whoever points at it. It has the text if the label has not.
+// Title is the tooltip. It includes the text if the label is shortened.
 func (m message) Title() string {
 	title := fmt.Sprintf("%s to %s ms", clock(m.AtMS), clock(m.UntilMS))
 	if !strings.HasSuffix(m.Label, m.Text) {
@@ -196,7 +196,7 @@ func clock(ms float64) string {
 	return fmt.Sprintf("%.0f", ms)
 }
 
-// duration is milliseconds for people.
+// duration formats milliseconds.
 func duration(ms float64) string {
 	if math.Abs(ms) < 1000 {
 		return clock(ms) + " ms"

@@ -18,15 +18,14 @@ var pageSource string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageSource))
 
-// Every row of a matrix has these columns, and any other that a cell of its section
-// names.
+// The columns of every matrix. Exchanges and wires of other cells are added.
 var (
 	exchanges = []string{"place", "amend", "confirm", "cancel", "reservation", "availability"}
 	wires     = []string{"http", "grpc", "nats"}
 )
 
 // Write writes index.html, which needs no other file, and data.json into the folder,
-// and returns the page's path. Who reads meanwhile sees the old file or the new one.
+// and returns the page's path. It replaces each file atomically.
 func (r Report) Write(folder string) (page string, err error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -46,7 +45,7 @@ func (r Report) Write(folder string) (page string, err error) {
 	return page, nil
 }
 
-// replace writes a file in one step.
+// replace writes a file atomically.
 func replace(path string, content []byte) error {
 	fresh := path + ".new"
 	if err := os.WriteFile(fresh, content, 0o644); err != nil {
@@ -65,18 +64,18 @@ type pageView struct {
 type matrix struct {
 	Section
 	Exchanges, Wires []string
-	// Stores says that there are several, so each cell names its own.
+	// Stores says that there are several stores, so that each cell names its own.
 	Stores bool
 	Lines  []line
 }
 
 type line struct {
 	Row
-	Spots []spot
+	Slots []slot
 }
 
-// spot is where an exchange and a wire meet in a row. Without cells it is missing.
-type spot struct {
+// slot has the cells of an exchange and a wire in a row. Without cells it is missing.
+type slot struct {
 	Exchange, Wire string
 	Cells          []cellView
 }
@@ -105,7 +104,7 @@ func view(r Report) pageView {
 			l := line{Row: row}
 			for _, exchange := range m.Exchanges {
 				for _, wire := range m.Wires {
-					l.Spots = append(l.Spots, spot{exchange, wire, v.cells(row, exchange, wire)})
+					l.Slots = append(l.Slots, slot{exchange, wire, v.cells(row, exchange, wire)})
 				}
 			}
 			m.Lines = append(m.Lines, l)
@@ -115,8 +114,8 @@ func view(r Report) pageView {
 	return v
 }
 
-// cells returns the row's where exchange and wire meet, and counts them. A cell that
-// has neither passed nor a reason has failed.
+// cells returns the row's cells for an exchange and a wire, and counts their results.
+// A cell that has neither passed nor a reason counts as failed.
 func (v *pageView) cells(row Row, exchange, wire string) []cellView {
 	var found []cellView
 	for _, c := range row.Cells {
@@ -130,13 +129,13 @@ func (v *pageView) cells(row Row, exchange, wire string) []cellView {
 			v.Impossible++
 		default:
 			if c.Why == "" {
-				c.Why = fmt.Sprintf("It ended as %q and does not say why.", c.Result)
+				c.Why = fmt.Sprintf("The result is %q, without a reason.", c.Result)
 			}
 			c.Result = Failed
 			v.Failed++
 		}
 		id := fmt.Sprintf("c%d", v.Passed+v.Impossible+v.Failed)
-		found = append(found, cellView{c, id, draw(c.Story)})
+		found = append(found, cellView{c, id, draw(c.Timeline)})
 	}
 	if found == nil {
 		v.Missing++
@@ -151,28 +150,28 @@ func include(all []string, one string) []string {
 	return append(all, one)
 }
 
-// What follows is for the page.
+// The following methods are for the page.
 
-// When is when the run began.
+// When is the start of the run.
 func (v pageView) When() string { return v.Began.UTC().Format("2 January 2006, 15:04 UTC") }
 
-// Took is how long it took.
+// Took is the duration of the run.
 func (v pageView) Took() time.Duration {
 	return time.Duration(v.Seconds * float64(time.Second)).Round(time.Second)
 }
 
-// Bad says that the run did not pass.
+// Bad says that the run failed.
 func (v pageView) Bad() bool { return v.Failed+v.Missing > 0 }
 
-// Missing are the spots without a cell.
-func (l line) Missing() []spot {
-	return slices.DeleteFunc(slices.Clone(l.Spots), func(s spot) bool { return s.Cells != nil })
+// Missing returns the slots without a cell.
+func (l line) Missing() []slot {
+	return slices.DeleteFunc(slices.Clone(l.Slots), func(s slot) bool { return s.Cells != nil })
 }
 
-// Failed are the cells that failed.
+// Failed returns the failed cells.
 func (l line) Failed() []cellView {
 	var failed []cellView
-	for _, s := range l.Spots {
+	for _, s := range l.Slots {
 		for _, c := range s.Cells {
 			if c.Result == Failed {
 				failed = append(failed, c)
@@ -182,15 +181,15 @@ func (l line) Failed() []cellView {
 	return failed
 }
 
-// First says that the spot is its exchange's first.
+// First says that the slot is its exchange's first.
 func (m matrix) First(i int) bool { return i%len(m.Wires) == 0 }
 
-// Sign is the result without colour.
+// Sign is the symbol of the result.
 func (c cellView) Sign() string {
 	return map[Result]string{Passed: "✓", Failed: "✗", Impossible: "–"}[c.Result]
 }
 
-// Name is which cell of its row it is.
+// Name identifies the cell in its row.
 func (c cellView) Name() string {
 	name := c.Exchange + " over " + c.Wire
 	if c.Store != "" {
@@ -199,7 +198,7 @@ func (c cellView) Name() string {
 	return name
 }
 
-// Settled is empty where nothing had to be settled.
+// Settled is the time until all was settled, or "" if nothing had to be.
 func (c cellView) Settled() string {
 	if c.SettledMS == 0 {
 		return ""
@@ -207,10 +206,10 @@ func (c cellView) Settled() string {
 	return duration(c.SettledMS)
 }
 
-// P99 is how long the caller's answers took.
+// P99 is the 99th percentile of the latency.
 func (c cellView) P99() string { return duration(c.P99MS) }
 
-// Late is how far from its deadline the latest answer came.
+// Late is how far from its deadline the latest response came.
 func (c cellView) Late() string {
 	if c.MostLateMS < 0 {
 		return duration(-c.MostLateMS) + " early"

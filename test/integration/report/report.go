@@ -1,5 +1,5 @@
-// Package report is what a run of the integration tests leaves behind: one page
-// and its data, of every exchange on every wire under every fault.
+// Package report writes the report of the integration tests: one HTML page and its
+// data, with every exchange on every wire under every fault.
 package report
 
 import "time"
@@ -8,7 +8,7 @@ import "time"
 type Report struct {
 	Version string    `json:"version"`
 	Began   time.Time `json:"began"`
-	// Seconds is how long it took.
+	// Seconds is the duration.
 	Seconds float64 `json:"seconds"`
 	// Machine says where it ran, such as "linux/amd64, 2 processors, Docker 28.0".
 	Machine string `json:"machine"`
@@ -20,7 +20,7 @@ type Report struct {
 // each on every wire.
 type Section struct {
 	Title string `json:"title"`
-	// About says in a sentence or two what was done and what had to be true.
+	// About says in a sentence or two what was done and what was checked.
 	About string `json:"about"`
 	Rows  []Row  `json:"rows"`
 }
@@ -49,28 +49,27 @@ type Cell struct {
 	Wire     string `json:"wire"`
 	Store    string `json:"store"`
 	Result   Result `json:"result"`
-	// Why says why it is impossible, or what failed.
+	// Why is the reason for Impossible or Failed.
 	Why string `json:"why,omitempty"`
-	// Requests counts the caller's requests, Unknown those that were answered with
-	// 202, Refused those that were refused for want of the other side, and Broken those
-	// whose connection broke.
+	// Requests counts the caller's requests: Unknown those with the response 202,
+	// Refused those with 503 or 504, and Broken those whose connection broke.
 	Requests int `json:"requests"`
 	Unknown  int `json:"unknown"`
 	Refused  int `json:"refused"`
 	Broken   int `json:"broken"`
 	// Attempts counts what orders sent to inventory for them.
 	Attempts int `json:"attempts"`
-	// P99MS and MostLateMS are how long the caller's answers took, and how long past
-	// its deadline the latest came (below zero: before it).
+	// P99MS is the 99th percentile of the latency. MostLateMS is how long after its
+	// deadline the latest response came. It is negative before the deadline.
 	P99MS      float64 `json:"p99_ms"`
 	MostLateMS float64 `json:"most_late_ms"`
-	// SettledMS is how long after the fault's end everything was settled.
+	// SettledMS is the time from the fault's end until all intents were settled.
 	SettledMS float64 `json:"settled_ms"`
-	// Story is what happened to one of the requests, in the order of time.
-	Story []Event `json:"story,omitempty"`
+	// Timeline has the events of one of the requests, in order of time.
+	Timeline []Event `json:"timeline,omitempty"`
 }
 
-// Party is one who takes part in an exchange.
+// Party is a participant of an exchange.
 type Party string
 
 // The parties, from left to right.
@@ -81,21 +80,21 @@ const (
 )
 
 // Event is a message between two parties, or a note. Times are milliseconds since
-// the story began, by the clock of one machine.
+// the start of the timeline, by the clock of one machine.
 type Event struct {
-	// From sent it at AtMS, and To got it at UntilMS. A note has no From: it is about
-	// the time from AtMS to UntilMS, such as a fault.
+	// From sent it at AtMS, and To received it at UntilMS. A note has no From. It
+	// describes the time from AtMS to UntilMS, such as a fault.
 	From    Party   `json:"from,omitempty"`
 	To      Party   `json:"to,omitempty"`
 	AtMS    float64 `json:"at_ms"`
 	UntilMS float64 `json:"until_ms"`
-	// Text says what it is, such as "PUT /v1/orders/a", "PutReservation, attempt 2" or
+	// Text is a short description, such as "PUT /v1/orders/a", "PutReservation, attempt 2" or
 	// "202 pending".
 	Text string `json:"text"`
-	// Detail is more, for whoever points at it.
+	// Detail is shown as a tooltip.
 	Detail string `json:"detail,omitempty"`
-	// Lost says that it did not arrive; UntilMS is when its sender knew that.
+	// Lost says that it did not arrive. UntilMS is when its sender noticed.
 	Lost bool `json:"lost,omitempty"`
-	// Repair says that it belongs to the settler's work, not to the caller's request.
+	// Repair says that the settler sent it.
 	Repair bool `json:"repair,omitempty"`
 }

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// lostReply is a placed order whose reservation's reply is lost and which the settler
-// settles.
-var lostReply = []Event{
+// lostResponse is the timeline of a place whose response from inventory is lost. The
+// settler settles it.
+var lostResponse = []Event{
 	{From: Caller, To: Orders, AtMS: 0, UntilMS: 1.4, Text: "PUT /v1/orders/a", Detail: "request 7f3a, deadline 1 s"},
-	{AtMS: 0.5, UntilMS: 3200, Text: "replies vanish"},
+	{AtMS: 0.5, UntilMS: 3200, Text: "responses lost"},
 	{From: Orders, To: Inventory, AtMS: 3.1, UntilMS: 403, Text: "PutReservation, attempt 1", Detail: "seq 1", Lost: true},
 	{From: Orders, To: Inventory, AtMS: 452, UntilMS: 852, Text: "PutReservation, attempt 2", Detail: "seq 1", Lost: true},
 	{From: Orders, To: Caller, AtMS: 853, UntilMS: 854.2, Text: "202 pending"},
@@ -34,15 +34,15 @@ var quick = []Event{
 	{From: Orders, To: Caller, AtMS: 9.6, UntilMS: 10.1, Text: "200 placed"},
 }
 
-// sample is a report such as a run leaves, with one cell of every kind; extra rows
-// make it as large as the real one.
+// sample is a report with one cell of every kind. Extra rows make it as large as a
+// real one.
 func sample(extra int) Report {
 	row := func(name, about string, change func(*Cell), stores ...string) Row {
 		r := Row{Name: name, About: about}
 		for _, exchange := range exchanges {
 			for _, wire := range wires {
 				for _, store := range stores {
-					c := Cell{Exchange: exchange, Wire: wire, Store: store, Result: Passed, Requests: 40, Attempts: 40, P99MS: 14.2, MostLateMS: -985, Story: quick}
+					c := Cell{Exchange: exchange, Wire: wire, Store: store, Result: Passed, Requests: 40, Attempts: 40, P99MS: 14.2, MostLateMS: -985, Timeline: quick}
 					change(&c)
 					r.Cells = append(r.Cells, c)
 				}
@@ -51,7 +51,7 @@ func sample(extra int) Report {
 		return r
 	}
 	faulty := func(c *Cell) {
-		c.Unknown, c.Attempts, c.P99MS, c.MostLateMS, c.SettledMS, c.Story = 3, 97, 858, 12, 2340, lostReply
+		c.Unknown, c.Attempts, c.P99MS, c.MostLateMS, c.SettledMS, c.Timeline = 3, 97, 858, 12, 2340, lostResponse
 		if c.Exchange == "availability" {
 			*c = Cell{Exchange: c.Exchange, Wire: c.Wire, Store: c.Store, Result: Impossible, Why: "It only reads: a lost reply leaves nothing behind that could be unknown."}
 		}
@@ -63,7 +63,7 @@ func sample(extra int) Report {
 				row("Done", "Enough in stock.", func(*Cell) {}, "sqlite", "postgres"),
 				row("Out of stock", "One piece fewer than ordered.", func(c *Cell) {
 					if c.Exchange == "cancel" || c.Exchange == "confirm" {
-						c.Result, c.Why, c.Story = Impossible, "It takes nothing from stock.", nil
+						c.Result, c.Why, c.Timeline = Impossible, "It takes nothing from stock.", nil
 					}
 				}, "sqlite", "postgres"),
 			}},
@@ -78,7 +78,7 @@ func sample(extra int) Report {
 				}, "postgres"),
 				row("The disk is full", "The SQLite variant's volume has no byte left.", func(c *Cell) {
 					if c.Wire == "nats" {
-						c.Result, c.Why, c.Story = Impossible, "NATS needs no disk.", nil
+						c.Result, c.Why, c.Timeline = Impossible, "NATS needs no disk.", nil
 					}
 				}, "sqlite"),
 			}},
@@ -113,7 +113,7 @@ func read(t *testing.T, path string) string {
 func TestPageShowsEveryCell(t *testing.T) {
 	t.Parallel()
 	r := sample(0)
-	// A cell that no matrix foresees is shown all the same.
+	// A cell with an unknown exchange and wire is shown, too.
 	r.Sections[0].Rows[0].Cells = append(r.Sections[0].Rows[0].Cells, Cell{Exchange: "stocktake", Wire: "carrier pigeon", Store: "postgres", Result: Passed})
 	page := write(t, r)
 	want := 0
@@ -131,7 +131,7 @@ func TestPageShowsEveryCell(t *testing.T) {
 	for _, id := range regexp.MustCompile(`<article id="(c\d+)"`).FindAllStringSubmatch(page, -1) {
 		want--
 		if !strings.Contains(page, `popovertarget="`+id[1]+`" aria-label`) {
-			t.Errorf("nothing in the matrix opens %s", id[1])
+			t.Errorf("no button in the matrix opens %s", id[1])
 		}
 	}
 	if want != 0 {
@@ -139,7 +139,7 @@ func TestPageShowsEveryCell(t *testing.T) {
 	}
 }
 
-func TestPageEscapes(t *testing.T) {
+func TestPageEscapesText(t *testing.T) {
 	t.Parallel()
 	page := write(t, sample(0))
 	if strings.Contains(page, "<script>alert") || !strings.Contains(page, "&lt;script&gt;alert") {
@@ -154,7 +154,7 @@ func TestPageIsSelfContained(t *testing.T) {
 		t.Errorf("the page refers to another file: %q", found)
 	}
 	if !strings.Contains(page, `content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"`) {
-		t.Error("the page may load from elsewhere")
+		t.Error("the page may load other files")
 	}
 }
 
@@ -176,7 +176,7 @@ func TestCellWithoutAReasonFails(t *testing.T) {
 	t.Parallel()
 	for _, result := range []Result{"", "skipped", Failed, Impossible} {
 		v := view(Report{Sections: []Section{{Rows: []Row{{Cells: []Cell{{Exchange: "place", Wire: "http", Result: result}}}}}}})
-		c := v.Matrices[0].Lines[0].Spots[0].Cells[0]
+		c := v.Matrices[0].Lines[0].Slots[0].Cells[0]
 		if v.Failed != 1 || c.Result != Failed || c.Why == "" {
 			t.Errorf("%q: %d failed, the cell %s: %s", result, v.Failed, c.Result, c.Why)
 		}
@@ -187,15 +187,15 @@ func TestFailuresAreListed(t *testing.T) {
 	t.Parallel()
 	page := write(t, sample(0))
 	if !regexp.MustCompile(`popovertarget="c\d+">Inventory is paused: amend over nats on postgres</button>`).MatchString(page) {
-		t.Error("no failure leads to its cell")
+		t.Error("no failure links to its cell")
 	}
 	var fine Report
-	if page := write(t, fine); strings.Contains(page, "What is wrong") {
-		t.Error("something is wrong with a report without failures")
+	if page := write(t, fine); strings.Contains(page, "Failures</h2>") {
+		t.Error("a report without failures lists failures")
 	}
 }
 
-func TestDataIsTheReport(t *testing.T) {
+func TestDataFileIsTheReport(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	if _, err := sample(0).Write(folder); err != nil {
@@ -210,7 +210,7 @@ func TestDataIsTheReport(t *testing.T) {
 	}
 }
 
-func TestHalfAFileNeverReplacesAGoodOne(t *testing.T) {
+func TestFailedWriteKeepsOldFile(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"index.html", "data.json"} {
 		folder := t.TempDir()
@@ -219,7 +219,7 @@ func TestHalfAFileNeverReplacesAGoodOne(t *testing.T) {
 		}
 		path := filepath.Join(folder, name)
 		good := read(t, path)
-		// What is being written can't be completed.
+		// The new file can't be written.
 		if err := os.Mkdir(path+".new", 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -253,12 +253,12 @@ func TestWriteLeavesTwoFiles(t *testing.T) {
 	}
 }
 
-func TestLargeReportIsSmallEnough(t *testing.T) {
+func TestLargeReportStaysBelowFiveMegabytes(t *testing.T) {
 	t.Parallel()
 	r := sample(28)
 	for _, row := range r.Sections[1].Rows {
 		for i := range row.Cells {
-			row.Cells[i].Story = slices.Repeat(lostReply, 4)
+			row.Cells[i].Timeline = slices.Repeat(lostResponse, 4)
 		}
 	}
 	if size := len(write(t, r)); size > 5<<20 {
@@ -266,16 +266,16 @@ func TestLargeReportIsSmallEnough(t *testing.T) {
 	}
 }
 
-func TestDiagramKeepsTheOrder(t *testing.T) {
+func TestDiagramKeepsEventOrder(t *testing.T) {
 	t.Parallel()
-	d := draw(lostReply)
+	d := draw(lostResponse)
 	last := diagramTop
 	for _, m := range d.Messages {
 		if m.Y <= last && m.AtMS > 0 {
 			t.Errorf("%s at %d is not below %d", m.Text, m.Y, last)
 		}
 		last = m.Y
-		if at := (place{clock(m.AtMS), 0, m.Y + 4}); !slices.Contains(d.Times, at) {
+		if at := (textAt{clock(m.AtMS), 0, m.Y + 4}); !slices.Contains(d.Times, at) {
 			t.Errorf("%s: no time %v", m.Text, at)
 		}
 	}
@@ -287,17 +287,17 @@ func TestDiagramKeepsTheOrder(t *testing.T) {
 	}
 }
 
-func TestDiagramLeavesRoomForTexts(t *testing.T) {
+func TestDiagramLabelsDoNotOverlap(t *testing.T) {
 	t.Parallel()
-	// All at once is the worst.
-	story := slices.Repeat([]Event{{From: Orders, To: Inventory, AtMS: 5, UntilMS: 5, Text: "PutReservation"}}, 40)
-	d := draw(story)
+	// The worst case is all events at once.
+	timeline := slices.Repeat([]Event{{From: Orders, To: Inventory, AtMS: 5, UntilMS: 5, Text: "PutReservation"}}, 40)
+	d := draw(timeline)
 	for i := 1; i < len(d.Messages); i++ {
 		if d.Messages[i].Y-d.Messages[i-1].Y < textRoom {
 			t.Fatalf("message %d is at %d, the one before at %d", i, d.Messages[i].Y, d.Messages[i-1].Y)
 		}
 	}
-	slices.SortFunc(d.Times, func(a, b place) int { return cmp.Compare(a.Y, b.Y) })
+	slices.SortFunc(d.Times, func(a, b textAt) int { return cmp.Compare(a.Y, b.Y) })
 	for i := 1; i < len(d.Times); i++ {
 		if d.Times[i].Y-d.Times[i-1].Y < timeRoom {
 			t.Fatalf("time %v hides %v", d.Times[i], d.Times[i-1])
@@ -305,9 +305,9 @@ func TestDiagramLeavesRoomForTexts(t *testing.T) {
 	}
 }
 
-func TestDiagramMarksWhatIsLost(t *testing.T) {
+func TestDiagramMarksLostMessages(t *testing.T) {
 	t.Parallel()
-	for _, m := range draw(lostReply).Messages {
+	for _, m := range draw(lostResponse).Messages {
 		if (m.Wait != "") != m.Lost || strings.Contains(m.Class(), "lost") != m.Lost {
 			t.Errorf("%s, lost %t: wait %q, class %q", m.Text, m.Lost, m.Wait, m.Class())
 		}
@@ -318,9 +318,9 @@ func TestDiagramMarksWhatIsLost(t *testing.T) {
 	}
 }
 
-func TestDiagramSpansAFault(t *testing.T) {
+func TestDiagramShowsFaultDuration(t *testing.T) {
 	t.Parallel()
-	d := draw(lostReply)
+	d := draw(lostResponse)
 	band := d.Notes[0]
 	for _, m := range d.Messages {
 		inside := m.Y > band.Top && m.Y < band.Top+band.Height
@@ -330,7 +330,7 @@ func TestDiagramSpansAFault(t *testing.T) {
 	}
 }
 
-func TestLongTextIsShortenedButKept(t *testing.T) {
+func TestLongLabelIsShortened(t *testing.T) {
 	t.Parallel()
 	m := draw(quick).Messages[0]
 	if got := len([]rune(m.Label)); got != longestLabel || !strings.Contains(m.Title(), m.Text) {

@@ -19,14 +19,14 @@ import (
 	"github.com/testcontainers/testcontainers-go/exec"
 )
 
-// Container is a container, and what tests do to it.
+// Container is a container with operations for tests.
 type Container struct {
 	engine *testcontainers.DockerClient
 	*testcontainers.DockerContainer
 }
 
-// Start starts a container whose ports this machine reaches, and nobody else on
-// the network. It does not wait for what is in it.
+// Start starts a container. Only this machine reaches its ports. Start does not wait
+// until the program in it is ready.
 func Start(ctx context.Context, image string, ports []string, options ...testcontainers.ContainerCustomizer) (*Container, error) {
 	starting.RLock()
 	defer starting.RUnlock()
@@ -54,13 +54,13 @@ func (c *Container) Stop(ctx context.Context) error {
 	return c.Terminate(ctx, testcontainers.StopTimeout(0))
 }
 
-// Start starts a container that has ended again, with its data.
+// Start starts a stopped container again, with its data.
 func (c *Container) Start(ctx context.Context) error {
 	_, err := c.engine.ContainerStart(ctx, c.GetContainerID(), client.ContainerStartOptions{})
 	return err
 }
 
-// Kill ends what is in it as kill -9 does.
+// Kill sends SIGKILL to its first process.
 func (c *Container) Kill(ctx context.Context) error { return c.Signal(ctx, "SIGKILL") }
 
 // Signal sends a signal to its first process.
@@ -69,7 +69,7 @@ func (c *Container) Signal(ctx context.Context, signal string) error {
 	return err
 }
 
-// Ended says whether what is in it has ended, and with which status.
+// Ended says whether its first process has exited, and with which status.
 func (c *Container) Ended(ctx context.Context) (status int, ended bool) {
 	state, err := c.State(ctx)
 	if err != nil || state.Running {
@@ -78,12 +78,12 @@ func (c *Container) Ended(ctx context.Context) (status int, ended bool) {
 	return state.ExitCode, true
 }
 
-// pauseTries is how often the engine is asked to pause.
+// pauseTries is how often Pause tries.
 const pauseTries = 20
 
-// Pause stops every process in it where it is, until Resume. An engine on
-// cgroup v1 may fail to freeze a server that is just making processes ("unable to
-// freeze"); it lets them go on then, and is asked again.
+// Pause freezes every process in it until Resume. An engine on cgroup v1 may fail to
+// freeze a server that is starting processes ("unable to freeze"). Pause then tries
+// again.
 func (c *Container) Pause(ctx context.Context) (err error) {
 	for range pauseTries {
 		if _, err = c.engine.ContainerPause(ctx, c.GetContainerID(), client.ContainerPauseOptions{}); err == nil {
@@ -93,14 +93,14 @@ func (c *Container) Pause(ctx context.Context) (err error) {
 	return err
 }
 
-// Resume lets it go on.
+// Resume ends a Pause.
 func (c *Container) Resume(ctx context.Context) error {
 	_, err := c.engine.ContainerUnpause(ctx, c.GetContainerID(), client.ContainerUnpauseOptions{})
 	return err
 }
 
-// Run runs a command in it and returns what that printed; a status that is not 0
-// is an [ExitError].
+// Run runs a command in it and returns its output. A status other than 0 is an
+// [ExitError].
 func (c *Container) Run(ctx context.Context, command ...string) (string, error) {
 	status, output, err := c.Exec(ctx, command, exec.Multiplexed())
 	if err != nil {
@@ -113,7 +113,7 @@ func (c *Container) Run(ctx context.Context, command ...string) (string, error) 
 	return string(text), err
 }
 
-// ExitError is a command's status in a container, and what the command printed.
+// ExitError is the failure of a command in a container.
 type ExitError struct {
 	Command string
 	Status  int
@@ -124,7 +124,7 @@ func (e ExitError) Error() string {
 	return fmt.Sprintf("%s: exit %d\n%s", e.Command, e.Status, e.Output)
 }
 
-// CPU is the processor time that it has used since it was started.
+// CPU is the processor time used since the start.
 func (c *Container) CPU(ctx context.Context) (time.Duration, error) {
 	answer, err := c.engine.ContainerStats(ctx, c.GetContainerID(), client.ContainerStatsOptions{})
 	if err != nil {
@@ -138,9 +138,9 @@ func (c *Container) CPU(ctx context.Context) (time.Duration, error) {
 	return time.Duration(stats.CPUStats.CPUUsage.TotalUsage), nil
 }
 
-// Endpoint is where this machine reaches one of its ports: at the container's own
-// address where that is routed, as it is on Linux. Behind a published port there
-// is a process of the engine's that copies every byte, and would be measured too.
+// Endpoint is the address of one of its ports for this machine. On Linux it is the
+// container's own address. A published port has a proxy process of the engine, which
+// copies every byte and would affect measurements.
 func (c *Container) Endpoint(ctx context.Context, port string) (string, error) {
 	if ip, err := c.ContainerIP(ctx); err == nil && ip != "" && runtime.GOOS == "linux" {
 		direct := net.JoinHostPort(ip, port)
@@ -149,14 +149,14 @@ func (c *Container) Endpoint(ctx context.Context, port string) (string, error) {
 		switch {
 		case err == nil:
 			return direct, connection.Close()
-		case errors.Is(err, syscall.ECONNREFUSED): // it is reached, and nobody listens yet
+		case errors.Is(err, syscall.ECONNREFUSED): // it is routed, but not listening yet
 			return direct, nil
 		}
 	}
 	return c.PortEndpoint(ctx, port+"/tcp", "")
 }
 
-// Log is all that it has written.
+// Log is its output.
 func (c *Container) Log(ctx context.Context) string {
 	log, err := c.Logs(context.WithoutCancel(ctx))
 	if err != nil {

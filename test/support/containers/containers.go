@@ -1,12 +1,11 @@
-// Package containers starts what tests need and the pair does not bring: real
-// servers, in containers, with testcontainers-go.
+// Package containers starts the servers that tests need, in containers, with
+// testcontainers-go.
 //
-// A test process shares one server of a kind, started when the first test asks
-// for it and stopped by [Main]; a test that breaks its server gets one of its
-// own. Nothing is pulled or built here: `make test` runs the tests by way of
-// tools/engine, which brings an engine and the images and says what it
-// did. Where there is no engine a test is skipped, which make says aloud, and in
-// CI it fails.
+// A test process shares one server of a kind. The first test that needs it starts
+// it, and [Main] stops it. A test that breaks its server starts its own. This
+// package pulls and builds nothing: `make test` runs the tests through
+// tools/engine, which provides an engine and the images. Without an engine a test is
+// skipped with a message; in CI it fails.
 package containers
 
 import (
@@ -26,13 +25,15 @@ import (
 	"github.com/testcontainers/testcontainers-go/log"
 )
 
-// ErrNoEngine says what is missing and how to get it.
+// ErrNoEngine reports that no container engine is running.
 var ErrNoEngine = errors.New("no Docker engine answers; start Docker Desktop, Docker Engine or Podman's socket (DOCKER_HOST), or run `make engine`")
 
-// Engine connects to the engine, wherever testcontainers finds one. The error
-// is [ErrNoEngine] where none answers.
+// Engine connects to the engine that testcontainers finds. Without one the error is
+// [ErrNoEngine].
 func Engine(ctx context.Context) (*testcontainers.DockerClient, error) {
-	log.SetDefault(log.NewNoopLogger()) // it greets; what goes wrong comes as an error
+	log.SetDefault(log.NewNoopLogger()) // failures are returned as errors
+	// Go's test cache sees this: a test that was skipped runs again once there is an engine.
+	_ = os.Getenv("ROUNDTRIP_ENGINE")
 	if err := configure(ctx); err != nil {
 		return nil, err
 	}
@@ -46,8 +47,8 @@ func Engine(ctx context.Context) (*testcontainers.DockerClient, error) {
 	return engine, nil
 }
 
-// configure tells testcontainers, by its own variables and before it first reads
-// them, what it would get wrong with an engine in the usual place.
+// configure sets testcontainers' environment variables before it reads them, where
+// its defaults do not work.
 func configure(ctx context.Context) error {
 	usual, err := client.New(client.FromEnv)
 	if err != nil {
@@ -56,15 +57,15 @@ func configure(ctx context.Context) error {
 	defer usual.Close()
 	info, err := usual.Info(ctx, client.InfoOptions{})
 	if err != nil {
-		return nil // testcontainers may know of another place
+		return nil // testcontainers may find an engine elsewhere
 	}
 	settings := map[string]string{}
-	// A machine that looks like a container makes it look for containers' ports at
-	// the gateway. An engine with this machine's own name runs right here.
+	// On a machine that looks like a container it expects containers' ports at the
+	// gateway. An engine with this machine's host name runs on this machine.
 	if here, err := os.Hostname(); err == nil && here == info.Info.Name {
 		settings["TESTCONTAINERS_HOST_OVERRIDE"] = "localhost"
 	}
-	// Ryuk removes containers whose tests were killed. It can't where its image is not there.
+	// Ryuk removes the containers of killed tests. It needs its image.
 	if _, err := usual.ImageInspect(ctx, Ryuk); err != nil {
 		settings["TESTCONTAINERS_RYUK_DISABLED"] = "true"
 	}
@@ -85,9 +86,9 @@ var shared struct {
 	ends     []func(context.Context) error
 }
 
-// SharedPostgres is the one server of this test process. It is for tests that
-// use databases of their own and leave the server alone. Its data is in memory,
-// so that a test which makes a database makes nobody wait for the disk.
+// SharedPostgres is the shared server of this test process. A test makes its own
+// databases and must not stop the server. The data is in memory, so that tests do
+// not wait for the disk.
 func SharedPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	shared.Lock()
@@ -101,8 +102,7 @@ func SharedPostgres(t testing.TB) *Postgres {
 	return shared.postgres
 }
 
-// Check ends a test that got an error instead of a container. Where that is for
-// want of an engine, and not in CI, the test is skipped.
+// Check fails a test on an error. For [ErrNoEngine] it skips the test, except in CI.
 func Check(t testing.TB, err error) {
 	t.Helper()
 	switch {
@@ -113,16 +113,15 @@ func Check(t testing.TB, err error) {
 	}
 }
 
-// Main runs a package's tests and stops the servers that they shared; a test
-// package that uses any calls it from its TestMain. On Ctrl-C it removes what the
-// tests have in the engine.
+// Main runs a package's tests and stops the shared servers. Call it from TestMain.
+// On Ctrl-C it removes the tests' containers, networks and volumes.
 func Main(m *testing.M) int {
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-interrupted
-		signal.Stop(interrupted) // the second ends it at once
-		starting.Lock()          // what is being started is there before it is looked for, and no more is
+		signal.Stop(interrupted) // a second signal ends the process at once
+		starting.Lock()          // wait for containers that are starting, and start no more
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := errors.Join(end(ctx), sweep(ctx)); err != nil {
@@ -140,7 +139,7 @@ func Main(m *testing.M) int {
 	return status
 }
 
-// end ends what is shared, what was begun last first.
+// end stops what is shared, in reverse order of its start.
 func end(ctx context.Context) (err error) {
 	shared.Lock()
 	defer shared.Unlock()
@@ -151,25 +150,25 @@ func end(ctx context.Context) (err error) {
 	return err
 }
 
-// AtEnd has [Main] do something when all tests have ended, what was given last
-// first. It is for what a package's tests share beside [SharedPostgres].
+// AtEnd registers a cleanup for [Main], which runs cleanups in reverse order. It is
+// for what a package's tests share in addition to [SharedPostgres].
 func AtEnd(end func(context.Context) error) {
 	shared.Lock()
 	defer shared.Unlock()
 	shared.ends = append(shared.ends, end)
 }
 
-// starting is held by whoever starts a container.
+// starting is held while a container starts.
 var starting sync.RWMutex
 
-// label marks what tests have in the engine, with the session that they belong to.
+// label marks the tests' containers, networks and volumes with their session.
 const label = "roundtrip.tests"
 
-// Labels are for what a test makes in the engine beside containers.
+// Labels are the labels for networks and volumes of a test.
 func Labels() map[string]string { return map[string]string{label: testcontainers.SessionID()} }
 
-// sweep removes all that this session has in the engine: what its tests made, and
-// those of other packages in the same `go test`, which end as this one does.
+// sweep removes all containers, networks and volumes of this session, including those
+// of other packages in the same `go test`, which also get the signal.
 func sweep(ctx context.Context) error {
 	engine, err := Engine(ctx)
 	if errors.Is(err, ErrNoEngine) {
@@ -177,19 +176,19 @@ func sweep(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	ours := client.Filters{}.Add("label", label+"="+testcontainers.SessionID())
-	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: ours})
+	session := client.Filters{}.Add("label", label+"="+testcontainers.SessionID())
+	containers, err := engine.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: session})
 	for _, c := range containers.Items {
 		_, failure := engine.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		err = errors.Join(err, failure)
 	}
-	networks, failure := engine.NetworkList(ctx, client.NetworkListOptions{Filters: ours})
+	networks, failure := engine.NetworkList(ctx, client.NetworkListOptions{Filters: session})
 	err = errors.Join(err, failure)
 	for _, n := range networks.Items {
 		_, failure := engine.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
 		err = errors.Join(err, failure)
 	}
-	volumes, failure := engine.VolumeList(ctx, client.VolumeListOptions{Filters: ours})
+	volumes, failure := engine.VolumeList(ctx, client.VolumeListOptions{Filters: session})
 	err = errors.Join(err, failure)
 	for _, v := range volumes.Items {
 		_, failure := engine.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{Force: true})

@@ -8,23 +8,23 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 )
 
-// Ryuk is the image of the process that testcontainers-go v0.45.0 starts to
-// remove what killed tests leave behind.
+// Ryuk is the image with which testcontainers-go v0.45.0 removes the containers of
+// killed tests.
 const Ryuk = "testcontainers/ryuk:0.14.0"
 
-// Image is a third-party image. All that tests use are pinned here.
+// Image is a third-party image. All images that tests use are pinned here.
 type Image struct {
-	// Name is whose it is.
+	// Name is the name of the program.
 	Name string
-	// Variable names the environment variable by which another one is used.
+	// Variable is the environment variable that selects another image.
 	Variable string
-	// Registry is the pinned image; Built is what setup builds where the registry
-	// can't be reached: of Program, or else from packages.
+	// Registry is the pinned image. If the registry can't be reached, tools/engine
+	// builds Built from the Go package Program, or from distribution packages.
 	Registry, Built, Program string
 }
 
-// The images. PostgreSQL's takes POSTGRES_USER, POSTGRES_PASSWORD and the server's
-// own arguments, the others their servers' own arguments.
+// The images. Each accepts its server's arguments. PostgreSQL's also accepts
+// POSTGRES_USER and POSTGRES_PASSWORD.
 var (
 	PostgresImage = Image{
 		Name: "PostgreSQL", Variable: "POSTGRES_IMAGE",
@@ -40,7 +40,7 @@ var (
 	}
 )
 
-// Find returns the name under which the engine has the image.
+// Find returns the name of the image in the engine.
 func (i Image) Find(ctx context.Context, engine *testcontainers.DockerClient) (string, error) {
 	if other := os.Getenv(i.Variable); other != "" {
 		return other, nil

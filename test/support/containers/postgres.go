@@ -18,12 +18,12 @@ import (
 const (
 	user, password = "roundtrip", "roundtrip"
 	postgresPort   = "5432"
-	// patience is how long a server may take to start or to recover.
-	patience = 5 * time.Minute
+	// limit is how long a server may take to start or to recover.
+	limit = 5 * time.Minute
 )
 
-// Postgres is a PostgreSQL server in a container. It keeps its data when it is
-// killed and started again, unless that is in memory.
+// Postgres is a PostgreSQL server in a container. Unless its data is in memory, it
+// keeps the data over a kill and a restart.
 type Postgres struct {
 	*Container
 
@@ -32,17 +32,17 @@ type Postgres struct {
 	databases int
 }
 
-// PostgresOptions say how a server is started; none are needed.
+// PostgresOptions are all optional.
 type PostgresOptions struct {
-	// InMemory keeps its data in memory, which goes with its container's end.
+	// InMemory keeps the data in memory. It is lost when the container stops.
 	InMemory bool
-	// Arguments are the server's own.
+	// Arguments are the server's arguments.
 	Arguments []string
-	// Options are the container's.
+	// Options are the container's options.
 	Options []testcontainers.ContainerCustomizer
 }
 
-// StartPostgres starts a server and waits until it answers.
+// StartPostgres starts a server and waits until it accepts connections.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	options := append([]testcontainers.ContainerCustomizer{
 		testcontainers.WithEnv(map[string]string{"POSTGRES_USER": user, "POSTGRES_PASSWORD": password}),
@@ -65,8 +65,8 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	return p, nil
 }
 
-// Restart starts a server that was killed, and waits until it has recovered.
-// [Postgres.Address] may be another one then.
+// Restart starts a killed server and waits until it has recovered. Then
+// [Postgres.Address] may be different.
 func (p *Postgres) Restart(ctx context.Context) error {
 	if err := p.Start(ctx); err != nil {
 		return err
@@ -74,14 +74,14 @@ func (p *Postgres) Restart(ctx context.Context) error {
 	return p.wait(ctx)
 }
 
-// Address is that of a database, from outside the container.
+// Address is the address of a database for this machine.
 func (p *Postgres) Address(ctx context.Context, database string) (string, error) {
 	endpoint, err := p.Endpoint(ctx, postgresPort)
 	return addressAt(endpoint, database), err
 }
 
-// AddressAt is that of a database for whoever reaches the server at a place of
-// its own, such as another container in its network.
+// AddressAt is the address of a database at another host name of the server, such as
+// its name in a container network.
 func (p *Postgres) AddressAt(host, database string) string {
 	return addressAt(net.JoinHostPort(host, postgresPort), database)
 }
@@ -91,26 +91,27 @@ func addressAt(endpoint, database string) string {
 	return u.String()
 }
 
-// AddressInside is that of a database from inside the container, for [Container.Run].
+// AddressInside is the address of a database inside the container, for
+// [Container.Run].
 func (p *Postgres) AddressInside(database string) string { return p.AddressAt("127.0.0.1", database) }
 
-// wait returns once the server answers.
+// wait waits until the server accepts connections.
 func (p *Postgres) wait(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		// Asked anew each time: a container that is started again has another port.
+		// Get the address each time: a restarted container has another port.
 		err := p.execute(ctx, "SELECT 1")
 		if err == nil {
 			return nil
 		}
 		if status, ended := p.Ended(ctx); ended {
-			return fmt.Errorf("it ended with status %d: %s", status, p.Log(ctx))
+			return fmt.Errorf("the server exited with status %d: %s", status, p.Log(ctx))
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w\n%s", err, p.Log(ctx))
+			return fmt.Errorf("the server accepts no connections: %w\n%s", err, p.Log(ctx))
 		}
 	}
 }
@@ -130,9 +131,9 @@ func (p *Postgres) execute(ctx context.Context, statement string) error {
 	return err
 }
 
-// NewDatabase makes a database and returns its name. It is a copy of one, made
-// the first time, that migrate has brought to a schema of that name: to copy a
-// database takes a fraction of the time that migrating one does.
+// NewDatabase makes a database with a schema and returns its name. The database is a
+// copy of a template. The first call for a schema makes the template and migrates it.
+// Copying a database takes a fraction of the time of migrating one.
 func (p *Postgres) NewDatabase(ctx context.Context, schema string, migrate func(address string) error) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -149,8 +150,8 @@ func (p *Postgres) NewDatabase(ctx context.Context, schema string, migrate func(
 }
 
 func (p *Postgres) makeTemplate(ctx context.Context, template string, migrate func(address string) error) error {
-	// Its collation sorts unlike bytes: a list that is in the order of bytes has
-	// to ask for that.
+	// Its collation does not sort in byte order. So a query that needs byte order
+	// must say so.
 	if err := p.execute(ctx, "CREATE DATABASE "+template+" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8' ENCODING 'UTF8'"); err != nil {
 		return err
 	}
@@ -161,7 +162,8 @@ func (p *Postgres) makeTemplate(ctx context.Context, template string, migrate fu
 	return migrate(address)
 }
 
-// Database is the address of a new database for one test; see [Postgres.NewDatabase].
+// Database makes a database for one test and returns its address. See
+// [Postgres.NewDatabase].
 func (p *Postgres) Database(t testing.TB, schema string, migrate func(address string) error) string {
 	t.Helper()
 	name, err := p.NewDatabase(t.Context(), schema, migrate)
@@ -180,12 +182,12 @@ func (p *Postgres) Database(t testing.TB, schema string, migrate func(address st
 	return address
 }
 
-// WholeReads is how often each table of a database was read whole since the
-// database was made. It waits until the server knows that a table was read by an
-// index, which whoever did that says when its connection ends at the latest.
+// WholeReads is the number of sequential scans of each table of a database since the
+// database was made. It waits until the server has counted an index scan of a table:
+// a connection reports its scans at its end at the latest.
 func WholeReads(t testing.TB, address, table string) map[string]int64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	for {
 		byIndex, whole, err := tableReads(ctx, address)
@@ -198,7 +200,7 @@ func WholeReads(t testing.TB, address, table string) map[string]int64 {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatalf("the server does not know of any read of %s", table)
+			t.Fatalf("the server counted no index scan of %s", table)
 		}
 	}
 }

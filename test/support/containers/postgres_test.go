@@ -32,9 +32,9 @@ func execute(ctx context.Context, address, statement string) (n int, err error) 
 	return n, err
 }
 
-func TestAServerKeepsItsDataThroughKillAndPause(t *testing.T) {
+func TestPostgresKeepsDataAfterKillAndPause(t *testing.T) {
 	t.Parallel()
-	SharedPostgres(t) // it skips where there is no engine
+	SharedPostgres(t) // it skips the test without an engine
 	p, err := StartPostgres(t.Context(), PostgresOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestAServerKeepsItsDataThroughKillAndPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := do("SELECT number FROM numbers"); n != 7 {
-		t.Errorf("after a kill there is %d", n)
+		t.Errorf("after a kill: %d", n)
 	}
 	if err := p.Pause(t.Context()); err != nil {
 		t.Fatal(err)
@@ -73,14 +73,14 @@ func TestAServerKeepsItsDataThroughKillAndPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := do("SELECT number FROM numbers"); n != 7 {
-		t.Errorf("after a pause there is %d", n)
+		t.Errorf("after a pause: %d", n)
 	}
 	if out, err := p.Run(t.Context(), "psql", "-Atc", "SELECT 6 * 7", p.AddressInside("postgres")); err != nil || out != "42\n" {
 		t.Errorf("psql: %q, %v", out, err)
 	}
 }
 
-func TestEveryDatabaseIsACopyOfOneThatWasMigratedOnce(t *testing.T) {
+func TestDatabasesAreCopiesOfOneTemplate(t *testing.T) {
 	t.Parallel()
 	p := SharedPostgres(t)
 	migrations := 0
@@ -89,7 +89,7 @@ func TestEveryDatabaseIsACopyOfOneThatWasMigratedOnce(t *testing.T) {
 		_, err := execute(t.Context(), address, "CREATE TABLE numbers AS SELECT 1 AS number")
 		return err
 	}
-	schema := fmt.Sprint("numbers", time.Now().UnixNano()) // which no other run of this test has migrated
+	schema := fmt.Sprint("numbers", time.Now().UnixNano()) // unique, so that this run makes the template
 	one, two := p.Database(t, schema, migrate), p.Database(t, schema, migrate)
 	if _, err := execute(t.Context(), one, "UPDATE numbers SET number = 2"); err != nil {
 		t.Fatal(err)

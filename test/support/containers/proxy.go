@@ -11,20 +11,20 @@ import (
 	"testing"
 )
 
-// Fate is what becomes of a COMMIT on its way.
+// Fate is what happens to a COMMIT on its way to the server.
 type Fate int
 
 const (
-	// Pass: it arrives, and so does its answer.
+	// Pass: it arrives, and so does the response.
 	Pass Fate = iota
-	// Lost: the connection breaks before it arrives, so nothing is committed.
+	// Lost: the connection breaks before it arrives. Nothing is committed.
 	Lost
-	// Unanswered: it is committed, and the connection breaks before that is known.
+	// Unanswered: it is committed, and the connection breaks before the response.
 	Unanswered
 )
 
-// ProxyCommits is the address of a proxy in front of a database that gives every
-// COMMIT the fate that it is told to, until the test ends.
+// ProxyCommits starts a proxy in front of a database and returns its address. It
+// calls fate for every COMMIT. It stops when the test ends.
 func ProxyCommits(t testing.TB, address string, fate func() Fate) (proxied string) {
 	t.Helper()
 	u, err := url.Parse(address)
@@ -38,7 +38,7 @@ func ProxyCommits(t testing.TB, address string, fate func() Fate) (proxied strin
 	var all sync.WaitGroup
 	t.Cleanup(func() {
 		listener.Close()
-		all.Wait() // the stores in front were closed before
+		all.Wait() // stores that use the proxy were closed before
 	})
 	server := u.Host
 	all.Go(func() {
@@ -54,7 +54,7 @@ func ProxyCommits(t testing.TB, address string, fate func() Fate) (proxied strin
 	return u.String()
 }
 
-// proxy carries one connection until either side ends it.
+// proxy forwards one connection until either side closes it.
 func proxy(client net.Conn, address string, fate func() Fate) {
 	defer client.Close()
 	server, err := net.Dial("tcp", address)
@@ -101,8 +101,8 @@ func proxy(client net.Conn, address string, fate func() Fate) {
 // commitMessage is a Query message, as pgx sends it.
 const commitMessage = "Q\x00\x00\x00\x0bcommit\x00"
 
-// read reads one message of a client's: its type, if it has one, its length,
-// which counts itself, and the rest.
+// read reads one message of a client: its type, if it has one, its length, which
+// includes itself, and the rest.
 func read(in io.Reader, typed bool) ([]byte, error) {
 	head := make([]byte, 4, 64)
 	if typed {

@@ -1,4 +1,4 @@
-// Package helm says which Helm the charts are made for, and where it is.
+// Package helm has the versions of Helm that the charts support, and their paths.
 package helm
 
 import "path/filepath"
@@ -6,19 +6,18 @@ import "path/filepath"
 // Version is a version of Helm.
 type Version string
 
-// Four is the one that is used; Three is the last of those before, with which the
-// charts work too.
+// Four is the default version. The charts also work with Three.
 const (
 	Four  Version = "4.3.1"
 	Three Version = "3.22.0"
 )
 
-// Package is what Go builds it from.
+// Package is the Go package to build it from.
 func (v Version) Package() string {
 	return "helm.sh/helm/v" + string(v[0]) + "/cmd/helm@v" + string(v)
 }
 
-// Path is where it is, below a folder of tools.
+// Path is its path in a folder of tools.
 func (v Version) Path(tools string) string {
 	return filepath.Join(tools, "helm-"+string(v), "helm")
 }

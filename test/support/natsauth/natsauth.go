@@ -1,5 +1,5 @@
-// Package natsauth makes credentials for NATS, and the configuration of a server that
-// asks for them.
+// Package natsauth makes NATS credentials, and the configuration of a server that
+// requires them.
 package natsauth
 
 import (
@@ -10,17 +10,17 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// Account is who signs for users; a server lets in the users of its own account.
+// Account signs users. A server accepts the users of its account.
 type Account struct {
 	operator, account nkeys.KeyPair
 }
 
-// New makes an account that no server knows yet.
+// New makes an account.
 func New() Account {
 	return Account{must(nkeys.CreateOperator()), must(nkeys.CreateAccount())}
 }
 
-// Config is that of a server which lets in this account's users, and nobody else.
+// Config is the configuration of a server that accepts only this account's users.
 func (a Account) Config() string {
 	operator := jwt.NewOperatorClaims(must(a.operator.PublicKey()))
 	account := jwt.NewAccountClaims(must(a.account.PublicKey()))
@@ -28,10 +28,10 @@ func (a Account) Config() string {
 		must(operator.Encode(a.operator)), account.Subject, must(account.Encode(a.operator)))
 }
 
-// Role is something that a user may do.
+// Role adds permissions to a user.
 type Role func(*jwt.Permissions)
 
-// Caller may ask, as a service's callers do, whose connections have that name.
+// Caller may send requests to the subjects. name is the name of its connections.
 func Caller(name, subjects string) Role {
 	return func(p *jwt.Permissions) {
 		p.Pub.Allow.Add(subjects)
@@ -39,7 +39,7 @@ func Caller(name, subjects string) Role {
 	}
 }
 
-// Responder may answer.
+// Responder may respond to requests on the subjects.
 func Responder(subjects string) Role {
 	return func(p *jwt.Permissions) {
 		p.Sub.Allow.Add(subjects)
@@ -47,7 +47,7 @@ func Responder(subjects string) Role {
 	}
 }
 
-// User are the credentials of a new user, who may do no more than that.
+// User makes the credentials of a new user with the roles.
 func (a Account) User(lasts time.Duration, roles ...Role) []byte {
 	user := must(nkeys.CreateUser())
 	claims := jwt.NewUserClaims(must(user.PublicKey()))
@@ -60,7 +60,7 @@ func (a Account) User(lasts time.Duration, roles ...Role) []byte {
 
 func must[T any](value T, err error) T {
 	if err != nil {
-		panic(err) // only where there is no randomness
+		panic(err) // fails only without a source of randomness
 	}
 	return value
 }

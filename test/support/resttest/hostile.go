@@ -9,20 +9,20 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Hostile is a request that has to be refused.
+// Hostile is an invalid request that must be refused.
 type Hostile struct {
 	What, Method, Path, Body string
 	Headers                  []string
-	// Code is the problem that it has to get. Pointer is one that the errors of an
-	// invalid one have to name; AnyPointer where there only have to be errors.
+	// Code is the expected problem. For invalid, Pointer must be among the errors, or
+	// AnyPointer accepts any error.
 	Code    problem.Code
 	Pointer string
 }
 
-// AnyPointer stands for every pointer.
+// AnyPointer matches every pointer.
 const AnyPointer = "-"
 
-// Refuse sends a hostile request and looks at the refusal.
+// Refuse sends a hostile request and checks the refusal.
 func (c Client) Refuse(t testing.TB, h Hostile) {
 	t.Helper()
 	r := c.Call(t, h.Method, h.Path, h.Body, h.Headers...)
@@ -31,7 +31,7 @@ func (c Client) Refuse(t testing.TB, h Hostile) {
 		return
 	}
 	if h.Code == problem.MethodNotAllowed && r.Header.Get("Allow") == "" {
-		t.Errorf("%s %s: does not say what is allowed", h.Method, h.Path)
+		t.Errorf("%s %s: no Allow header", h.Method, h.Path)
 	}
 	named := h.Code != problem.Invalid || h.Pointer == AnyPointer && len(r.Problem.Errors) > 0
 	for _, e := range r.Problem.Errors {
@@ -42,31 +42,31 @@ func (c Client) Refuse(t testing.TB, h Hostile) {
 	}
 }
 
-// Texts are bodies made of a good one, a JSON object, that are not the text of
-// one object, and where each is wrong.
+// Texts returns invalid bodies made from a valid JSON object, with the pointer of the
+// error.
 func Texts(good string) map[string][2]string {
 	return map[string][2]string{
-		"white space":              {" \n", ""},
-		"null":                     {"null", ""},
-		"an array":                 {"[" + good + "]", ""},
-		"a string":                 {`"good"`, ""},
-		"a number":                 {"7", ""},
-		"half of it":               {good[:len(good)/2], AnyPointer},
-		"something after it":       {good + "{}", ""},
-		"a second value after it":  {good + good, ""},
-		"a comma too many":         {strings.TrimSuffix(good, "}") + ",}", AnyPointer},
-		"single quotes":            {strings.ReplaceAll(good, `"`, `'`), AnyPointer},
-		"a comment":                {"// good\n" + good, AnyPointer},
-		"a byte order mark":        {"\ufeff" + good, AnyPointer},
-		"UTF-16":                   {"\xff\xfe{\x00}\x00", AnyPointer},
-		"NUL after it":             {good + "\x00", AnyPointer},
-		"a name that is NUL":       {strings.TrimSuffix(good, "}") + `,"\u0000":1}`, AnyPointer},
-		"a nest without a bottom":  {strings.Repeat("[", 100_000), AnyPointer},
-		"objects without a bottom": {strings.Repeat(`{"lines":`, 50_000), AnyPointer},
+		"white space":             {" \n", ""},
+		"null":                    {"null", ""},
+		"an array":                {"[" + good + "]", ""},
+		"a string":                {`"good"`, ""},
+		"a number":                {"7", ""},
+		"half of it":              {good[:len(good)/2], AnyPointer},
+		"something after it":      {good + "{}", ""},
+		"a second value after it": {good + good, ""},
+		"a comma too many":        {strings.TrimSuffix(good, "}") + ",}", AnyPointer},
+		"single quotes":           {strings.ReplaceAll(good, `"`, `'`), AnyPointer},
+		"a comment":               {"// good\n" + good, AnyPointer},
+		"a byte order mark":       {"\ufeff" + good, AnyPointer},
+		"UTF-16":                  {"\xff\xfe{\x00}\x00", AnyPointer},
+		"NUL after it":            {good + "\x00", AnyPointer},
+		"a name that is NUL":      {strings.TrimSuffix(good, "}") + `,"\u0000":1}`, AnyPointer},
+		"deeply nested arrays":    {strings.Repeat("[", 100_000), AnyPointer},
+		"deeply nested objects":   {strings.Repeat(`{"lines":`, 50_000), AnyPointer},
 	}
 }
 
-// Names are path segments that are no id, SKU or location.
+// Names returns path segments that are not a valid id, SKU or location.
 func Names() map[string]string {
 	return map[string]string{
 		"65 characters": strings.Repeat("x", 65), "a space": "a%20b", "a slash": "a%2Fb", "NUL": "a%00", "no UTF-8": "%ff",
@@ -75,12 +75,12 @@ func Names() map[string]string {
 	}
 }
 
-// Timeouts are values of Request-Timeout-Ms that are no time.
+// Timeouts returns invalid values of Request-Timeout-Ms.
 func Timeouts() []string {
 	return []string{"0", "-1", "1.5", "2s", "x", "1e3", "+5", "99999999999999999999", "0x10"}
 }
 
-// Lists are queries that no list takes, and the parameter that is wrong.
+// Lists returns invalid queries of a list, with the pointer of the error.
 func Lists() map[string]string {
 	return map[string]string{
 		"x=1": "query:x", "%0Ax=1": "query:\nx", "Limit=1": "query:Limit", "limit=0": "query:limit", "limit=201": "query:limit", "limit=-1": "query:limit",
@@ -95,8 +95,8 @@ func Lists() map[string]string {
 	}
 }
 
-// Writes are what makes a good request with a JSON body, and no headers of its
-// own, one that is refused for its content type or its length.
+// Writes returns invalid variants of a valid request with a JSON body: another content
+// type, size, timeout or query.
 func Writes(method, path, body string) []Hostile {
 	with := func(what string, code problem.Code, body string, headers ...string) Hostile {
 		return Hostile{what, method, path, body, headers, code, ""}
@@ -108,7 +108,7 @@ func Writes(method, path, body string) []Hostile {
 		with("a form", problem.UnsupportedMedia, "a=b", "Content-Type", "application/x-www-form-urlencoded"),
 		with("another charset", problem.UnsupportedMedia, body, "Content-Type", "application/json; charset=utf-16"),
 		with("another kind of JSON", problem.UnsupportedMedia, body, "Content-Type", "application/merge-patch+json"),
-		with("a content type that is none", problem.UnsupportedMedia, body, "Content-Type", ";;"),
+		with("an invalid content type", problem.UnsupportedMedia, body, "Content-Type", ";;"),
 		with("compressed", problem.UnsupportedMedia, body, "Content-Encoding", "gzip"),
 		with("too large", problem.TooLarge, body+strings.Repeat(" ", 1<<20)),
 	}
@@ -117,17 +117,17 @@ func Writes(method, path, body string) []Hostile {
 		h.Pointer = "header:" + exchange.TimeoutHeader
 		all = append(all, h)
 	}
-	h := with("a query that nobody knows", problem.Invalid, body)
+	h := with("an unknown query parameter", problem.Invalid, body)
 	h.Path, h.Pointer = path+"?dry_run=true", "query:dry_run"
 	return append(all, h)
 }
 
-// Reads are what makes a good GET one that is refused.
+// Reads returns invalid variants of a valid GET.
 func Reads(path string) []Hostile {
 	all := []Hostile{
-		{"a query that nobody knows", "GET", path + "?dry_run=true", "", nil, problem.Invalid, "query:dry_run"},
+		{"an unknown query parameter", "GET", path + "?dry_run=true", "", nil, problem.Invalid, "query:dry_run"},
 		{"a body", "GET", path, "{}", nil, problem.Invalid, ""},
-		{"a query that is none", "GET", path + "?%zz", "", nil, problem.Invalid, AnyPointer},
+		{"an invalid query", "GET", path + "?%zz", "", nil, problem.Invalid, AnyPointer},
 	}
 	for _, value := range Timeouts() {
 		all = append(all, Hostile{"a timeout of " + value, "GET", path, "", []string{exchange.TimeoutHeader, value}, problem.Invalid, "header:" + exchange.TimeoutHeader})
@@ -135,12 +135,12 @@ func Reads(path string) []Hostile {
 	return all
 }
 
-// FuzzQuery sends a query that may be anything: it has to be answered with a
-// list, or with what is wrong with it.
+// FuzzQuery sends any query. The response must be a list, or an invalid problem with
+// errors.
 func FuzzQuery(t *testing.T, c Client, list, query string) {
 	t.Helper()
 	if strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }) {
-		return // what no URL has, net/http does not send
+		return // net/http does not send invalid URLs
 	}
 	r := c.Call(t, http.MethodGet, list+"?"+query, "")
 	if r.Status != http.StatusOK && (r.Problem.Code != problem.Invalid || len(r.Problem.Errors) == 0) {

@@ -1,8 +1,7 @@
-// Package resttest calls a service's REST API for its tests, and asks of every
-// answer what has to be true of all of them: it is as the contract says, an error
-// is a problem with the status of its code, and nothing of the service's insides
-// is told. The requests that both services have to refuse for the same reasons
-// are here too.
+// Package resttest calls a service's REST API in tests and checks what must be true
+// of every response: it fits the contract, an error is a problem with the status of
+// its code, and no internals leak. It also has the invalid requests that both
+// services must refuse.
 package resttest
 
 import (
@@ -21,7 +20,7 @@ import (
 	"roundtrip/internal/rest"
 )
 
-// WantRoutes holds what is served and what is documented against each other.
+// WantRoutes compares the served routes with the documented ones.
 func WantRoutes(t *testing.T, routes []rest.Route, contract *openapi.Document) {
 	t.Helper()
 	parameter := regexp.MustCompile(`:(\w+)`)
@@ -34,35 +33,34 @@ func WantRoutes(t *testing.T, routes []rest.Route, contract *openapi.Document) {
 	}
 	for _, s := range served {
 		if !slices.Contains(documented, s) {
-			t.Errorf("served and not documented: %s", s)
+			t.Errorf("served but not documented: %s", s)
 		}
 	}
 	for _, d := range documented {
 		if !slices.Contains(served, d) {
-			t.Errorf("documented and not served: %s", d)
+			t.Errorf("documented but not served: %s", d)
 		}
 	}
 }
 
-// Client calls a service and holds every exchange to the service's contract.
+// Client calls a service and validates every exchange against the contract.
 type Client struct {
 	URL      string
 	Contract *openapi.Document
 }
 
-// Response is what came back.
+// Response is a response.
 type Response struct {
 	Status int
 	Header http.Header
 	Body   string
-	// Problem is what the body says where the status is an error's.
+	// Problem is the decoded body of an error.
 	Problem problem.Problem
 }
 
-// Call makes one request; headers are pairs of a name and a value. A request
-// with a body says that it is JSON unless the headers say otherwise. On a busy
-// machine an answer may come too late; then it is sent again, as callers do,
-// unless the headers name the deadline.
+// Call sends one request. Headers are alternating names and values. The default
+// content type of a body is JSON. After a 504, which a busy machine may cause, it
+// retries, unless the headers set the timeout.
 func (c Client) Call(t testing.TB, method, path, body string, headers ...string) Response {
 	t.Helper()
 	r := c.send(t, method, path, body, headers)
@@ -81,7 +79,7 @@ func (c Client) send(t testing.TB, method, path, body string, headers []string) 
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	request.Header.Set(exchange.TimeoutHeader, "5000") // the most that is granted
+	request.Header.Set(exchange.TimeoutHeader, "5000") // the maximum
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i] == exchange.TimeoutHeader || headers[i] == "Content-Type" {
 			request.Header.Del(headers[i])
@@ -92,7 +90,7 @@ func (c Client) send(t testing.TB, method, path, body string, headers []string) 
 	}
 	transport := c.Contract.Transport(http.DefaultTransport, func(err error) {
 		t.Helper()
-		t.Errorf("the contract: %v", err)
+		t.Errorf("contract: %v", err)
 	})
 	got, err := transport.RoundTrip(request)
 	if err != nil {
@@ -108,7 +106,7 @@ func (c Client) send(t testing.TB, method, path, body string, headers []string) 
 		return r
 	}
 	if media := r.Header.Get("Content-Type"); media != problem.MediaType {
-		t.Errorf("%s %s: a %d of type %q", method, path, r.Status, media)
+		t.Errorf("%s %s: %d with the content type %q", method, path, r.Status, media)
 	}
 	if method != http.MethodHead {
 		r.Problem = Decode[problem.Problem](t, r)
@@ -117,10 +115,10 @@ func (c Client) send(t testing.TB, method, path, body string, headers []string) 
 	return r
 }
 
-// insides are words that only a Go program, its database or its build would say.
+// insides matches words of a Go program, its database or its build.
 var insides = regexp.MustCompile(`Go |json:|jsontext|sql|SQL|goroutine|\.go\b|roundtrip/|runtime error|panic|%!`)
 
-// wantProblem checks what is always true of a problem.
+// wantProblem checks what is true of every problem.
 func (r Response) wantProblem(t testing.TB, what string) {
 	t.Helper()
 	p := r.Problem
@@ -133,7 +131,7 @@ func (r Response) wantProblem(t testing.TB, what string) {
 	}
 	for _, d := range details {
 		if insides.MatchString(d) {
-			t.Errorf("%s: tells of its insides: %q", what, d)
+			t.Errorf("%s: leaks internals: %q", what, d)
 		}
 	}
 	if advised := r.Header.Get("Retry-After") != ""; advised != (p.Code.Retry() == problem.After) {
@@ -141,7 +139,7 @@ func (r Response) wantProblem(t testing.TB, what string) {
 	}
 }
 
-// Want checks an answer's status and, where that is an error's, its code.
+// Want checks a response's status and, for an error, its code.
 func (r Response) Want(t testing.TB, what string, status int, code problem.Code) {
 	t.Helper()
 	if r.Status != status || r.Problem.Code != code {
@@ -149,7 +147,7 @@ func (r Response) Want(t testing.TB, what string, status int, code problem.Code)
 	}
 }
 
-// Decode reads an answer's body.
+// Decode decodes a response's body.
 func Decode[T any](t testing.TB, r Response) (v T) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.Body), &v); err != nil {

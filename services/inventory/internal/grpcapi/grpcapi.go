@@ -10,69 +10,45 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
-	"roundtrip/internal/exchange"
-	"roundtrip/internal/failpoint"
 	"roundtrip/internal/rpc"
-	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
 
 // Register serves every operation.
-func Register(s *rpc.Server, store stock.Store) {
-	inventoryv1.RegisterInventoryServiceServer(s, api{store: store})
+func Register(s *rpc.Server, service *stock.Service) {
+	inventoryv1.RegisterInventoryServiceServer(s, api{service: service})
 }
 
 type api struct {
 	inventoryv1.UnimplementedInventoryServiceServer
-	store stock.Store
+	service *stock.Service
 }
 
 // PutReservation asks for a reservation to be in a state.
 func (a api) PutReservation(ctx context.Context, r *inventoryv1.PutReservationRequest) (*inventoryv1.PutReservationResponse, error) {
-	request := payload.PutReservation{Seq: r.GetSeq(), State: rpc.StateName(r.GetState()), HoldSeconds: r.HoldSeconds}
+	request := stock.PutRequest{ID: r.GetId(), Seq: r.GetSeq(), State: stock.State(inventoryv1.StateName(r.GetState())), HoldSeconds: r.HoldSeconds}
 	for _, l := range r.GetLines() {
-		request.Lines = append(request.Lines, payload.RequestLine{SKU: l.GetSku(), Location: l.Location, Quantity: l.GetQuantity()})
+		request.Lines = append(request.Lines, stock.LineRequest{SKU: l.GetSku(), Location: l.Location, Quantity: l.GetQuantity()})
 	}
-	put, err := request.Command(r.GetId())
+	found, err := a.service.PutReservation(ctx, request)
 	if err != nil {
 		return nil, err
 	}
-	// What finishes an order gives stock or places back, so it is shed last.
-	if err := exchange.Admit(ctx, put.State != stock.Held); err != nil {
-		return nil, err
-	}
-	failpoint.Hit("reservation-received", string(put.State))
-	result := a.store.Do(ctx, []stock.Command{put})[0]
-	if result.Err != nil {
-		return nil, payload.InBody(result.Err)
-	}
-	return &inventoryv1.PutReservationResponse{Reservation: encodeReservation(result.Reservation)}, nil
+	return &inventoryv1.PutReservationResponse{Reservation: encodeReservation(found)}, nil
 }
 
-// GetReservation answers not-found where there is none with that id.
+// GetReservation returns not-found if there is none with that id.
 func (a api) GetReservation(ctx context.Context, r *inventoryv1.GetReservationRequest) (*inventoryv1.GetReservationResponse, error) {
-	if err := exchange.Admit(ctx, false); err != nil {
-		return nil, err
-	}
-	if err := payload.CheckID(r.GetId()); err != nil {
-		return nil, err
-	}
-	found, err := a.store.Reservation(ctx, r.GetId())
+	found, err := a.service.GetReservation(ctx, r.GetId())
 	if err != nil {
 		return nil, err
 	}
 	return &inventoryv1.GetReservationResponse{Reservation: encodeReservation(found)}, nil
 }
 
-// GetStock gives the levels of some SKUs.
+// GetStock returns the levels of some SKUs.
 func (a api) GetStock(ctx context.Context, r *inventoryv1.GetStockRequest) (*inventoryv1.GetStockResponse, error) {
-	if err := exchange.Admit(ctx, false); err != nil {
-		return nil, err
-	}
-	if err := payload.CheckSKUs(r.GetSkus()); err != nil {
-		return nil, err
-	}
-	found, err := a.store.Levels(ctx, r.GetSkus())
+	found, err := a.service.GetStock(ctx, r.GetSkus())
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +63,7 @@ func (a api) GetStock(ctx context.Context, r *inventoryv1.GetStockRequest) (*inv
 }
 
 func encodeReservation(r stock.Reservation) *inventoryv1.Reservation {
-	r = r.At(time.Now())
-	out := &inventoryv1.Reservation{Id: r.ID, Seq: r.Seq, State: rpc.State(string(r.State))}
+	out := &inventoryv1.Reservation{Id: r.ID, Seq: r.Seq, State: inventoryv1.StateOf(string(r.State))}
 	for _, l := range r.Lines {
 		out.Lines = append(out.Lines, &inventoryv1.Line{Sku: l.SKU, Location: l.Location, Quantity: l.Quantity})
 	}

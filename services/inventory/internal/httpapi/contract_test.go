@@ -10,7 +10,7 @@ import (
 	"roundtrip/test/support/resttest"
 )
 
-func TestWhatIsServedIsWhatIsDocumented(t *testing.T) {
+func TestRoutesMatchTheContract(t *testing.T) {
 	t.Parallel()
 	server := rest.New(rest.Options{Responder: exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1})})
 	Register(server, nil)

@@ -12,8 +12,9 @@ import (
 	"roundtrip/test/support/resttest"
 )
 
-// replacing changes one part of a body, which must be there.
-func replacing(body string) func(old, replacement string) string {
+// replacer returns a function that changes one part of a body. It panics if the
+// body does not have that part.
+func replacer(body string) func(old, replacement string) string {
 	return func(old, replacement string) string {
 		changed := strings.Replace(body, old, replacement, 1)
 		if changed == body {
@@ -23,130 +24,131 @@ func replacing(body string) func(old, replacement string) string {
 	}
 }
 
-// hostileHolds are bodies of PutReservation, and where each is wrong.
+// hostileHolds are bodies of PutReservation, each with the pointer of its error.
 func hostileHolds() map[string][2]string {
-	with := replacing(holdBody)
+	with := replacer(holdBody)
 	line := func(fields string) string { return `{"seq": 1, "state": "held", "lines": [` + fields + `]}` }
 	bodies := resttest.Texts(holdBody)
 	maps.Copy(bodies, map[string][2]string{
-		"an empty object":                {"{}", "/state"},
-		"an unknown field":               {with(`"seq"`, `"priority": 1, "seq"`), "/priority"},
-		"the id":                         {with(`"seq"`, `"id": "x", "seq"`), "/id"},
-		"a field of another case":        {with(`"state"`, `"State"`), "/State"},
-		"a field twice":                  {with(`"seq"`, `"seq": 1, "seq"`), "/seq"},
-		"a line's field twice":           {with(`"sku"`, `"sku": "a", "sku"`), "/lines/0/sku"},
-		"an unknown field of a line":     {with(`"sku"`, `"unit_price": 1, "sku"`), "/lines/0/unit_price"},
-		"no seq":                         {with(`"seq": 1, `, ``), "/seq"},
-		"a seq of 0":                     {with(`1`, `0`), "/seq"},
-		"a negative seq":                 {with(`1`, `-1`), "/seq"},
-		"a seq beyond the most":          {with(`1`, `9007199254740993`), "/seq"},
-		"a seq beyond int64":             {with(`1`, `9223372036854775808`), "/seq"},
-		"a seq that wraps around":        {with(`1`, `18446744073709551617`), "/seq"},
-		"a seq in quotes":                {with(`1`, `"1"`), "/seq"},
-		"a seq written as a float":       {with(`1`, `1.0`), "/seq"},
-		"a seq with an exponent":         {with(`1`, `1e0`), "/seq"},
-		"a seq that is null":             {with(`1`, `null`), "/seq"},
-		"no state":                       {with(`"state": "held", `, ``), "/state"},
-		"an empty state":                 {with(`held`, ``), "/state"},
-		"a state of another case":        {with(`held`, `Held`), "/state"},
-		"a state that none can ask for":  {with(`held`, `expired`), "/state"},
-		"the state none":                 {with(`held`, `none`), "/state"},
-		"a state that is a number":       {with(`"held"`, `1`), "/state"},
-		"no lines":                       {`{"seq": 1, "state": "held"}`, "/lines"},
-		"an empty list of lines":         {line(""), "/lines"},
-		"lines that are null":            {`{"seq": 1, "state": "held", "lines": null}`, "/lines"},
-		"lines that are an object":       {`{"seq": 1, "state": "held", "lines": {}}`, "/lines"},
-		"lines that are a string":        {`{"seq": 1, "state": "held", "lines": "a:1"}`, "/lines"},
-		"too many lines":                 {line(strings.TrimSuffix(strings.Repeat(`{"sku": "a", "quantity": 1},`, stock.MaxLines+1), ",")), "/lines"},
-		"a line that is null":            {line("null"), "/lines/0"},
-		"a line that is a list":          {line(`["a", 1]`), "/lines/0"},
-		"an empty line":                  {line("{}"), "/lines/0/sku"},
-		"an empty SKU":                   {with(`"a"`, `""`), "/lines/0/sku"},
-		"a SKU with a slash":             {with(`"a"`, `"a/b"`), "/lines/0/sku"},
-		"a SKU with a line's end":        {with(`"a"`, `"a\n"`), "/lines/0/sku"},
-		"a SKU with NUL":                 {with(`"a"`, `"a\u0000"`), "/lines/0/sku"},
-		"a SKU of another alphabet":      {with(`"a"`, `"а"`), "/lines/0/sku"},
-		"a SKU that is too long":         {with(`"a"`, `"`+strings.Repeat("x", 65)+`"`), "/lines/0/sku"},
-		"a SKU that is SQL":              {with(`"a"`, `"x'; DROP TABLE levels; --"`), "/lines/0/sku"},
-		"a SKU that is no UTF-8":         {with(`"a"`, "\"\xff\""), resttest.AnyPointer},
-		"half a surrogate":               {with(`"a"`, `"\ud800"`), resttest.AnyPointer},
-		"a control character":            {with(`"a"`, "\"a\x01\""), resttest.AnyPointer},
-		"an empty location":              {with(`main`, ``), "/lines/1/location"},
-		"a location with a space":        {with(`main`, `the shop`), "/lines/1/location"},
-		"a location that is null":        {with(`"main"`, `null`), "/lines/1/location"},
-		"a location that is a number":    {with(`"main"`, `1`), "/lines/1/location"},
-		"no quantity":                    {line(`{"sku": "a"}`), "/lines/0/quantity"},
-		"a quantity of 0":                {with(`6`, `0`), "/lines/0/quantity"},
-		"a negative quantity":            {with(`6`, `-6`), "/lines/0/quantity"},
-		"a quantity beyond the most":     {with(`6`, `1000001`), "/lines/0/quantity"},
-		"half a unit":                    {with(`6`, `6.5`), "/lines/0/quantity"},
-		"a quantity with an exponent":    {with(`6`, `6e5`), "/lines/0/quantity"},
-		"a quantity beyond int64":        {with(`6`, `9223372036854775808`), "/lines/0/quantity"},
-		"a quantity that wraps around":   {with(`6`, `18446744073709551622`), "/lines/0/quantity"},
-		"a quantity in quotes":           {with(`6`, `"6"`), "/lines/0/quantity"},
-		"a quantity with a leading zero": {with(`6`, `06`), resttest.AnyPointer},
-		"a quantity with a plus":         {with(`6`, `+6`), resttest.AnyPointer},
-		"a quantity in hex":              {with(`6`, `0x6`), resttest.AnyPointer},
-		"a quantity that is no number":   {with(`6`, `NaN`), resttest.AnyPointer},
-		"a quantity that is endless":     {with(`6`, `Infinity`), resttest.AnyPointer},
-		"a quantity that is true":        {with(`6`, `true`), "/lines/0/quantity"},
-		"a hold of no time":              {with(`60`, `0`), "/hold_seconds"},
-		"a hold of negative time":        {with(`60`, `-1`), "/hold_seconds"},
-		"a hold of more than a month":    {with(`60`, `2592001`), "/hold_seconds"},
-		"a hold of half a second":        {with(`60`, `0.5`), "/hold_seconds"},
-		"a hold that is null":            {with(`60`, `null`), "/hold_seconds"},
-		"lines to commit":                {with(`held`, `committed`), "/lines"},
-		"no lines to commit":             {`{"seq": 1, "state": "committed", "lines": []}`, "/lines"},
-		"lines to release":               {with(`held`, `released`), "/lines"},
-		"no lines to release":            {`{"seq": 1, "state": "released", "lines": []}`, "/lines"},
-		"a hold to commit":               {`{"seq": 1, "state": "committed", "hold_seconds": 60}`, "/hold_seconds"},
-		"a hold of no time to release":   {`{"seq": 1, "state": "released", "hold_seconds": 0}`, "/hold_seconds"},
-		"errors in several lines":        {line(`{"sku": "a", "quantity": 1}, {"sku": "!", "quantity": 1}, {"sku": "a", "quantity": 0}`), "/lines/2/quantity"},
+		"an empty object":                  {"{}", "/state"},
+		"an unknown field":                 {with(`"seq"`, `"priority": 1, "seq"`), "/priority"},
+		"the id":                           {with(`"seq"`, `"id": "x", "seq"`), "/id"},
+		"a field of another case":          {with(`"state"`, `"State"`), "/State"},
+		"a field twice":                    {with(`"seq"`, `"seq": 1, "seq"`), "/seq"},
+		"a line's field twice":             {with(`"sku"`, `"sku": "a", "sku"`), "/lines/0/sku"},
+		"an unknown field of a line":       {with(`"sku"`, `"unit_price": 1, "sku"`), "/lines/0/unit_price"},
+		"no seq":                           {with(`"seq": 1, `, ``), "/seq"},
+		"a seq of 0":                       {with(`1`, `0`), "/seq"},
+		"a negative seq":                   {with(`1`, `-1`), "/seq"},
+		"a seq above the limit":            {with(`1`, `9007199254740993`), "/seq"},
+		"a seq beyond int64":               {with(`1`, `9223372036854775808`), "/seq"},
+		"a seq that wraps around":          {with(`1`, `18446744073709551617`), "/seq"},
+		"a seq in quotes":                  {with(`1`, `"1"`), "/seq"},
+		"a seq written as a float":         {with(`1`, `1.0`), "/seq"},
+		"a seq with an exponent":           {with(`1`, `1e0`), "/seq"},
+		"a seq that is null":               {with(`1`, `null`), "/seq"},
+		"no state":                         {with(`"state": "held", `, ``), "/state"},
+		"an empty state":                   {with(`held`, ``), "/state"},
+		"a state of another case":          {with(`held`, `Held`), "/state"},
+		"a state that cannot be asked for": {with(`held`, `expired`), "/state"},
+		"the state none":                   {with(`held`, `none`), "/state"},
+		"a state that is a number":         {with(`"held"`, `1`), "/state"},
+		"no lines":                         {`{"seq": 1, "state": "held"}`, "/lines"},
+		"an empty list of lines":           {line(""), "/lines"},
+		"lines that are null":              {`{"seq": 1, "state": "held", "lines": null}`, "/lines"},
+		"lines that are an object":         {`{"seq": 1, "state": "held", "lines": {}}`, "/lines"},
+		"lines that are a string":          {`{"seq": 1, "state": "held", "lines": "a:1"}`, "/lines"},
+		"too many lines":                   {line(strings.TrimSuffix(strings.Repeat(`{"sku": "a", "quantity": 1},`, stock.MaxLines+1), ",")), "/lines"},
+		"a line that is null":              {line("null"), "/lines/0"},
+		"a line that is a list":            {line(`["a", 1]`), "/lines/0"},
+		"an empty line":                    {line("{}"), "/lines/0/sku"},
+		"an empty SKU":                     {with(`"a"`, `""`), "/lines/0/sku"},
+		"a SKU with a slash":               {with(`"a"`, `"a/b"`), "/lines/0/sku"},
+		"a SKU with a newline":             {with(`"a"`, `"a\n"`), "/lines/0/sku"},
+		"a SKU with NUL":                   {with(`"a"`, `"a\u0000"`), "/lines/0/sku"},
+		"a SKU of another alphabet":        {with(`"a"`, `"а"`), "/lines/0/sku"},
+		"a SKU that is too long":           {with(`"a"`, `"`+strings.Repeat("x", 65)+`"`), "/lines/0/sku"},
+		"a SKU that is SQL":                {with(`"a"`, `"x'; DROP TABLE levels; --"`), "/lines/0/sku"},
+		"a SKU that is no UTF-8":           {with(`"a"`, "\"\xff\""), resttest.AnyPointer},
+		"half a surrogate":                 {with(`"a"`, `"\ud800"`), resttest.AnyPointer},
+		"a control character":              {with(`"a"`, "\"a\x01\""), resttest.AnyPointer},
+		"an empty location":                {with(`main`, ``), "/lines/1/location"},
+		"a location with a space":          {with(`main`, `the shop`), "/lines/1/location"},
+		"a location that is null":          {with(`"main"`, `null`), "/lines/1/location"},
+		"a location that is a number":      {with(`"main"`, `1`), "/lines/1/location"},
+		"no quantity":                      {line(`{"sku": "a"}`), "/lines/0/quantity"},
+		"a quantity of 0":                  {with(`6`, `0`), "/lines/0/quantity"},
+		"a negative quantity":              {with(`6`, `-6`), "/lines/0/quantity"},
+		"a quantity above the limit":       {with(`6`, `1000001`), "/lines/0/quantity"},
+		"half a unit":                      {with(`6`, `6.5`), "/lines/0/quantity"},
+		"a quantity with an exponent":      {with(`6`, `6e5`), "/lines/0/quantity"},
+		"a quantity beyond int64":          {with(`6`, `9223372036854775808`), "/lines/0/quantity"},
+		"a quantity that wraps around":     {with(`6`, `18446744073709551622`), "/lines/0/quantity"},
+		"a quantity in quotes":             {with(`6`, `"6"`), "/lines/0/quantity"},
+		"a quantity with a leading zero":   {with(`6`, `06`), resttest.AnyPointer},
+		"a quantity with a plus":           {with(`6`, `+6`), resttest.AnyPointer},
+		"a quantity in hex":                {with(`6`, `0x6`), resttest.AnyPointer},
+		"a quantity that is no number":     {with(`6`, `NaN`), resttest.AnyPointer},
+		"an infinite quantity":             {with(`6`, `Infinity`), resttest.AnyPointer},
+		"a quantity that is true":          {with(`6`, `true`), "/lines/0/quantity"},
+		"a hold of 0 seconds":              {with(`60`, `0`), "/hold_seconds"},
+		"a hold of negative seconds":       {with(`60`, `-1`), "/hold_seconds"},
+		"a hold of more than a month":      {with(`60`, `2592001`), "/hold_seconds"},
+		"a hold of half a second":          {with(`60`, `0.5`), "/hold_seconds"},
+		"a hold that is null":              {with(`60`, `null`), "/hold_seconds"},
+		"lines to commit":                  {with(`held`, `committed`), "/lines"},
+		"no lines to commit":               {`{"seq": 1, "state": "committed", "lines": []}`, "/lines"},
+		"lines to release":                 {with(`held`, `released`), "/lines"},
+		"no lines to release":              {`{"seq": 1, "state": "released", "lines": []}`, "/lines"},
+		"a hold to commit":                 {`{"seq": 1, "state": "committed", "hold_seconds": 60}`, "/hold_seconds"},
+		"a hold of 0 seconds to release":   {`{"seq": 1, "state": "released", "hold_seconds": 0}`, "/hold_seconds"},
+		"errors in several lines":          {line(`{"sku": "a", "quantity": 1}, {"sku": "!", "quantity": 1}, {"sku": "a", "quantity": 0}`), "/lines/2/quantity"},
 	})
 	return bodies
 }
 
-// hostileAdjustments are bodies of PutAdjustment, and where each is wrong.
+// hostileAdjustments are bodies of PutAdjustment, each with the pointer of its
+// error.
 func hostileAdjustments() map[string][2]string {
-	with := replacing(adjustBody)
+	with := replacer(adjustBody)
 	bodies := resttest.Texts(adjustBody)
 	maps.Copy(bodies, map[string][2]string{
-		"an empty object":                    {"{}", "/sku"},
-		"an unknown field":                   {with(`"sku"`, `"name": "x", "sku"`), "/name"},
-		"a field of another case":            {with(`"sku"`, `"SKU"`), "/SKU"},
-		"a field twice":                      {with(`"delta"`, `"delta": -3, "delta"`), "/delta"},
-		"no SKU":                             {with(`"sku": "a", `, ``), "/sku"},
-		"a SKU with a space":                 {with(`"a"`, `"a b"`), "/sku"},
-		"a location with a slash":            {with(`main`, `main/1`), "/location"},
-		"an empty location":                  {with(`main`, ``), "/location"},
-		"a location that is null":            {with(`"main"`, `null`), "/location"},
-		"neither a change nor a quantity":    {with(`"delta": -3, `, ``), ""},
-		"a change and a quantity":            {with(`"delta"`, `"on_hand": 7, "delta"`), ""},
-		"a change that is null":              {with(`-3`, `null`), "/delta"},
-		"a change by 0":                      {with(`-3`, `0`), "/delta"},
-		"a change by minus 0":                {with(`-3`, `-0`), "/delta"},
-		"a change by half":                   {with(`-3`, `-3.5`), "/delta"},
-		"a change in quotes":                 {with(`-3`, `"-3"`), "/delta"},
-		"a change beyond the most":           {with(`-3`, `1000000000001`), "/delta"},
-		"a change below the least":           {with(`-3`, `-1000000000001`), "/delta"},
-		"a change beyond int64":              {with(`-3`, `-9223372036854775809`), "/delta"},
-		"a change that brings too much":      {with(`-3`, `999999999999`), "/delta"},
-		"a negative quantity":                {with(`"delta": -3`, `"on_hand": -1`), "/on_hand"},
-		"a quantity beyond the most":         {with(`"delta": -3`, `"on_hand": 1000000000001`), "/on_hand"},
-		"a quantity with an exponent":        {with(`"delta": -3`, `"on_hand": 1e3`), "/on_hand"},
-		"a negative expectation":             {with(`"delta"`, `"expected_on_hand": -1, "delta"`), "/expected_on_hand"},
-		"an expectation that is null":        {with(`"delta"`, `"expected_on_hand": null, "delta"`), "/expected_on_hand"},
-		"an expectation beyond the most":     {with(`"delta"`, `"expected_on_hand": 1000000000001, "delta"`), "/expected_on_hand"},
-		"no reason":                          {with(`"reason": "damaged", `, ``), "/reason"},
-		"a reason that nobody knows":         {with(`damaged`, `stolen`), "/reason"},
-		"a reason of the service's own":      {with(`damaged`, `held`), "/reason"},
-		"a reason that is an object":         {with(`"damaged"`, `{}`), "/reason"},
-		"a note that is too long":            {with(`fell`, strings.Repeat("é", stock.MaxNote+1)), "/note"},
-		"a note with NUL":                    {with(`fell`, `f\u0000ell`), "/note"},
-		"a note that is no UTF-8":            {with(`fell`, "f\xc3ell"), resttest.AnyPointer},
-		"a note that is null":                {with(`"fell"`, `null`), "/note"},
-		"a note that is a list":              {with(`"fell"`, `["fell"]`), "/note"},
-		"errors in several fields, the last": {`{"sku": "", "delta": 0, "reason": ""}`, "/reason"},
+		"an empty object":                         {"{}", "/sku"},
+		"an unknown field":                        {with(`"sku"`, `"name": "x", "sku"`), "/name"},
+		"a field of another case":                 {with(`"sku"`, `"SKU"`), "/SKU"},
+		"a field twice":                           {with(`"delta"`, `"delta": -3, "delta"`), "/delta"},
+		"no SKU":                                  {with(`"sku": "a", `, ``), "/sku"},
+		"a SKU with a space":                      {with(`"a"`, `"a b"`), "/sku"},
+		"a location with a slash":                 {with(`main`, `main/1`), "/location"},
+		"an empty location":                       {with(`main`, ``), "/location"},
+		"a location that is null":                 {with(`"main"`, `null`), "/location"},
+		"neither a change nor a quantity":         {with(`"delta": -3, `, ``), ""},
+		"a change and a quantity":                 {with(`"delta"`, `"on_hand": 7, "delta"`), ""},
+		"a change that is null":                   {with(`-3`, `null`), "/delta"},
+		"a change by 0":                           {with(`-3`, `0`), "/delta"},
+		"a change by minus 0":                     {with(`-3`, `-0`), "/delta"},
+		"a change by half":                        {with(`-3`, `-3.5`), "/delta"},
+		"a change in quotes":                      {with(`-3`, `"-3"`), "/delta"},
+		"a change above the limit":                {with(`-3`, `1000000000001`), "/delta"},
+		"a change below the limit":                {with(`-3`, `-1000000000001`), "/delta"},
+		"a change beyond int64":                   {with(`-3`, `-9223372036854775809`), "/delta"},
+		"a change to more than the limit":         {with(`-3`, `999999999999`), "/delta"},
+		"a negative quantity":                     {with(`"delta": -3`, `"on_hand": -1`), "/on_hand"},
+		"a quantity above the limit":              {with(`"delta": -3`, `"on_hand": 1000000000001`), "/on_hand"},
+		"a quantity with an exponent":             {with(`"delta": -3`, `"on_hand": 1e3`), "/on_hand"},
+		"a negative expectation":                  {with(`"delta"`, `"expected_on_hand": -1, "delta"`), "/expected_on_hand"},
+		"an expectation that is null":             {with(`"delta"`, `"expected_on_hand": null, "delta"`), "/expected_on_hand"},
+		"an expectation above the limit":          {with(`"delta"`, `"expected_on_hand": 1000000000001, "delta"`), "/expected_on_hand"},
+		"no reason":                               {with(`"reason": "damaged", `, ``), "/reason"},
+		"an unknown reason":                       {with(`damaged`, `stolen`), "/reason"},
+		"a reason that only the service may give": {with(`damaged`, `held`), "/reason"},
+		"a reason that is an object":              {with(`"damaged"`, `{}`), "/reason"},
+		"a note that is too long":                 {with(`fell`, strings.Repeat("é", stock.MaxNote+1)), "/note"},
+		"a note with NUL":                         {with(`fell`, `f\u0000ell`), "/note"},
+		"a note that is no UTF-8":                 {with(`fell`, "f\xc3ell"), resttest.AnyPointer},
+		"a note that is null":                     {with(`"fell"`, `null`), "/note"},
+		"a note that is a list":                   {with(`"fell"`, `["fell"]`), "/note"},
+		"errors in several fields, the last":      {`{"sku": "", "delta": 0, "reason": ""}`, "/reason"},
 	})
 	return bodies
 }
@@ -214,7 +216,7 @@ func hostileRequests() []resttest.Hostile {
 	csv("a ZIP", "PK\x03\x04"+strings.Repeat("\x00\xff", 40_000), problem.TooLarge)
 	csv("JSON", `[{"sku": "a", "on_hand": 1}]`, problem.Invalid)
 	csv("Latin-1", "sku,on_hand\na,1\n", problem.UnsupportedMedia, "Content-Type", "text/csv; charset=iso-8859-1")
-	csv("what is compressed", "\x1f\x8b", problem.UnsupportedMedia, "Content-Encoding", "gzip")
+	csv("compressed rows", "\x1f\x8b", problem.UnsupportedMedia, "Content-Encoding", "gzip")
 	for _, media := range []string{"", "application/json", "multipart/form-data; boundary=x", "text/plain", ";"} {
 		add("an import of type "+media, "POST", "/v1/stock/import", "sku,on_hand\na,1\n", problem.UnsupportedMedia, "", "Content-Type", media)
 	}
@@ -236,23 +238,23 @@ func hostileRequests() []resttest.Hostile {
 
 func TestHostileRequestsChangeNothing(t *testing.T) {
 	t.Parallel()
-	s := stocked(t)
+	s := startStocked(t)
 	s.ok(t, "PUT", "/v1/reservations/held", holdBody)
 	before := s.dump(t)
 	all := hostileRequests()
 	if len(all) < 60 {
-		t.Fatalf("only %d", len(all))
+		t.Fatalf("there are only %d requests", len(all))
 	}
 	for _, h := range all {
 		s.Refuse(t, h)
 	}
 	if after := s.dump(t); after != before {
-		t.Errorf("they changed\n%s into\n%s", before, after)
+		t.Errorf("the rows changed from\n%s to\n%s", before, after)
 	}
 	t.Logf("%d hostile requests", len(all))
 }
 
-func seed(f *testing.F, bodies map[string][2]string) {
+func addSeeds(f *testing.F, bodies map[string][2]string) {
 	for _, b := range bodies {
 		if len(b[0]) < 10_000 {
 			f.Add([]byte(b[0]))
@@ -260,43 +262,43 @@ func seed(f *testing.F, bodies map[string][2]string) {
 	}
 }
 
-// FuzzPutReservation: whatever the body is, it is decided by the rules, or told
-// what is wrong with it; never a failure of ours.
+// FuzzPutReservation checks that every body is decided or gets the list of its
+// errors.
 func FuzzPutReservation(f *testing.F) {
 	f.Add([]byte(holdBody))
 	f.Add([]byte(`{"seq": 1, "state": "released"}`))
-	seed(f, hostileHolds())
-	s := stocked(f)
+	addSeeds(f, hostileHolds())
+	s := startStocked(f)
 	n := 0
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n++
 		path := fmt.Sprintf("/v1/reservations/f%d", n)
-		r := s.fuzzed(t, path, b, problem.InsufficientStock, problem.WrongState)
+		r := s.putFuzzed(t, path, b, problem.InsufficientStock, problem.WrongState)
 		if r.Status == 200 {
 			seq := resttest.Decode[payload.Reservation](t, r).Seq
-			s.ok(t, "PUT", path, fmt.Sprintf(`{"seq": %d, "state": "released"}`, seq+1)) // so that there is stock for the next
+			s.ok(t, "PUT", path, fmt.Sprintf(`{"seq": %d, "state": "released"}`, seq+1)) // gives the stock back for the next body
 		}
 	})
 }
 
-// FuzzPutAdjustment: as with reservations.
+// FuzzPutAdjustment does the same for adjustments.
 func FuzzPutAdjustment(f *testing.F) {
 	f.Add([]byte(adjustBody))
 	f.Add([]byte(`{"sku": "a", "on_hand": 10, "expected_on_hand": 10, "reason": "counted"}`))
-	seed(f, hostileAdjustments())
-	s := stocked(f)
+	addSeeds(f, hostileAdjustments())
+	s := startStocked(f)
 	n := 0
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n++
-		s.fuzzed(t, fmt.Sprintf("/v1/adjustments/f%d", n), b, problem.BelowReserved, problem.PreconditionFailed)
+		s.putFuzzed(t, fmt.Sprintf("/v1/adjustments/f%d", n), b, problem.BelowReserved, problem.PreconditionFailed)
 	})
 }
 
-// fuzzed puts a body, which is done, or refused for what it says, or rejected
-// with one of these codes; and the same again is answered the same again.
-func (s *service) fuzzed(t *testing.T, path string, b []byte, rejections ...problem.Code) resttest.Response {
+// putFuzzed puts a body. It must succeed, be invalid, or be rejected with one of
+// these codes. A repeat must get the same answer.
+func (s *service) putFuzzed(t *testing.T, path string, b []byte, rejections ...problem.Code) resttest.Response {
 	t.Helper()
-	// A header, so that an empty body has a content type too.
+	// With this header an empty body has a content type too.
 	r := s.Call(t, "PUT", path, string(b), "Content-Type", "application/json")
 	rejected := false
 	for _, code := range rejections {
@@ -305,7 +307,7 @@ func (s *service) fuzzed(t *testing.T, path string, b []byte, rejections ...prob
 	switch {
 	case r.Status == 200, rejected:
 		if again := s.Call(t, "PUT", path, string(b)); again.Body != r.Body {
-			t.Errorf("%q: %s, and again %s", b, r.Body, again.Body)
+			t.Errorf("%q: %s, and the repeat got %s", b, r.Body, again.Body)
 		}
 	case r.Problem.Code == problem.Invalid && len(r.Problem.Errors) > 0, r.Problem.Code == problem.TooLarge:
 	default:
@@ -314,7 +316,7 @@ func (s *service) fuzzed(t *testing.T, path string, b []byte, rejections ...prob
 	return r
 }
 
-// FuzzList: whatever the query is, it is a list's, or told what is wrong with it.
+// FuzzList checks that every query gets a list or the list of its errors.
 func FuzzList(f *testing.F) {
 	for query := range resttest.Lists() {
 		f.Add(query)
@@ -322,7 +324,7 @@ func FuzzList(f *testing.F) {
 	for _, query := range []string{"", "limit=1", "state=held", "sku=a&sku=b", "sku=a&ref=x", "cursor=WzJd", "cursor=WyJtYWluIiwiYSJd", "cursor=WzEsIngiXQ"} {
 		f.Add(query)
 	}
-	s := stocked(f)
+	s := startStocked(f)
 	f.Fuzz(func(t *testing.T, query string) {
 		for _, list := range []string{"/v1/reservations", "/v1/stock", "/v1/ledger"} {
 			resttest.FuzzQuery(t, s.Client, list, query)

@@ -6,21 +6,20 @@ package httpapi
 import (
 	"net/http"
 	"net/url"
-	"slices"
 
 	"github.com/labstack/echo/v4"
 
-	"roundtrip/internal/failpoint"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
+	"roundtrip/internal/timestamp"
 	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
 
 // Register serves every operation.
-func Register(s *rest.Server, store stock.Store) {
-	a := api{store}
-	s.Handle(http.MethodPut, "/v1/reservations/:id", "PutReservation", a.putReservation, rest.AdmitLater)
+func Register(s *rest.Server, service *stock.Service) {
+	a := api{service}
+	s.Handle(http.MethodPut, "/v1/reservations/:id", "PutReservation", a.putReservation)
 	s.Handle(http.MethodGet, "/v1/reservations/:id", "GetReservation", a.getReservation)
 	s.Handle(http.MethodGet, "/v1/reservations", "ListReservations", a.listReservations)
 	s.Handle(http.MethodGet, "/v1/stock", "GetStock", a.getStock)
@@ -31,7 +30,7 @@ func Register(s *rest.Server, store stock.Store) {
 	s.Handle(http.MethodGet, "/v1/ledger", "ListLedger", a.listLedger)
 }
 
-type api struct{ store stock.Store }
+type api struct{ service *stock.Service }
 
 func (a api) putReservation(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
@@ -41,39 +40,16 @@ func (a api) putReservation(c echo.Context) error {
 	if err := rest.Decode(c, &request); err != nil {
 		return err
 	}
-	put, err := request.Command(rest.ID(c, "id"))
-	if err != nil {
-		return err
-	}
-	// What finishes an order gives stock or places back, so it is shed last.
-	if err := rest.Admit(c, put.State != stock.Held); err != nil {
-		return err
-	}
-	failpoint.Hit("reservation-received", request.State)
-	result := a.do(c, put)
-	if result.Err != nil {
-		return result.Err
-	}
-	return rest.JSON(c, http.StatusOK, payload.OfReservation(result.Reservation))
-}
-
-func (a api) do(c echo.Context, command stock.Command) stock.Result {
-	return a.store.Do(c.Request().Context(), []stock.Command{command})[0]
+	r, err := a.service.PutReservation(c.Request().Context(), request.For(rest.ID(c, "id")))
+	return respond(c, payload.OfReservation(r), err)
 }
 
 func (a api) getReservation(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	id, err := name(c, "id")
-	if err != nil {
-		return err
-	}
-	r, err := a.store.Reservation(c.Request().Context(), id)
-	if err != nil {
-		return err
-	}
-	return rest.JSON(c, http.StatusOK, payload.OfReservation(r))
+	r, err := a.service.GetReservation(c.Request().Context(), rest.ID(c, "id"))
+	return respond(c, payload.OfReservation(r), err)
 }
 
 func (a api) listReservations(c echo.Context) error {
@@ -81,16 +57,7 @@ func (a api) listReservations(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	state := stock.State(query.Get("state"))
-	if query.Has("state") && !slices.Contains(stock.States(), state) {
-		var f problem.Fields
-		f.Add("query:state", "must be one of %v", stock.States())
-		return f.Err()
-	}
-	reservations, next, err := a.store.Reservations(c.Request().Context(), state, page)
-	if err != nil {
-		return err
-	}
+	reservations, next, err := a.service.ListReservations(c.Request().Context(), rest.Optional(query, "state"), page)
 	out := struct {
 		Reservations []payload.Reservation `json:"reservations"`
 		NextCursor   string                `json:"next_cursor,omitempty"`
@@ -98,11 +65,11 @@ func (a api) listReservations(c echo.Context) error {
 	for _, r := range reservations {
 		out.Reservations = append(out.Reservations, payload.OfReservation(r))
 	}
-	return rest.JSON(c, http.StatusOK, out)
+	return respond(c, out, err)
 }
 
-// getStock gives the levels of the SKUs that the query names, or, where it
-// names none, a page of all of them.
+// getStock returns the levels of the SKUs that the query names, or a page of all
+// levels when it names none.
 func (a api) getStock(c echo.Context) error {
 	query, err := rest.Query(c, []string{"cursor", "limit"}, "sku")
 	if err != nil {
@@ -113,11 +80,8 @@ func (a api) getStock(c echo.Context) error {
 		if err != nil {
 			return err
 		}
-		all, next, err := a.store.AllLevels(c.Request().Context(), page)
-		if err != nil {
-			return err
-		}
-		return rest.JSON(c, http.StatusOK, payload.OfLevels(all, next))
+		all, next, err := a.service.ListLevels(c.Request().Context(), page)
+		return respond(c, payload.OfLevels(all, next), err)
 	}
 	var f problem.Fields
 	for _, parameter := range []string{"cursor", "limit"} {
@@ -125,39 +89,19 @@ func (a api) getStock(c echo.Context) error {
 			f.Add("query:"+parameter, "may not be given with sku")
 		}
 	}
-	skus := query["sku"]
-	if len(skus) > payload.MaxSKUs {
-		f.Add("query:sku", "may be given %d times at most", payload.MaxSKUs)
-	}
-	for _, sku := range skus {
-		f.Name("query:sku", sku)
-	}
 	if err := f.Err(); err != nil {
 		return err
 	}
-	found, err := a.store.Levels(c.Request().Context(), skus)
-	if err != nil {
-		return err
-	}
-	return rest.JSON(c, http.StatusOK, payload.OfLevels(found, ""))
+	found, err := a.service.GetStock(c.Request().Context(), query["sku"])
+	return respond(c, payload.OfLevels(found, ""), rest.Repeated(err, "skus", "sku"))
 }
 
 func (a api) getLevels(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	sku, err := name(c, "sku")
-	if err != nil {
-		return err
-	}
-	found, err := a.store.Levels(c.Request().Context(), []string{sku})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no SKU %s.", sku)
-	}
-	if err != nil {
-		return err
-	}
-	return rest.JSON(c, http.StatusOK, payload.OfLevels(found, ""))
+	found, err := a.service.GetLevels(c.Request().Context(), rest.ID(c, "sku"))
+	return respond(c, payload.OfLevels(found, ""), err)
 }
 
 // adjustRequest is the body of PutAdjustment.
@@ -190,7 +134,7 @@ func encodeAdjustment(a stock.Adjustment) adjustment {
 	out := adjustment{
 		ID: a.ID, SKU: a.SKU, Location: a.Location, Delta: a.Delta, OnHand: a.OnHand, ExpectedOnHand: a.ExpectedOnHand,
 		Reason: string(a.Reason), Note: a.Note, Outcome: "done", Problem: a.Problem, Level: payload.OfLevel(a.Level),
-		CreatedAt: rest.FormatTime(a.CreatedAt),
+		CreatedAt: timestamp.Format(a.CreatedAt),
 	}
 	if a.Problem != nil {
 		out.Outcome = "rejected"
@@ -206,29 +150,19 @@ func (a api) putAdjustment(c echo.Context) error {
 	if err := rest.Decode(c, &request); err != nil {
 		return err
 	}
-	result := a.do(c, stock.Adjust{
-		ID: rest.ID(c, "id"), SKU: request.SKU, Location: payload.Or(request.Location, stock.MainLocation), Delta: request.Delta, OnHand: request.OnHand,
+	made, err := a.service.PutAdjustment(c.Request().Context(), stock.Adjust{
+		ID: rest.ID(c, "id"), SKU: request.SKU, Location: stock.LocationOr(request.Location), Delta: request.Delta, OnHand: request.OnHand,
 		ExpectedOnHand: request.ExpectedOnHand, Reason: stock.Reason(request.Reason), Note: request.Note,
 	})
-	if result.Err != nil {
-		return result.Err
-	}
-	return rest.JSON(c, http.StatusOK, encodeAdjustment(result.Adjustment))
+	return respond(c, encodeAdjustment(made), err)
 }
 
 func (a api) getAdjustment(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
 	}
-	id, err := name(c, "id")
-	if err != nil {
-		return err
-	}
-	found, err := a.store.Adjustment(c.Request().Context(), id)
-	if err != nil {
-		return err
-	}
-	return rest.JSON(c, http.StatusOK, encodeAdjustment(found))
+	found, err := a.service.GetAdjustment(c.Request().Context(), rest.ID(c, "id"))
+	return respond(c, encodeAdjustment(found), err)
 }
 
 type entry struct {
@@ -250,36 +184,24 @@ func (a api) listLedger(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var f problem.Fields
-	for _, filter := range []string{"sku", "ref"} {
-		if query.Has(filter) {
-			f.Name("query:"+filter, query.Get(filter))
-		}
-	}
-	if err := f.Err(); err != nil {
-		return err
-	}
-	entries, next, err := a.store.Ledger(c.Request().Context(), query.Get("sku"), query.Get("ref"), page)
-	if err != nil {
-		return err
-	}
+	entries, next, err := a.service.ListLedger(c.Request().Context(), rest.Optional(query, "sku"), rest.Optional(query, "ref"), page)
 	out := struct {
 		Entries    []entry `json:"entries"`
 		NextCursor string  `json:"next_cursor,omitempty"`
 	}{NextCursor: next}
 	for _, e := range entries {
-		out.Entries = append(out.Entries, entry{e.ID, rest.FormatTime(e.At), e.SKU, e.Location, e.OnHandDelta, e.ReservedDelta,
+		out.Entries = append(out.Entries, entry{e.ID, timestamp.Format(e.At), e.SKU, e.Location, e.OnHandDelta, e.ReservedDelta,
 			e.OnHand, e.Reserved, string(e.Reason), e.Ref, e.Seq})
 	}
-	return rest.JSON(c, http.StatusOK, out)
+	return respond(c, out, err)
 }
 
-// name is a path parameter that must look like an id or a SKU.
-func name(c echo.Context, parameter string) (string, error) {
-	value := rest.ID(c, parameter)
-	var f problem.Fields
-	f.Name("path:"+parameter, value)
-	return value, f.Err()
+// respond answers 200, or with the service's error.
+func respond(c echo.Context, body any, err error) error {
+	if err != nil {
+		return rest.Locate(c, err)
+	}
+	return rest.JSON(c, http.StatusOK, body)
 }
 
 // pageOf reads a list's query: its page and the filters that it has.

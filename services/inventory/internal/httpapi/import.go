@@ -20,7 +20,6 @@ import (
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
 	"roundtrip/internal/strictjson"
-	"roundtrip/services/inventory/internal/payload"
 	"roundtrip/services/inventory/internal/stock"
 )
 
@@ -121,13 +120,13 @@ func batch(next rowReader, importID string, before int64) ([]importRow, error) {
 }
 
 func (a api) importBatch(ctx context.Context, rows []importRow, out io.Writer, total *importReport) {
-	var commands []stock.Command
+	var readable []stock.ImportRow
 	for _, row := range rows {
 		if row.err == nil {
-			commands = append(commands, row.ImportRow)
+			readable = append(readable, row.ImportRow)
 		}
 	}
-	results := a.store.Do(ctx, commands)
+	results := a.service.Import(ctx, readable)
 	for _, row := range rows {
 		report := rowReport{Row: row.Row, SKU: row.SKU, Location: row.Location, Outcome: "unchanged"}
 		err := row.err
@@ -268,11 +267,14 @@ func ndjsonRows(body io.Reader) rowReader {
 				OnHand   *int64  `json:"on_hand"`
 			}
 			err := strictjson.Unmarshal(lines.Bytes(), &row)
-			if err == nil && row.OnHand == nil {
+			onHand := int64(0)
+			if row.OnHand != nil {
+				onHand = *row.OnHand
+			} else if err == nil {
 				err = invalidRow("/on_hand", "is missing")
 			}
 			return importRow{stock.ImportRow{
-				SKU: row.SKU, Name: row.Name, Location: payload.Or(row.Location, stock.MainLocation), OnHand: payload.Or(row.OnHand, 0),
+				SKU: row.SKU, Name: row.Name, Location: stock.LocationOr(row.Location), OnHand: onHand,
 			}, err}, nil
 		}
 		if err := lines.Err(); err != nil {

@@ -17,17 +17,17 @@ import (
 	"roundtrip/test/support/resttest"
 )
 
-// imported is an import's report.
-type imported struct {
+// importResult is the report of an import.
+type importResult struct {
 	rows  []rowReport
 	total importReport
 }
 
-func report(t *testing.T, r resttest.Response) (out imported) {
+func parseImport(t *testing.T, r resttest.Response) (out importResult) {
 	t.Helper()
 	lines := slices.Collect(strings.Lines(r.Body))
 	if len(lines) == 0 {
-		t.Fatal("there is no report")
+		t.Fatal("the report is empty")
 	}
 	for _, l := range lines[:len(lines)-1] {
 		out.rows = append(out.rows, resttest.Decode[rowReport](t, resttest.Response{Body: l}))
@@ -44,13 +44,13 @@ func report(t *testing.T, r resttest.Response) (out imported) {
 	return out
 }
 
-func (s *service) send(t *testing.T, media, rows string) imported {
+func (s *service) importRows(t *testing.T, media, rows string) importResult {
 	t.Helper()
-	return report(t, s.ok(t, "POST", "/v1/stock/import", rows, "Content-Type", media))
+	return parseImport(t, s.ok(t, "POST", "/v1/stock/import", rows, "Content-Type", media))
 }
 
-// wantTotal compares what is counted, without the problem.
-func (r imported) wantTotal(t *testing.T, what string, done, unchanged, rejected int64) {
+// wantTotal compares the counts of a report.
+func (r importResult) wantTotal(t *testing.T, what string, done, unchanged, rejected int64) {
 	t.Helper()
 	got := r.total
 	got.Problem = nil
@@ -59,7 +59,7 @@ func (r imported) wantTotal(t *testing.T, what string, done, unchanged, rejected
 	}
 }
 
-func TestAnImportSetsLevelsAndMayBeRepeated(t *testing.T) {
+func TestImportSetsLevelsAndIsIdempotent(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ media, rows string }{
 		"CSV":                       {"text/csv", "sku,name,location,on_hand\na,A thing,main,5\nb,\"B, \"\"quoted\"\"\",shop,0\na,A thing,shop,7\n"},
@@ -72,13 +72,13 @@ func TestAnImportSetsLevelsAndMayBeRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := start(t)
-			first := s.send(t, c.media, c.rows)
+			first := s.importRows(t, c.media, c.rows)
 			n := int64(len(first.rows))
 			first.wantTotal(t, "first", n, 0, 0)
 			before := s.dump(t)
-			s.send(t, c.media, c.rows).wantTotal(t, "again", 0, n, 0)
+			s.importRows(t, c.media, c.rows).wantTotal(t, "again", 0, n, 0)
 			if after := s.dump(t); after != before {
-				t.Errorf("again changed\n%s into\n%s", before, after)
+				t.Errorf("the repeat changed the rows from\n%s to\n%s", before, after)
 			}
 			got := resttest.Decode[payload.Levels](t, s.ok(t, "GET", "/v1/stock", "")).Levels
 			want := []payload.Level{
@@ -97,11 +97,11 @@ func TestAnImportSetsLevelsAndMayBeRepeated(t *testing.T) {
 	}
 }
 
-func TestAnImportChangesWhatIsNotAlreadyTrue(t *testing.T) {
+func TestImportChangesOnlyLevelsThatDiffer(t *testing.T) {
 	t.Parallel()
-	s := stocked(t)
+	s := startStocked(t)
 	s.ok(t, "PUT", "/v1/reservations/x", holdBody)
-	got := s.send(t, "text/csv", "sku,name,on_hand\na,,10\nb,named,10\na,,12\na,,5\nb,,10\n")
+	got := s.importRows(t, "text/csv", "sku,name,on_hand\na,,10\nb,named,10\na,,12\na,,5\nb,,10\n")
 	got.wantTotal(t, "then", 2, 2, 1)
 	for i, want := range []string{"unchanged", "done", "done", "rejected", "unchanged"} {
 		if got.rows[i].Outcome != want {
@@ -109,7 +109,7 @@ func TestAnImportChangesWhatIsNotAlreadyTrue(t *testing.T) {
 		}
 	}
 	if p := got.rows[3].Problem; p == nil || p.Code != problem.BelowReserved {
-		t.Errorf("less than is reserved: %+v", got.rows[3])
+		t.Errorf("the row below what is reserved: %+v", got.rows[3])
 	}
 	s.wantLevel(t, "then", "a", 12, 6)
 	if got := s.ok(t, "GET", "/v1/stock/b", "").Body; !strings.Contains(got, `"name":"named","location":"main","on_hand":10,"reserved":1,"available":9,"version":3`) {
@@ -117,9 +117,9 @@ func TestAnImportChangesWhatIsNotAlreadyTrue(t *testing.T) {
 	}
 }
 
-// hostileRows are rows of an import, by their content type, and where each is
-// wrong. They are rejected one by one; a pointer "stop" is for those after which
-// nothing can be read.
+// hostileRows are rows of an import, by content type, each with the pointer of its
+// error. They are rejected one by one. After a row with the pointer "stop" nothing
+// can be read.
 func hostileRows() map[string]map[string]string {
 	return map[string]map[string]string{
 		mediaCSV: {
@@ -152,9 +152,9 @@ func hostileRows() map[string]map[string]string {
 
 const csvHeader = "sku,on_hand,name,location\n"
 
-func TestHostileRowsChangeNothingAndStopNoOthers(t *testing.T) {
+func TestHostileRowsAreRejectedOneByOne(t *testing.T) {
 	t.Parallel()
-	s := stocked(t)
+	s := startStocked(t)
 	before := s.dump(t)
 	count := 0
 	for media, rows := range hostileRows() {
@@ -164,11 +164,11 @@ func TestHostileRowsChangeNothingAndStopNoOthers(t *testing.T) {
 		}
 		for row, pointer := range rows {
 			count++
-			got := s.send(t, media, header+good+row+"\n"+good)
+			got := s.importRows(t, media, header+good+row+"\n"+good)
 			if pointer == "stop" {
 				got.wantTotal(t, row[:min(len(row), 80)], 0, 1, 0)
 				if p := got.total.Problem; p == nil || p.Code != problem.Invalid && p.Code != problem.TooLarge || p.Code == problem.TooLarge != (len(row) > maxRow) {
-					t.Errorf("%.80q stops it with %+v", row, p)
+					t.Errorf("%.80q stops the import with %+v", row, p)
 				}
 				continue
 			}
@@ -188,23 +188,23 @@ func TestHostileRowsChangeNothingAndStopNoOthers(t *testing.T) {
 		}
 	}
 	if count < 60 {
-		t.Errorf("only %d", count)
+		t.Errorf("there are only %d rows", count)
 	}
 	if after := s.dump(t); after != before {
-		t.Errorf("they changed\n%s into\n%s", before, after)
+		t.Errorf("the rows changed from\n%s to\n%s", before, after)
 	}
 	t.Logf("%d hostile rows", count)
 }
 
-func TestEveryErrorOfARowIsToldAtOnce(t *testing.T) {
+func TestImportReportsEveryErrorOfARow(t *testing.T) {
 	t.Parallel()
-	got := start(t).send(t, "text/csv", "sku,on_hand,name\na,many,caf\xe9\n").rows[0]
+	got := start(t).importRows(t, "text/csv", "sku,on_hand,name\na,many,caf\xe9\n").rows[0]
 	if p := got.Problem; got.SKU != "a" || p == nil || len(p.Errors) != 2 || p.Errors[0].Pointer != "/name" || p.Errors[1].Pointer != "/on_hand" {
 		t.Errorf("got %+v", got)
 	}
 }
 
-func TestAnImportOfManyBatches(t *testing.T) {
+func TestImportOfManyBatches(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	const rows = 3*importBatch + 7
@@ -213,15 +213,15 @@ func TestAnImportOfManyBatches(t *testing.T) {
 	for i := range rows {
 		fmt.Fprintf(&file, "s%04d,%d\n", i, i)
 	}
-	s.send(t, "text/csv", file.String()).wantTotal(t, "first", rows, 0, 0)
-	s.send(t, "text/csv", file.String()).wantTotal(t, "again", 0, rows, 0)
+	s.importRows(t, "text/csv", file.String()).wantTotal(t, "first", rows, 0, 0)
+	s.importRows(t, "text/csv", file.String()).wantTotal(t, "again", 0, rows, 0)
 	s.wantLevel(t, "then", "s0700", 700, 0)
-	s.send(t, "text/csv", "sku,on_hand\n").wantTotal(t, "no rows", 0, 0, 0)
-	s.send(t, "application/x-ndjson", "").wantTotal(t, "nothing", 0, 0, 0)
+	s.importRows(t, "text/csv", "sku,on_hand\n").wantTotal(t, "no rows", 0, 0, 0)
+	s.importRows(t, "application/x-ndjson", "").wantTotal(t, "nothing", 0, 0, 0)
 }
 
-// A sender may wait for the report of what it has sent before it sends more.
-func TestAnImportReportsWhileItReads(t *testing.T) {
+// A sender may wait for the report of the rows it has sent before it sends more.
+func TestImportReportsWhileItReads(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	read, write := io.Pipe()
@@ -237,7 +237,7 @@ func TestAnImportReportsWhileItReads(t *testing.T) {
 		}
 		return out.String()
 	}
-	go func() { _, _ = io.WriteString(write, "sku,on_hand\n"+rows(0)) }() // the report tells whether it arrived
+	go func() { _, _ = io.WriteString(write, "sku,on_hand\n"+rows(0)) }() // the report shows whether it arrived
 	response, err := s.Contract.Transport(http.DefaultTransport, func(err error) { t.Error(err) }).RoundTrip(request)
 	if err != nil {
 		t.Fatal(err)
@@ -262,8 +262,8 @@ func TestAnImportReportsWhileItReads(t *testing.T) {
 	}
 }
 
-// What breaks off is imported as far as it was reported, and can be sent again.
-func TestAnImportThatBreaksOffHalfWay(t *testing.T) {
+// An interrupted import has set the levels that it reported, and can be sent again.
+func TestInterruptedImportCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	const good = importBatch + 3
@@ -277,7 +277,7 @@ func TestAnImportThatBreaksOffHalfWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connection.Close()
-	// The length promises more than comes.
+	// The Content-Length is larger than the body.
 	fmt.Fprintf(connection, "POST /v1/stock/import HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", file.Len()+1000, file.String())
 	if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -291,16 +291,16 @@ func TestAnImportThatBreaksOffHalfWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := report(t, resttest.Response{Body: string(body)})
+	got := parseImport(t, resttest.Response{Body: string(body)})
 	if p := got.total.Problem; p == nil || p.Code != problem.Unavailable || !strings.Contains(p.Detail, "broke off") {
 		t.Errorf("the report ends with %+v", got.total)
 	}
-	got.wantTotal(t, "then", good, 0, 0)
-	s.send(t, "text/csv", file.String()+"more,1\n").wantTotal(t, "sent again, whole", 1, good, 0)
+	got.wantTotal(t, "the interrupted import", good, 0, 0)
+	s.importRows(t, "text/csv", file.String()+"more,1\n").wantTotal(t, "the whole import again", 1, good, 0)
 }
 
-// FuzzImport: whatever the rows are, each has a line in the report, and the
-// report an end.
+// FuzzImport checks that every row has a line in the report, and that the report
+// has an end.
 func FuzzImport(f *testing.F) {
 	for media, rows := range hostileRows() {
 		for row := range rows {
@@ -326,7 +326,7 @@ func FuzzImport(f *testing.F) {
 			return // the header row
 		}
 		r.Want(t, "an import", 200, "")
-		got := report(t, r)
+		got := parseImport(t, r)
 		if p := got.total.Problem; p != nil && p.Code != problem.Invalid && p.Code != problem.TooLarge {
 			t.Errorf("%q ends with %+v", body, p)
 		}

@@ -4,15 +4,9 @@
 package payload
 
 import (
-	"time"
-
-	"roundtrip/internal/problem"
-	"roundtrip/internal/rest"
+	"roundtrip/internal/timestamp"
 	"roundtrip/services/inventory/internal/stock"
 )
-
-// MaxSKUs is how many SKUs one GetStock may name.
-const MaxSKUs = 100
 
 // Line is a quantity of one SKU at one location.
 type Line struct {
@@ -30,10 +24,9 @@ type Reservation struct {
 	ExpiresAt string `json:"expires_at,omitempty"`
 }
 
-// OfReservation encodes a reservation as it is now.
+// OfReservation encodes a reservation.
 func OfReservation(r stock.Reservation) Reservation {
-	r = r.At(time.Now())
-	out := Reservation{ID: r.ID, Seq: r.Seq, State: string(r.State), ExpiresAt: rest.OptionalTime(r.ExpiresAt)}
+	out := Reservation{ID: r.ID, Seq: r.Seq, State: string(r.State), ExpiresAt: timestamp.Optional(r.ExpiresAt)}
 	for _, l := range r.Lines {
 		out.Lines = append(out.Lines, Line{l.SKU, l.Location, l.Quantity})
 	}
@@ -56,27 +49,16 @@ type RequestLine struct {
 	Quantity int64   `json:"quantity"`
 }
 
-// Command is what the request asks of the reservation with an id. Here, and not in
-// the domain, one can tell what was given in vain: an empty list of lines from none,
-// a hold of 0 from none.
-func (r PutReservation) Command(id string) (stock.Put, error) {
-	put := stock.Put{ID: id, Seq: r.Seq, State: stock.State(r.State)}
-	for _, l := range r.Lines {
-		put.Lines = append(put.Lines, stock.Line{SKU: l.SKU, Location: Or(l.Location, stock.MainLocation), Quantity: l.Quantity})
+// For is the request for the reservation with an id.
+func (r PutReservation) For(id string) stock.PutRequest {
+	request := stock.PutRequest{ID: id, Seq: r.Seq, State: stock.State(r.State), HoldSeconds: r.HoldSeconds}
+	if r.Lines != nil {
+		request.Lines = make([]stock.LineRequest, len(r.Lines))
 	}
-	var f problem.Fields
-	switch put.State {
-	case stock.Held:
-		put.HoldSeconds = Or(r.HoldSeconds, stock.DefaultHold)
-	case stock.Committed, stock.Released:
-		if r.Lines != nil {
-			f.Add("/lines", "may only be given with state %q", stock.Held)
-		}
-		if r.HoldSeconds != nil {
-			f.Add("/hold_seconds", "may only be given with state %q", stock.Held)
-		}
+	for i, l := range r.Lines {
+		request.Lines[i] = stock.LineRequest(l)
 	}
-	return put, f.Err()
+	return request
 }
 
 // Level is the stock of one SKU at one location.
@@ -108,12 +90,4 @@ func OfLevels(from []stock.Level, next string) Levels {
 		out.Levels = append(out.Levels, OfLevel(l))
 	}
 	return out
-}
-
-// Or is what a field says, or what it stands for where it is left out.
-func Or[T any](value *T, otherwise T) T {
-	if value != nil {
-		return *value
-	}
-	return otherwise
 }

@@ -35,7 +35,7 @@ type Adjustment struct {
 // Validate reports every field in error as one invalid problem.
 func (a Adjust) Validate() error {
 	var f problem.Fields
-	f.Name("path:id", a.ID)
+	f.Name("/id", a.ID)
 	f.Name("/sku", a.SKU)
 	f.Name("/location", a.Location)
 	switch {

@@ -10,37 +10,37 @@ import (
 	"roundtrip/services/inventory/internal/stock"
 )
 
-// model is the reference: it keeps what was asked and decided, in order, and no
-// quantities at all. Whatever it is asked it works out from the beginning, and
-// a hold that has run out is simply no hold, so it has no expiry to forget.
+// model is the reference. It keeps the requests and decisions in order, and no
+// quantities: it derives every answer from the beginning. A hold whose time has
+// passed counts as no hold, so no expiry is needed.
 type model struct {
-	puts        []decidedPut
-	counts      []counted
-	adjustments map[string]adjusted
-	names       map[stock.Key]string // of every level that exists
-	counting    map[stock.Key]int64  // changes of a level by adjustments and imports
+	puts          []decidedPut
+	stockChanges  []stockChange
+	adjustments   map[string]decidedAdjust
+	names         map[stock.Key]string // of every level that exists
+	levelVersions map[stock.Key]int64  // changes of a level by adjustments and imports
 }
 
 type decidedPut struct {
 	stock.Put
 	at        time.Time
-	code      problem.Code // "" is done
+	code      problem.Code // "" is success
 	shortages []problem.Shortage
 }
 
-type counted struct {
+type stockChange struct {
 	key   stock.Key
 	delta int64
 }
 
-type adjusted struct {
+type decidedAdjust struct {
 	asked  stock.Adjust
 	code   problem.Code
 	onHand int64
 }
 
-// reading is a reservation as the model reads it.
-type reading struct {
+// modelReservation is a reservation as the model derives it.
+type modelReservation struct {
 	seq     int64
 	state   stock.State
 	lines   map[stock.Key]int64
@@ -50,12 +50,12 @@ type reading struct {
 
 func newModel() *model {
 	return &model{
-		adjustments: map[string]adjusted{}, names: map[stock.Key]string{}, counting: map[stock.Key]int64{},
+		adjustments: map[string]decidedAdjust{}, names: map[stock.Key]string{}, levelVersions: map[stock.Key]int64{},
 	}
 }
 
-func (m *model) read(id string, now time.Time) reading {
-	r := reading{state: stock.None}
+func (m *model) reservation(id string, now time.Time) modelReservation {
+	r := modelReservation{state: stock.None}
 	for _, p := range m.puts {
 		if p.ID != id {
 			continue
@@ -86,15 +86,16 @@ func (m *model) ids() []string {
 	return slices.Sorted(maps.Keys(ids))
 }
 
-// level is what was counted, less what was committed; and what is held.
+// level derives a level: on hand is what was counted less what was committed, and
+// reserved is what is held.
 func (m *model) level(k stock.Key, now time.Time) (onHand, reserved int64) {
-	for _, c := range m.counts {
+	for _, c := range m.stockChanges {
 		if c.key == k {
 			onHand += c.delta
 		}
 	}
 	for _, id := range m.ids() {
-		switch r := m.read(id, now); r.state {
+		switch r := m.reservation(id, now); r.state {
 		case stock.Committed:
 			onHand -= r.lines[k]
 		case stock.Held:
@@ -112,13 +113,14 @@ func demand(p stock.Put) map[stock.Key]int64 {
 	return lines
 }
 
-// sameRequest says whether two requests under one seq are a request and its repeat.
+// sameRequest reports whether b repeats a.
 func sameRequest(a, b stock.Put) bool {
 	return a.State == b.State && a.HoldSeconds == b.HoldSeconds && maps.Equal(demand(a), demand(b))
 }
 
-// verdicts is the protocol's table without quantities: what is now, what is asked.
-var verdicts = map[[2]stock.State]problem.Code{
+// tableRejections are the cells of docs/protocol.md, "What inventory does", that
+// reject without looking at quantities: by the state and the state asked.
+var tableRejections = map[[2]stock.State]problem.Code{
 	{stock.None, stock.Committed}:     problem.WrongState,
 	{stock.Expired, stock.Held}:       problem.ReservationExpired,
 	{stock.Expired, stock.Committed}:  problem.ReservationExpired,
@@ -127,9 +129,9 @@ var verdicts = map[[2]stock.State]problem.Code{
 	{stock.Released, stock.Committed}: problem.WrongState,
 }
 
-// put decides a request and returns the code of its answer and all shortages.
+// put decides a request and returns the code of its answer and every shortage.
 func (m *model) put(p stock.Put, now time.Time) (problem.Code, []problem.Shortage) {
-	r := m.read(p.ID, now)
+	r := m.reservation(p.ID, now)
 	if p.Seq < r.seq {
 		return problem.StaleSeq, nil
 	}
@@ -139,7 +141,7 @@ func (m *model) put(p stock.Put, now time.Time) (problem.Code, []problem.Shortag
 		}
 		return r.last.code, r.last.shortages
 	}
-	d := decidedPut{Put: p, at: now, code: verdicts[[2]stock.State{r.state, p.State}]}
+	d := decidedPut{Put: p, at: now, code: tableRejections[[2]stock.State{r.state, p.State}]}
 	if p.State == stock.Held && d.code == "" {
 		for k, quantity := range demand(p) {
 			onHand, reserved := m.level(k, now)
@@ -177,7 +179,7 @@ func (m *model) adjust(a stock.Adjust, now time.Time) (problem.Code, int64) {
 	} else {
 		target = *a.OnHand
 	}
-	decision := adjusted{asked: a, onHand: onHand}
+	decision := decidedAdjust{asked: a, onHand: onHand}
 	switch {
 	case a.ExpectedOnHand != nil && *a.ExpectedOnHand != onHand:
 		decision.code = problem.PreconditionFailed
@@ -206,14 +208,14 @@ func (m *model) importRow(r stock.ImportRow, now time.Time) (code problem.Code, 
 	return "", m.count(k, r.OnHand-onHand, cmp.Or(r.Name, m.names[k]))
 }
 
-// count changes a level, which exists from then on, and says whether it had to.
+// count changes a level, or creates it, and reports whether that was needed.
 func (m *model) count(k stock.Key, delta int64, name string) bool {
 	was, exists := m.names[k]
 	if exists && delta == 0 && was == name {
 		return false
 	}
-	m.counts = append(m.counts, counted{k, delta})
+	m.stockChanges = append(m.stockChanges, stockChange{k, delta})
 	m.names[k] = name
-	m.counting[k]++
+	m.levelVersions[k]++
 	return true
 }

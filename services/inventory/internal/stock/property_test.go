@@ -14,81 +14,81 @@ import (
 	"roundtrip/services/inventory/internal/stock"
 )
 
-// run is one random history: the real rules on a memory, the model beside them,
-// and what callers have been told so far.
-type run struct {
+// history is one random history. It decides on a fake store and on the model, and
+// remembers the answers.
+type history struct {
 	*rapid.T
-	memory  *memory
-	model   *model
-	now     time.Time
-	puts    []stock.Put
-	asked   []stock.Adjust
-	imports int64
-	// told is the first answer to each seq that was an outcome, by "id seq".
-	told map[string]error
+	store       *fakeStore
+	model       *model
+	now         time.Time
+	puts        []stock.Put
+	adjustments []stock.Adjust
+	imports     int64
+	// answers has the first answer to each decided seq, by "id seq".
+	answers map[string]error
 }
 
-// Any sequence of requests, repeats, delays, reused seqs, counts, expiries and
-// rolled back transactions gives what the model gives, and keeps the
-// invariants after every step.
-func TestAnyHistory(t *testing.T) {
+// Random sequences of requests, repeats, late and reused seqs, adjustments,
+// imports, expiries and rollbacks give what the model gives. The invariants hold
+// after every step.
+func TestInvariantsHoldInRandomHistories(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		r := &run{T: t, memory: newMemory(), model: newModel(), now: start, told: map[string]error{}}
+		h := &history{T: t, store: newFakeStore(), model: newModel(), now: start, answers: map[string]error{}}
 		t.Repeat(map[string]func(*rapid.T){
-			"":        func(t *rapid.T) { r.T = t; r.check() },
-			"batch":   func(t *rapid.T) { r.T = t; r.step(rapid.IntRange(1, 5).Draw(t, "commands")) },
-			"one":     func(t *rapid.T) { r.T = t; r.step(1) },
-			"sweep":   func(t *rapid.T) { r.T = t; r.sweep() },
-			"time":    func(t *rapid.T) { r.T = t; r.pass() },
-			"restock": func(t *rapid.T) { r.T = t; r.transact([]stock.Command{r.importRow()}) },
+			"":        func(t *rapid.T) { h.T = t; h.checkInvariants() },
+			"batch":   func(t *rapid.T) { h.T = t; h.step(rapid.IntRange(1, 5).Draw(t, "commands")) },
+			"one":     func(t *rapid.T) { h.T = t; h.step(1) },
+			"sweep":   func(t *rapid.T) { h.T = t; h.sweep() },
+			"time":    func(t *rapid.T) { h.T = t; h.advance() },
+			"restock": func(t *rapid.T) { h.T = t; h.transact([]stock.Command{h.importRow()}) },
 		})
 	})
 }
 
-func (r *run) pass() {
-	r.now = r.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 999, 1000, 2000, 5000}).Draw(r.T, "ms")) * time.Millisecond)
+func (h *history) advance() {
+	h.now = h.now.Add(time.Duration(rapid.SampledFrom([]int{1, 500, 999, 1000, 2000, 5000}).Draw(h.T, "ms")) * time.Millisecond)
 }
 
-func (r *run) step(n int) {
+func (h *history) step(n int) {
 	commands := make([]stock.Command, n)
 	for i := range commands {
-		switch rapid.IntRange(0, 9).Draw(r.T, "kind") {
+		switch rapid.IntRange(0, 9).Draw(h.T, "kind") {
 		case 0:
-			commands[i] = r.adjust()
+			commands[i] = h.adjust()
 		case 1:
-			commands[i] = r.importRow()
+			commands[i] = h.importRow()
 		case 2:
-			commands[i] = stock.Expire{ID: id().Draw(r.T, "expire")}
+			commands[i] = stock.Expire{ID: id().Draw(h.T, "expire")}
 		default:
-			commands[i] = r.put()
+			commands[i] = h.put()
 		}
 	}
-	r.transact(commands)
+	h.transact(commands)
 }
 
-// sweep expires every hold that is due, as the sweeper does.
-func (r *run) sweep() {
+// sweep expires every due hold, as the sweeper does.
+func (h *history) sweep() {
 	var commands []stock.Command
-	for _, k := range slices.Sorted(maps.Keys(r.memory.reservations)) {
-		if held := r.memory.reservations[k]; held.State == stock.Held && !held.ExpiresAt.After(r.now) {
+	for _, k := range slices.Sorted(maps.Keys(h.store.reservations)) {
+		if held := h.store.reservations[k]; held.State == stock.Held && !held.ExpiresAt.After(h.now) {
 			commands = append(commands, stock.Expire{ID: k})
 		}
 	}
 	if len(commands) == 0 {
 		return
 	}
-	r.commit(commands)
-	for _, held := range r.memory.reservations {
-		if held.State != held.At(r.now).State {
-			r.Fatalf("after a sweep %s is still stored as %s", held.ID, held.State)
+	h.commit(commands)
+	for _, held := range h.store.reservations {
+		if held.State != held.At(h.now).State {
+			h.Fatalf("after a sweep %s is still stored as %s", held.ID, held.State)
 		}
 	}
 }
 
-// transact decides commands in one transaction; now and then that is rolled
-// back, and each is decided again alone, or not at all.
-func (r *run) transact(commands []stock.Command) {
+// transact decides commands in one transaction. Sometimes it rolls back, and then
+// decides each command alone, or none.
+func (h *history) transact(commands []stock.Command) {
 	needs := stock.NeedsOf(commands)
 	for what, sorted := range map[string]bool{
 		"reservations": increasing(needs.Reservations, func(a, b string) bool { return a < b }),
@@ -96,145 +96,145 @@ func (r *run) transact(commands []stock.Command) {
 		"adjustments":  increasing(needs.Adjustments, func(a, b string) bool { return a < b }),
 	} {
 		if !sorted {
-			r.Fatalf("needed %s are not sorted or have repeats: %+v", what, needs)
+			h.Fatalf("the needed %s are not sorted or have repeats: %+v", what, needs)
 		}
 	}
-	switch rapid.SampledFrom([]string{"commit", "commit", "commit", "commit", "again alone", "lost"}).Draw(r.T, "transaction") {
+	switch rapid.SampledFrom([]string{"commit", "commit", "commit", "commit", "again alone", "lost"}).Draw(h.T, "transaction") {
 	case "lost":
-		if _, _, err := r.memory.decide(r.now, commands); err != nil {
-			r.Fatal(err)
+		if _, _, err := h.store.decide(h.now, commands); err != nil {
+			h.Fatal(err)
 		}
 		return
 	case "again alone":
-		if _, _, err := r.memory.decide(r.now, commands); err != nil {
-			r.Fatal(err)
+		if _, _, err := h.store.decide(h.now, commands); err != nil {
+			h.Fatal(err)
 		}
 		for _, c := range commands {
-			r.commit([]stock.Command{c})
+			h.commit([]stock.Command{c})
 		}
 		return
 	}
-	r.commit(commands)
+	h.commit(commands)
 }
 
-func (r *run) commit(commands []stock.Command) {
-	results, err := r.memory.do(r.now, commands...)
+func (h *history) commit(commands []stock.Command) {
+	results, err := h.store.do(h.now, commands...)
 	if err != nil {
-		r.Fatal(err)
+		h.Fatal(err)
 	}
 	for i, c := range commands {
 		switch c := c.(type) {
 		case stock.Put:
-			r.comparePut(c, results[i])
+			h.comparePut(c, results[i])
 		case stock.Adjust:
-			code, onHand := r.model.adjust(c, r.now)
-			r.wantCode(c, results[i].Err, code)
+			code, onHand := h.model.adjust(c, h.now)
+			h.wantCode(c, results[i].Err, code)
 			if code != problem.KeyReused && results[i].Adjustment.Level.OnHand != onHand {
-				r.Fatalf("%+v: the level is %+v, want %d on hand", c, results[i].Adjustment.Level, onHand)
+				h.Fatalf("%+v: the level is %+v, want %d on hand", c, results[i].Adjustment.Level, onHand)
 			}
 		case stock.ImportRow:
-			code, changed := r.model.importRow(c, r.now)
-			r.wantCode(c, results[i].Err, code)
+			code, changed := h.model.importRow(c, h.now)
+			h.wantCode(c, results[i].Err, code)
 			if results[i].Changed != changed {
-				r.Fatalf("%+v: changed is %v, want %v", c, results[i].Changed, changed)
+				h.Fatalf("%+v: changed is %v, want %v", c, results[i].Changed, changed)
 			}
 		case stock.Expire:
-			r.compareReservation(c.ID, results[i].Reservation)
+			h.compareReservation(c.ID, results[i].Reservation)
 		}
 	}
 }
 
-func (r *run) comparePut(p stock.Put, got stock.Result) {
-	code, shortages := r.model.put(p, r.now)
-	r.wantCode(p, got.Err, code)
-	now := r.model.read(p.ID, r.now)
+func (h *history) comparePut(p stock.Put, got stock.Result) {
+	code, shortages := h.model.put(p, h.now)
+	h.wantCode(p, got.Err, code)
+	now := h.model.reservation(p.ID, h.now)
 	if got.Err != nil {
 		answer := problem.From(got.Err)
 		if !slices.Equal(answer.Shortages, shortages) {
-			r.Fatalf("%+v: shortages are %+v, want %+v", p, answer.Shortages, shortages)
+			h.Fatalf("%+v: shortages are %+v, want %+v", p, answer.Shortages, shortages)
 		}
 		want := problem.Current{ID: p.ID, Seq: now.seq, State: string(now.state)}
 		if answer.Current == nil || *answer.Current != want {
-			r.Fatalf("%+v: current is %+v, want %+v", p, answer.Current, want)
+			h.Fatalf("%+v: current is %+v, want %+v", p, answer.Current, want)
 		}
 	}
 	if code == problem.StaleSeq || code == problem.SeqReused {
 		return
 	}
-	r.compareReservation(p.ID, got.Reservation)
+	h.compareReservation(p.ID, got.Reservation)
 
-	// What a caller was told of a seq stays so, word for word (invariant 6).
+	// The answer to a seq never changes (invariant 6).
 	at := fmt.Sprint(p.ID, " ", p.Seq)
-	first, ok := r.told[at]
+	first, ok := h.answers[at]
 	if !ok {
-		r.told[at] = got.Err
+		h.answers[at] = got.Err
 		return
 	}
 	if problem.CodeOf(first) != problem.CodeOf(got.Err) || first != nil && first.Error() != got.Err.Error() {
-		r.Fatalf("%s was answered %v, and is now %v", at, first, got.Err)
+		h.Fatalf("%s got %v first, and now %v", at, first, got.Err)
 	}
 }
 
-func (r *run) compareReservation(id string, got stock.Reservation) {
-	want := r.model.read(id, r.now)
+func (h *history) compareReservation(id string, got stock.Reservation) {
+	want := h.model.reservation(id, h.now)
 	lines := map[stock.Key]int64{}
 	for _, l := range got.Lines {
 		lines[l.Key()] += l.Quantity
 	}
 	if got.ID != id || got.Seq != want.seq || got.State != want.state || !maps.Equal(lines, want.lines) ||
 		len(got.Lines) != len(lines) || !got.ExpiresAt.Equal(want.expires) {
-		r.Fatalf("reservation %s is\n%+v, want\n%+v", id, got, want)
+		h.Fatalf("reservation %s is\n%+v, want\n%+v", id, got, want)
 	}
 	if !increasing(got.Lines, func(a, b stock.Line) bool { return a.Key().Compare(b.Key()) < 0 }) {
-		r.Fatalf("reservation %s has lines that are not sorted: %v", id, got.Lines)
+		h.Fatalf("reservation %s has lines that are not sorted: %v", id, got.Lines)
 	}
 }
 
-func (r *run) wantCode(c stock.Command, err error, want problem.Code) {
+func (h *history) wantCode(c stock.Command, err error, want problem.Code) {
 	if got := problem.CodeOf(err); got != want {
-		r.Fatalf("%+v is answered %q (%v), want %q", c, got, err, want)
+		h.Fatalf("%+v got %q (%v), want %q", c, got, err, want)
 	}
 }
 
-// check holds everything stored against itself and against the model.
-func (r *run) check() {
-	if err := r.memory.audit(); err != nil {
-		r.Fatal(err)
+// checkInvariants checks the store, and compares it with the model.
+func (h *history) checkInvariants() {
+	if err := h.store.checkInvariants(); err != nil {
+		h.Fatal(err)
 	}
-	for _, id := range r.model.ids() {
-		r.compareReservation(id, r.memory.reservations[id].At(r.now))
+	for _, id := range h.model.ids() {
+		h.compareReservation(id, h.store.reservations[id].At(h.now))
 	}
-	if got, want := slices.Sorted(maps.Keys(r.memory.reservations)), r.model.ids(); !slices.Equal(got, want) {
-		r.Fatalf("reservations are %v, want %v", got, want)
+	if got, want := slices.Sorted(maps.Keys(h.store.reservations)), h.model.ids(); !slices.Equal(got, want) {
+		h.Fatalf("reservations are %v, want %v", got, want)
 	}
-	changes := maps.Clone(r.model.counting)
-	for _, e := range r.memory.ledger {
+	changes := maps.Clone(h.model.levelVersions)
+	for _, e := range h.store.ledger {
 		switch e.Reason {
 		case stock.ReasonHeld, stock.ReasonAmended, stock.ReasonCommitted, stock.ReasonReleased, stock.ReasonReturned, stock.ReasonExpired:
 			changes[stock.Key{Location: e.Location, SKU: e.SKU}]++
 		}
 	}
-	overdue := map[stock.Key]int64{} // reserved by holds that have run out and are not marked yet
-	for _, held := range r.memory.reservations {
-		if held.State != held.At(r.now).State {
+	overdue := map[stock.Key]int64{} // reserved by due holds
+	for _, held := range h.store.reservations {
+		if held.State != held.At(h.now).State {
 			for _, l := range held.Lines {
 				overdue[l.Key()] += l.Quantity
 			}
 		}
 	}
 	names := map[stock.Key]string{}
-	for k, l := range r.memory.levels {
+	for k, l := range h.store.levels {
 		names[k] = l.Name
-		onHand, reserved := r.model.level(k, r.now)
+		onHand, reserved := h.model.level(k, h.now)
 		if l.OnHand != onHand || l.Reserved != reserved+overdue[k] {
-			r.Fatalf("level %v is %+v, want %d on hand and %d reserved, and %d overdue", k, l, onHand, reserved, overdue[k])
+			h.Fatalf("level %v is %+v, want %d on hand and %d reserved, and %d overdue", k, l, onHand, reserved, overdue[k])
 		}
 		if l.Version != changes[k] {
-			r.Fatalf("level %v has version %d after %d changes", k, l.Version, changes[k])
+			h.Fatalf("level %v has version %d after %d changes", k, l.Version, changes[k])
 		}
 	}
-	if !reflect.DeepEqual(names, r.model.names) {
-		r.Fatalf("levels are %v, want %v", names, r.model.names)
+	if !reflect.DeepEqual(names, h.model.names) {
+		h.Fatalf("levels are %v, want %v", names, h.model.names)
 	}
 }
 
@@ -255,58 +255,58 @@ func keys() *rapid.Generator[stock.Key] {
 	})
 }
 
-// put is a new request under the next seq, mostly; or one that repeats, comes
-// late, skips ahead, or reuses a seq.
-func (r *run) put() stock.Put {
-	if len(r.puts) > 0 && rapid.IntRange(0, 3).Draw(r.T, "resend") == 0 {
-		sent := rapid.SampledFrom(r.puts).Draw(r.T, "sent")
-		slices.Reverse(sent.Lines) // the same demand, written otherwise
+// put is mostly a new request under the next seq. Sometimes it repeats a request,
+// skips a seq, or uses an old one.
+func (h *history) put() stock.Put {
+	if len(h.puts) > 0 && rapid.IntRange(0, 3).Draw(h.T, "resend") == 0 {
+		sent := rapid.SampledFrom(h.puts).Draw(h.T, "sent")
+		slices.Reverse(sent.Lines) // the same demand in another order
 		return sent
 	}
-	p := stock.Put{ID: id().Draw(r.T, "id"), State: rapid.SampledFrom([]stock.State{stock.Held, stock.Held, stock.Held, stock.Committed, stock.Released}).Draw(r.T, "state")}
-	last := r.model.read(p.ID, r.now).seq
-	p.Seq = max(1, last+rapid.SampledFrom([]int64{1, 1, 1, 1, 2, 0, -1, -2}).Draw(r.T, "seq"))
+	p := stock.Put{ID: id().Draw(h.T, "id"), State: rapid.SampledFrom([]stock.State{stock.Held, stock.Held, stock.Held, stock.Committed, stock.Released}).Draw(h.T, "state")}
+	last := h.model.reservation(p.ID, h.now).seq
+	p.Seq = max(1, last+rapid.SampledFrom([]int64{1, 1, 1, 1, 2, 0, -1, -2}).Draw(h.T, "seq"))
 	if p.State == stock.Held {
-		p.HoldSeconds = rapid.Int64Range(1, 6).Draw(r.T, "hold_seconds")
-		for range rapid.IntRange(1, 4).Draw(r.T, "lines") {
-			k := keys().Draw(r.T, "key")
-			p.Lines = append(p.Lines, stock.Line{SKU: k.SKU, Location: k.Location, Quantity: rapid.Int64Range(1, 4).Draw(r.T, "quantity")})
+		p.HoldSeconds = rapid.Int64Range(1, 6).Draw(h.T, "hold_seconds")
+		for range rapid.IntRange(1, 4).Draw(h.T, "lines") {
+			k := keys().Draw(h.T, "key")
+			p.Lines = append(p.Lines, stock.Line{SKU: k.SKU, Location: k.Location, Quantity: rapid.Int64Range(1, 4).Draw(h.T, "quantity")})
 		}
 	}
 	sent := p
 	sent.Lines = slices.Clone(p.Lines)
-	r.puts = append(r.puts, sent)
+	h.puts = append(h.puts, sent)
 	return p
 }
 
-func (r *run) adjust() stock.Adjust {
-	if len(r.asked) > 0 && rapid.IntRange(0, 3).Draw(r.T, "resend") == 0 {
-		return rapid.SampledFrom(r.asked).Draw(r.T, "asked")
+func (h *history) adjust() stock.Adjust {
+	if len(h.adjustments) > 0 && rapid.IntRange(0, 3).Draw(h.T, "resend") == 0 {
+		return rapid.SampledFrom(h.adjustments).Draw(h.T, "asked")
 	}
-	k := keys().Draw(r.T, "key")
+	k := keys().Draw(h.T, "key")
 	a := stock.Adjust{
-		ID: fmt.Sprint("adj-", rapid.IntRange(1, 12).Draw(r.T, "adjustment")), SKU: k.SKU, Location: k.Location,
-		Reason: rapid.SampledFrom(stock.AdjustmentReasons()).Draw(r.T, "reason"),
+		ID: fmt.Sprint("adj-", rapid.IntRange(1, 12).Draw(h.T, "adjustment")), SKU: k.SKU, Location: k.Location,
+		Reason: rapid.SampledFrom(stock.AdjustmentReasons()).Draw(h.T, "reason"),
 	}
-	if rapid.Bool().Draw(r.T, "by delta") {
-		delta := rapid.Int64Range(-4, 4).Filter(func(d int64) bool { return d != 0 }).Draw(r.T, "delta")
+	if rapid.Bool().Draw(h.T, "by delta") {
+		delta := rapid.Int64Range(-4, 4).Filter(func(d int64) bool { return d != 0 }).Draw(h.T, "delta")
 		a.Delta = &delta
 	} else {
-		a.OnHand = new(rapid.Int64Range(0, 8).Draw(r.T, "on_hand"))
+		a.OnHand = new(rapid.Int64Range(0, 8).Draw(h.T, "on_hand"))
 	}
-	if rapid.IntRange(0, 3).Draw(r.T, "expecting") == 0 {
-		a.ExpectedOnHand = new(rapid.Int64Range(0, 4).Draw(r.T, "expected"))
+	if rapid.IntRange(0, 3).Draw(h.T, "expecting") == 0 {
+		a.ExpectedOnHand = new(rapid.Int64Range(0, 4).Draw(h.T, "expected"))
 	}
-	r.asked = append(r.asked, a)
+	h.adjustments = append(h.adjustments, a)
 	return a
 }
 
-// importRow is a row of an import of its own: an import's id is never used again.
-func (r *run) importRow() stock.ImportRow {
-	r.imports++
-	k := rapid.SampledFrom([]stock.Key{{Location: "main", SKU: "a"}, {Location: "main", SKU: "b"}, {Location: "east", SKU: "a"}}).Draw(r.T, "key")
+// importRow is a row of an import with an id of its own.
+func (h *history) importRow() stock.ImportRow {
+	h.imports++
+	k := rapid.SampledFrom([]stock.Key{{Location: "main", SKU: "a"}, {Location: "main", SKU: "b"}, {Location: "east", SKU: "a"}}).Draw(h.T, "key")
 	return stock.ImportRow{
-		ImportID: fmt.Sprint("import-", r.imports), Row: 1, SKU: k.SKU, Location: k.Location,
-		Name: rapid.SampledFrom([]string{"", "apple"}).Draw(r.T, "name"), OnHand: rapid.Int64Range(0, 12).Draw(r.T, "on_hand"),
+		ImportID: fmt.Sprint("import-", h.imports), Row: 1, SKU: k.SKU, Location: k.Location,
+		Name: rapid.SampledFrom([]string{"", "apple"}).Draw(h.T, "name"), OnHand: rapid.Int64Range(0, 12).Draw(h.T, "on_hand"),
 	}
 }

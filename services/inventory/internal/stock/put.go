@@ -21,6 +21,9 @@ type Put struct {
 	HoldSeconds int64
 }
 
+// onlyWithHeld is what is wrong with a field of another state's request.
+const onlyWithHeld = "may only be given with state %q"
+
 // Outcome is what was decided for one seq of a reservation. It is stored with
 // the reservation, and a repeat of the request gets it again.
 type Outcome struct {
@@ -36,7 +39,7 @@ type Outcome struct {
 // Validate reports every field in error as one invalid problem.
 func (p Put) Validate() error {
 	var f problem.Fields
-	f.Name("path:id", p.ID)
+	f.Name("/id", p.ID)
 	f.Between("/seq", p.Seq, 1, 1<<53)
 	switch p.State {
 	case Held:
@@ -52,10 +55,10 @@ func (p Put) Validate() error {
 		}
 	case Committed, Released:
 		if len(p.Lines) > 0 {
-			f.Add("/lines", "may only be given with state %q", Held)
+			f.Add("/lines", onlyWithHeld, Held)
 		}
 		if p.HoldSeconds != 0 {
-			f.Add("/hold_seconds", "may only be given with state %q", Held)
+			f.Add("/hold_seconds", onlyWithHeld, Held)
 		}
 	default:
 		f.Add("/state", "must be %q, %q or %q", Held, Committed, Released)

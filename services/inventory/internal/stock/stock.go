@@ -21,7 +21,7 @@
 //
 // Releasing a reservation that does not exist leaves a tombstone (a released
 // reservation without lines). Without it, a held request that was delayed would
-// arrive after its own cancel and hold stock that nobody will ever give back.
+// arrive after its own cancel and hold stock that is never given back.
 //
 // # Expiry
 //
@@ -179,7 +179,7 @@ const (
 	ReasonExpired   Reason = "expired"
 )
 
-// The reasons of an adjustment's entries, given by whoever adjusts; Entry.Ref is
+// The reasons of an adjustment's entries, given by the caller; Entry.Ref is
 // the adjustment's id.
 const (
 	ReasonReceived  Reason = "received"

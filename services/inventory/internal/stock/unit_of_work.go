@@ -61,7 +61,7 @@ func (n Needs) sorted() Needs {
 }
 
 // Result is the answer to a command. Err is a *problem.Problem: a rejection, or
-// why nothing was decided. Where nobody waited for it any more, it is the
+// why nothing was decided. When its caller has left, it is the
 // context's error.
 type Result struct {
 	// Reservation is what it is now, for Expire and for a Put that was decided.
@@ -77,7 +77,7 @@ type Result struct {
 
 // UnitOfWork holds what a batch of commands needs while they are decided, one after
 // the other, in memory. It belongs to one transaction: when that is rolled
-// back, the book and every result it gave are worth nothing.
+// back, it and every result it gave are worth nothing.
 type UnitOfWork struct {
 	now          time.Time
 	reservations map[string]*Reservation
@@ -94,7 +94,7 @@ type UnitOfWork struct {
 	entries        []Entry
 }
 
-// NewUnitOfWork opens a book on what was loaded and locked, and first of all expires
+// NewUnitOfWork starts with what was loaded and locked, and first of all expires
 // every hold among it that is due: computing expiry without writing it oversells.
 func NewUnitOfWork(now time.Time, reservations []Reservation, levels []Level, adjustments []Adjustment) *UnitOfWork {
 	b := &UnitOfWork{
@@ -134,7 +134,7 @@ func (b *UnitOfWork) expire(r *Reservation) {
 func (b *UnitOfWork) Decide(c Command) Result { return c.decide(b) }
 
 // Short lists the levels on which a command fell short, sorted. Due holds that
-// this book was not given may still be reserved there: if there are any, the
+// it was not given may still be reserved there: if there are any, the
 // decisions must be thrown away and made again with them.
 func (b *UnitOfWork) Short() []Key { return sortedKeys(b.short) }
 

@@ -2,59 +2,31 @@ package store
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"roundtrip/internal/batch"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/database"
-	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
 )
 
-//go:embed migrations/postgres/*.sql
-var postgresMigrations embed.FS
-
-// PostgresMigrations are those of inventory's PostgreSQL schema.
-func PostgresMigrations(log *slog.Logger) database.Migrations {
-	files, err := fs.Sub(postgresMigrations, "migrations/postgres")
-	if err != nil { // the folder is embedded
-		panic(err)
-	}
-	return database.Migrations{Files: files, Log: log}
-}
-
 // Postgres keeps stock in a PostgreSQL database.
 type Postgres struct {
-	db    *database.Postgres
-	batch *batch.Batcher[stock.Command, stock.Result]
+	*commit.Group[stock.Command, stock.Result]
+	db *database.Postgres
 }
 
-// NewPostgres makes a store on a database whose schema is there.
-func NewPostgres(db *database.Postgres, o Options) *Postgres {
-	// One batch at a time is larger, and costs less, than two that overlap.
-	inFlight := 1
-	if o.BatchMax == 1 {
-		inFlight = o.Connections // nothing is merged, so there is nothing to wait for
-	}
-	return &Postgres{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: inFlight, Max: o.BatchMax}, func(ctx context.Context, f func(session) error) error {
+func newPostgres(db *database.Postgres, o commit.Options) *Postgres {
+	return &Postgres{newGroup(func(ctx context.Context, f func(session) error) error {
 		return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { return f(postgresSession{ctx, tx}) })
-	})}
+	}, o), db}
 }
 
 // Close closes the database.
 func (s *Postgres) Close() error { return s.db.Close() }
-
-// Do decides commands, in one transaction with those of other callers.
-func (s *Postgres) Do(ctx context.Context, commands []stock.Command) []stock.Result {
-	return do(ctx, s.batch, commands)
-}
 
 // postgresSession is a transaction. It locks rows in the order of their keys,
 // reservations before levels; any other order would deadlock.
@@ -63,19 +35,12 @@ type postgresSession struct {
 	tx  pgx.Tx
 }
 
-// column takes one column out of rows, for unnest.
-func column[Row, T any](rows []Row, of func(Row) T) []T {
-	values := make([]T, len(rows))
-	for i, r := range rows {
-		values[i] = of(r)
-	}
-	return values
-}
-
 func locations(keys []stock.Key) []string {
-	return column(keys, func(k stock.Key) string { return k.Location })
+	return database.Column(keys, func(k stock.Key) string { return k.Location })
 }
-func skus(keys []stock.Key) []string { return column(keys, func(k stock.Key) string { return k.SKU }) }
+func skus(keys []stock.Key) []string {
+	return database.Column(keys, func(k stock.Key) string { return k.SKU })
+}
 
 func (s postgresSession) reservations(ids []string) ([]stock.Reservation, error) {
 	if len(ids) == 0 {
@@ -83,7 +48,7 @@ func (s postgresSession) reservations(ids []string) ([]stock.Reservation, error)
 	}
 	// What is new is made first, so that two transactions can't both find it
 	// missing; then all is locked; and only then is it read, by statements that
-	// see what whoever had the lock before has committed.
+	// see what the lock's last holder has committed.
 	steps := &pgx.Batch{}
 	steps.Queue(`INSERT INTO reservations (id, seq, state, created_at)
 		SELECT id, 0, 'none', now() FROM unnest($1::text[]) AS id ORDER BY id ON CONFLICT DO NOTHING`, ids)
@@ -115,7 +80,7 @@ func postgresReservations(ctx context.Context, tx pgx.Tx, condition string, args
 		}
 		r.Last.ReservationID, r.Last.Seq = r.ID, r.Seq
 		var err error
-		r.Last.Problem, err = readProblem(rejection)
+		r.Last.Problem, err = database.ReadProblem(rejection)
 		return r, err
 	})
 	if err != nil || len(loaded) == 0 {
@@ -127,7 +92,7 @@ func postgresReservations(ctx context.Context, tx pgx.Tx, condition string, args
 	}
 	rows, err = tx.Query(ctx, `SELECT reservation_id, location, sku, quantity FROM reservation_lines
 		WHERE reservation_id = ANY($1) ORDER BY reservation_id, location, sku`,
-		column(loaded, func(r stock.Reservation) string { return r.ID }))
+		database.Column(loaded, func(r stock.Reservation) string { return r.ID }))
 	if err != nil {
 		return nil, fmt.Errorf("load reservations' lines: %w", err)
 	}
@@ -197,7 +162,7 @@ func postgresAdjustments(ctx context.Context, tx pgx.Tx, ids []string) ([]stock.
 			return a, err
 		}
 		var err error
-		if a.Problem, err = readProblem(rejection); err != nil {
+		if a.Problem, err = database.ReadProblem(rejection); err != nil {
 			return a, err
 		}
 		return a, json.Unmarshal([]byte(level), &a.Level)
@@ -223,18 +188,18 @@ func (s postgresSession) write(c stock.Changes) error {
 		steps.Queue(`UPDATE levels l SET name = u.name, on_hand = u.on_hand, reserved = u.reserved, version = u.version
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
 			AS u (location, sku, name, on_hand, reserved, version) WHERE l.location = u.location AND l.sku = u.sku`,
-			column(rows, func(l stock.Level) string { return l.Location }), column(rows, func(l stock.Level) string { return l.SKU }),
-			column(rows, func(l stock.Level) string { return l.Name }), column(rows, func(l stock.Level) int64 { return l.OnHand }),
-			column(rows, func(l stock.Level) int64 { return l.Reserved }), column(rows, func(l stock.Level) int64 { return l.Version }))
+			database.Column(rows, func(l stock.Level) string { return l.Location }), database.Column(rows, func(l stock.Level) string { return l.SKU }),
+			database.Column(rows, func(l stock.Level) string { return l.Name }), database.Column(rows, func(l stock.Level) int64 { return l.OnHand }),
+			database.Column(rows, func(l stock.Level) int64 { return l.Reserved }), database.Column(rows, func(l stock.Level) int64 { return l.Version }))
 	}
 	if rows := c.Reservations; len(rows) > 0 {
 		steps.Queue(`UPDATE reservations r SET seq = u.seq, state = u.state, expires_at = u.expires_at, created_at = u.created_at
 			FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[])
 			AS u (id, seq, state, expires_at, created_at) WHERE r.id = u.id`,
-			column(rows, func(r stock.Reservation) string { return r.ID }), column(rows, func(r stock.Reservation) int64 { return r.Seq }),
-			column(rows, func(r stock.Reservation) string { return string(r.State) }),
-			column(rows, func(r stock.Reservation) *time.Time { return optional(r.ExpiresAt) }),
-			column(rows, func(r stock.Reservation) time.Time { return r.CreatedAt }))
+			database.Column(rows, func(r stock.Reservation) string { return r.ID }), database.Column(rows, func(r stock.Reservation) int64 { return r.Seq }),
+			database.Column(rows, func(r stock.Reservation) string { return string(r.State) }),
+			database.Column(rows, func(r stock.Reservation) *time.Time { return optional(r.ExpiresAt) }),
+			database.Column(rows, func(r stock.Reservation) time.Time { return r.CreatedAt }))
 	}
 	if held := newLines(c); len(held) > 0 {
 		var replaced, ids []string
@@ -251,26 +216,26 @@ func (s postgresSession) write(c stock.Changes) error {
 		steps.Queue(`DELETE FROM reservation_lines WHERE reservation_id = ANY($1)`, replaced)
 		steps.Queue(`INSERT INTO reservation_lines (reservation_id, location, sku, quantity)
 			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])`, ids,
-			column(lines, func(l stock.Line) string { return l.Location }), column(lines, func(l stock.Line) string { return l.SKU }),
-			column(lines, func(l stock.Line) int64 { return l.Quantity }))
+			database.Column(lines, func(l stock.Line) string { return l.Location }), database.Column(lines, func(l stock.Line) string { return l.SKU }),
+			database.Column(lines, func(l stock.Line) int64 { return l.Quantity }))
 	}
 	if rows := c.Outcomes; len(rows) > 0 {
 		steps.Queue(`INSERT INTO outcomes (reservation_id, seq, asked, fingerprint, problem, at)
 			SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])`,
-			column(rows, func(o stock.Outcome) string { return o.ReservationID }), column(rows, func(o stock.Outcome) int64 { return o.Seq }),
-			column(rows, func(o stock.Outcome) string { return string(o.Asked) }), column(rows, func(o stock.Outcome) string { return o.Fingerprint }),
-			column(rows, func(o stock.Outcome) *string { return writeProblem(o.Problem) }), column(rows, func(o stock.Outcome) time.Time { return o.At }))
+			database.Column(rows, func(o stock.Outcome) string { return o.ReservationID }), database.Column(rows, func(o stock.Outcome) int64 { return o.Seq }),
+			database.Column(rows, func(o stock.Outcome) string { return string(o.Asked) }), database.Column(rows, func(o stock.Outcome) string { return o.Fingerprint }),
+			database.Column(rows, func(o stock.Outcome) *string { return database.WriteProblem(o.Problem) }), database.Column(rows, func(o stock.Outcome) time.Time { return o.At }))
 	}
 	if rows := c.Entries; len(rows) > 0 {
 		steps.Queue(`INSERT INTO ledger (at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq)
 			SELECT at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq
 			FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[])
 			WITH ORDINALITY AS u (at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq, place) ORDER BY place`,
-			column(rows, func(e stock.Entry) time.Time { return e.At }), column(rows, func(e stock.Entry) string { return e.Location }),
-			column(rows, func(e stock.Entry) string { return e.SKU }), column(rows, func(e stock.Entry) int64 { return e.OnHandDelta }),
-			column(rows, func(e stock.Entry) int64 { return e.ReservedDelta }), column(rows, func(e stock.Entry) int64 { return e.OnHand }),
-			column(rows, func(e stock.Entry) int64 { return e.Reserved }), column(rows, func(e stock.Entry) string { return string(e.Reason) }),
-			column(rows, func(e stock.Entry) string { return e.Ref }), column(rows, func(e stock.Entry) int64 { return e.Seq }))
+			database.Column(rows, func(e stock.Entry) time.Time { return e.At }), database.Column(rows, func(e stock.Entry) string { return e.Location }),
+			database.Column(rows, func(e stock.Entry) string { return e.SKU }), database.Column(rows, func(e stock.Entry) int64 { return e.OnHandDelta }),
+			database.Column(rows, func(e stock.Entry) int64 { return e.ReservedDelta }), database.Column(rows, func(e stock.Entry) int64 { return e.OnHand }),
+			database.Column(rows, func(e stock.Entry) int64 { return e.Reserved }), database.Column(rows, func(e stock.Entry) string { return string(e.Reason) }),
+			database.Column(rows, func(e stock.Entry) string { return e.Ref }), database.Column(rows, func(e stock.Entry) int64 { return e.Seq }))
 	}
 	for _, a := range c.Adjustments {
 		level, err := json.Marshal(a.Level)
@@ -279,7 +244,7 @@ func (s postgresSession) write(c stock.Changes) error {
 		}
 		steps.Queue(`INSERT INTO adjustments (id, location, sku, delta, on_hand, expected_on_hand, reason, note, fingerprint, problem, level, created_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, a.ID, a.Location, a.SKU, a.Delta, a.OnHand, a.ExpectedOnHand,
-			string(a.Reason), a.Note, a.Fingerprint, writeProblem(a.Problem), string(level), a.CreatedAt)
+			string(a.Reason), a.Note, a.Fingerprint, database.WriteProblem(a.Problem), string(level), a.CreatedAt)
 	}
 	if err := s.tx.SendBatch(s.ctx, steps).Close(); err != nil {
 		return fmt.Errorf("write: %w", err)
@@ -289,97 +254,64 @@ func (s postgresSession) write(c stock.Changes) error {
 
 // Reservation returns not-found if there is none with that id.
 func (s *Postgres) Reservation(ctx context.Context, id string) (stock.Reservation, error) {
-	var found []stock.Reservation
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		found, err = postgresReservations(ctx, tx, "r.id = $1", id)
-		return err
+	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Reservation, error) {
+		return postgresReservations(ctx, tx, "r.id = $1", id)
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no reservation %s.", id)
-	}
-	if err != nil {
-		return stock.Reservation{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "There is no reservation %s.", id)
 }
 
 // Reservations lists the newest first.
 func (s *Postgres) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
-	created, id, err := afterReservation(page.Cursor)
+	var id string
+	created, err := newestFirst(page.Cursor, &id)
 	if err != nil {
 		return nil, "", err
 	}
-	var found []stock.Reservation
-	err = s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Reservation, error) {
 		// A hold that has run out reads as expired.
-		found, err = postgresReservations(ctx, tx, `(r.created_at, r.id) < ($1, $2)
+		return postgresReservations(ctx, tx, `(r.created_at, r.id) < ($1, $2)
 			AND ($3 = '' OR $3 = CASE WHEN r.state = 'held' AND r.expires_at <= $4 THEN 'expired' ELSE r.state END)
 			ORDER BY r.created_at DESC, r.id DESC LIMIT $5`,
-			time.UnixMilli(max(0, min(created, maxTime))), id, string(state), time.Now(), page.Limit+1)
-		return err
+			database.PostgresTime(created), id, string(state), time.Now(), page.Limit+1)
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	found, next := reservationPage(found, page.Limit)
-	return found, next, nil
+	found, next := database.Page(found, page.Limit, reservationKey)
+	return found, next, err
 }
-
-// maxTime is later than any time that PostgreSQL stores, in Unix milliseconds.
-const maxTime = 1 << 53
 
 // Levels returns the levels of these SKUs at every location.
 func (s *Postgres) Levels(ctx context.Context, skus []string) ([]stock.Level, error) {
-	var levels []stock.Level
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		levels, err = postgresLevels(ctx, tx, `WHERE l.sku = ANY($1) ORDER BY l.location, l.sku`, skus)
-		return err
+	return database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Level, error) {
+		return postgresLevels(ctx, tx, `WHERE l.sku = ANY($1) ORDER BY l.location, l.sku`, skus)
 	})
-	return levels, err
 }
 
 // AllLevels lists every level, by location and SKU.
 func (s *Postgres) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level, string, error) {
-	after, err := afterLevel(page.Cursor)
-	if err != nil {
+	var after stock.Key
+	if err := database.DecodeCursor(page.Cursor, &after.Location, &after.SKU); err != nil {
 		return nil, "", err
 	}
-	var levels []stock.Level
-	err = s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		levels, err = postgresLevels(ctx, tx, `WHERE (l.location, l.sku) > ($1, $2) AND l.version > 0
+	levels, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Level, error) {
+		return postgresLevels(ctx, tx, `WHERE (l.location, l.sku) > ($1, $2) AND l.version > 0
 			ORDER BY l.location, l.sku LIMIT $3`, after.Location, after.SKU, page.Limit+1)
-		return err
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	levels, next := levelPage(levels, page.Limit)
-	return levels, next, nil
+	levels, next := database.Page(levels, page.Limit, levelKey)
+	return levels, next, err
 }
 
 // Adjustment returns not-found if there is none with that id.
 func (s *Postgres) Adjustment(ctx context.Context, id string) (stock.Adjustment, error) {
-	var found []stock.Adjustment
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		found, err = postgresAdjustments(ctx, tx, []string{id})
-		return err
+	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Adjustment, error) {
+		return postgresAdjustments(ctx, tx, []string{id})
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no adjustment %s.", id)
-	}
-	if err != nil {
-		return stock.Adjustment{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "There is no adjustment %s.", id)
 }
 
 // Ledger lists the newest entries first.
 func (s *Postgres) Ledger(ctx context.Context, sku, ref string, page stock.Page) ([]stock.Entry, string, error) {
-	before := int64(math.MaxInt64)
-	if page.Cursor != "" {
-		if err := database.DecodeCursor(page.Cursor, &before); err != nil {
-			return nil, "", err
-		}
+	before, err := newestFirst(page.Cursor)
+	if err != nil {
+		return nil, "", err
 	}
 	where, args := "id < $1", []any{before, page.Limit + 1}
 	for _, filter := range []struct{ column, value string }{{"sku", sku}, {"ref", ref}} {
@@ -388,39 +320,28 @@ func (s *Postgres) Ledger(ctx context.Context, sku, ref string, page stock.Page)
 			where += fmt.Sprintf(" AND %s = $%d", filter.column, len(args))
 		}
 	}
-	var entries []stock.Entry
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	entries, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Entry, error) {
 		rows, err := tx.Query(ctx, `SELECT id, at, sku, location, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq
 			FROM ledger WHERE `+where+` ORDER BY id DESC LIMIT $2`, args...)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		entries, err = pgx.CollectRows(rows, pgx.RowToStructByPos[stock.Entry])
-		return err
+		return pgx.CollectRows(rows, pgx.RowToStructByPos[stock.Entry])
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	entries, more := cut(entries, page.Limit)
-	if !more {
-		return entries, "", nil
-	}
-	return entries, database.EncodeCursor(entries[len(entries)-1].ID), nil
+	entries, next := database.Page(entries, page.Limit, entryKey)
+	return entries, next, err
 }
 
 // Due lists ids of holds that have run out, the oldest first.
 func (s *Postgres) Due(ctx context.Context, now time.Time, limit int) ([]string, error) {
-	var ids []string
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	return database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]string, error) {
 		rows, err := tx.Query(ctx, `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= $1
 			ORDER BY expires_at LIMIT $2`, now, limit)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
+		return pgx.CollectRows(rows, pgx.RowTo[string])
 	})
-	return ids, err
 }
 
 // Audit compares levels, ledger and reservations, in one snapshot.

@@ -3,79 +3,34 @@ package store
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"encoding/json"
 	"fmt"
-	"io/fs"
-	"math"
 	"time"
 
-	"roundtrip/internal/batch"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/database"
-	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
 )
 
-//go:embed migrations/sqlite/*.sql
-var migrations embed.FS
-
 // SQLite keeps stock in an SQLite database.
 type SQLite struct {
-	db    *database.SQLite
-	batch *batch.Batcher[stock.Command, stock.Result]
+	*commit.Group[stock.Command, stock.Result]
+	db *database.SQLite
 }
 
-// OpenSQLite opens, and where needed makes and migrates, the database at path.
-func OpenSQLite(ctx context.Context, path string, o Options) (*SQLite, error) {
-	files, err := fs.Sub(migrations, "migrations/sqlite")
-	if err != nil {
-		return nil, err
-	}
-	db, err := database.OpenSQLite(ctx, path, files, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	return newSQLite(db, o.BatchMax), nil
-}
-
-// OpenSQLiteReadOnly opens the database at path for reading, beside a service
-// that has it open.
-func OpenSQLiteReadOnly(path string) (*SQLite, error) {
-	db, err := database.OpenSQLiteReadOnly(path)
-	if err != nil {
-		return nil, err
-	}
-	return newSQLite(db, 0), nil
-}
-
-func newSQLite(db *database.SQLite, batchMax int) *SQLite {
-	// One batch at a time: there is one writer.
-	return &SQLite{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 1, Max: batchMax}, func(ctx context.Context, f func(session) error) error {
+func newSQLite(db *database.SQLite, o commit.Options) *SQLite {
+	return &SQLite{newGroup(func(ctx context.Context, f func(session) error) error {
 		return db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
-	})}
+	}, o), db}
 }
 
 // Close closes the database.
 func (s *SQLite) Close() error { return s.db.Close() }
 
-// Do decides commands, in one transaction with those of other callers.
-func (s *SQLite) Do(ctx context.Context, commands []stock.Command) []stock.Result {
-	return do(ctx, s.batch, commands)
-}
-
 // sqliteSession is a transaction that has the database's one write lock, so
 // what it loads needs no locks of its own. Sets go in as JSON, one statement
 // for any number of rows.
 type sqliteSession struct{ tx *sql.Tx }
-
-// list encodes rows for json_each.
-func list[T any](rows []T) string {
-	text, err := json.Marshal(rows)
-	if err != nil { // rows hold strings and numbers only
-		panic(err)
-	}
-	return string(text)
-}
 
 // row is the columns of one row for json_each.
 type row = []any
@@ -85,21 +40,21 @@ func keys(keys []stock.Key) string {
 	for i, k := range keys {
 		rows[i] = row{k.Location, k.SKU}
 	}
-	return list(rows)
+	return database.Rows(rows)
 }
 
 func (s sqliteSession) reservations(ids []string) ([]stock.Reservation, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	return reservationsWhere(s.tx, "r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id", list(ids))
+	return sqliteReservations(s.tx, "r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id", database.Rows(ids))
 }
 
-// reservationsWhere loads reservations with their last outcome and their lines,
+// sqliteReservations loads reservations with their last outcome and their lines,
 // in the order that the condition ends with.
-func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reservation, error) {
+func sqliteReservations(tx *sql.Tx, condition string, args ...any) ([]stock.Reservation, error) {
 	var loaded []stock.Reservation
-	err := each(tx, func(rows *sql.Rows) error {
+	err := database.Each(tx, func(rows *sql.Rows) error {
 		var r stock.Reservation
 		var expires sql.NullInt64
 		var created, at int64
@@ -111,7 +66,7 @@ func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reser
 		r.CreatedAt, r.ExpiresAt = time.UnixMilli(created), optionalTime(expires)
 		r.Last.ReservationID, r.Last.Seq, r.Last.At = r.ID, r.Seq, time.UnixMilli(at)
 		var err error
-		if r.Last.Problem, err = readProblem(rejection); err != nil {
+		if r.Last.Problem, err = database.ReadProblem(rejection); err != nil {
 			return err
 		}
 		loaded = append(loaded, r)
@@ -127,7 +82,7 @@ func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reser
 	for i, r := range loaded {
 		place[r.ID], ids[i] = i, r.ID
 	}
-	err = each(tx, func(rows *sql.Rows) error {
+	err = database.Each(tx, func(rows *sql.Rows) error {
 		var id string
 		var l stock.Line
 		if err := rows.Scan(&id, &l.Location, &l.SKU, &l.Quantity); err != nil {
@@ -137,7 +92,7 @@ func reservationsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Reser
 		r.Lines = append(r.Lines, l)
 		return nil
 	}, `SELECT reservation_id, location, sku, quantity FROM reservation_lines
-		WHERE reservation_id IN (SELECT value FROM json_each(?)) ORDER BY reservation_id, location, sku`, list(ids))
+		WHERE reservation_id IN (SELECT value FROM json_each(?)) ORDER BY reservation_id, location, sku`, database.Rows(ids))
 	if err != nil {
 		return nil, fmt.Errorf("load reservations' lines: %w", err)
 	}
@@ -148,12 +103,12 @@ func (s sqliteSession) levels(wanted, _ []stock.Key) ([]stock.Level, error) {
 	if len(wanted) == 0 {
 		return nil, nil
 	}
-	return levelsWhere(s.tx, `JOIN json_each(?) k ON l.location = k.value->>0 AND l.sku = k.value->>1`, keys(wanted))
+	return sqliteLevels(s.tx, `JOIN json_each(?) k ON l.location = k.value->>0 AND l.sku = k.value->>1`, keys(wanted))
 }
 
-func levelsWhere(tx *sql.Tx, condition string, args ...any) ([]stock.Level, error) {
+func sqliteLevels(tx *sql.Tx, condition string, args ...any) ([]stock.Level, error) {
 	var levels []stock.Level
-	err := each(tx, func(rows *sql.Rows) error {
+	err := database.Each(tx, func(rows *sql.Rows) error {
 		var l stock.Level
 		err := rows.Scan(&l.Location, &l.SKU, &l.Name, &l.OnHand, &l.Reserved, &l.Version)
 		levels = append(levels, l)
@@ -170,7 +125,7 @@ func (s sqliteSession) adjustments(ids []string) ([]stock.Adjustment, error) {
 		return nil, nil
 	}
 	var adjustments []stock.Adjustment
-	err := each(s.tx, func(rows *sql.Rows) error {
+	err := database.Each(s.tx, func(rows *sql.Rows) error {
 		var a stock.Adjustment
 		var rejection *string
 		var level string
@@ -181,7 +136,7 @@ func (s sqliteSession) adjustments(ids []string) ([]stock.Adjustment, error) {
 		}
 		a.CreatedAt = time.UnixMilli(created)
 		var err error
-		if a.Problem, err = readProblem(rejection); err != nil {
+		if a.Problem, err = database.ReadProblem(rejection); err != nil {
 			return err
 		}
 		if err := json.Unmarshal([]byte(level), &a.Level); err != nil {
@@ -190,7 +145,7 @@ func (s sqliteSession) adjustments(ids []string) ([]stock.Adjustment, error) {
 		adjustments = append(adjustments, a)
 		return nil
 	}, `SELECT id, location, sku, delta, on_hand, expected_on_hand, reason, note, fingerprint, problem, level, created_at
-		FROM adjustments WHERE id IN (SELECT value FROM json_each(?))`, list(ids))
+		FROM adjustments WHERE id IN (SELECT value FROM json_each(?))`, database.Rows(ids))
 	if err != nil {
 		return nil, fmt.Errorf("load adjustments: %w", err)
 	}
@@ -198,8 +153,7 @@ func (s sqliteSession) adjustments(ids []string) ([]stock.Adjustment, error) {
 }
 
 func (s sqliteSession) due(levels []stock.Key, now time.Time) ([]string, error) {
-	var ids []string
-	err := each(s.tx, collect(&ids), `SELECT DISTINCT r.id
+	ids, err := database.Strings(s.tx, `SELECT DISTINCT r.id
 		FROM reservations r INDEXED BY reservations_due CROSS JOIN reservation_lines l ON l.reservation_id = r.id
 		WHERE r.state = 'held' AND r.expires_at <= ?
 		AND (l.location, l.sku) IN (SELECT value->>0, value->>1 FROM json_each(?))`, now.UnixMilli(), keys(levels))
@@ -217,7 +171,7 @@ func (s sqliteSession) write(c stock.Changes) error {
 		levels = append(levels, row{l.Location, l.SKU, l.Name, l.OnHand, l.Reserved, l.Version})
 	}
 	for _, o := range c.Outcomes {
-		outcomes = append(outcomes, row{o.ReservationID, o.Seq, o.Asked, o.Fingerprint, writeProblem(o.Problem), o.At.UnixMilli()})
+		outcomes = append(outcomes, row{o.ReservationID, o.Seq, o.Asked, o.Fingerprint, database.WriteProblem(o.Problem), o.At.UnixMilli()})
 	}
 	held := newLines(c)
 	var replaced []string
@@ -244,7 +198,7 @@ func (s sqliteSession) write(c stock.Changes) error {
 			return err
 		}
 		adjustments = append(adjustments, row{a.ID, a.Location, a.SKU, a.Delta, a.OnHand, a.ExpectedOnHand, a.Reason, a.Note,
-			a.Fingerprint, writeProblem(a.Problem), string(level), a.CreatedAt.UnixMilli()})
+			a.Fingerprint, database.WriteProblem(a.Problem), string(level), a.CreatedAt.UnixMilli()})
 	}
 	for _, w := range []struct {
 		what, statement string
@@ -255,28 +209,28 @@ func (s sqliteSession) write(c stock.Changes) error {
 			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) WHERE true
 			ON CONFLICT (location, sku) DO UPDATE
 			SET name = excluded.name, on_hand = excluded.on_hand, reserved = excluded.reserved, version = excluded.version`,
-			len(levels), list(levels)},
+			len(levels), database.Rows(levels)},
 		{"reservations", `INSERT INTO reservations (id, seq, state, expires_at, created_at)
 			SELECT value->>0, value->>1, value->>2, value->>3, value->>4 FROM json_each(?) WHERE true
 			ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, state = excluded.state, expires_at = excluded.expires_at`,
-			len(reservations), list(reservations)},
+			len(reservations), database.Rows(reservations)},
 		{"old lines", `DELETE FROM reservation_lines WHERE reservation_id IN (SELECT value FROM json_each(?))`,
-			len(replaced), list(replaced)},
+			len(replaced), database.Rows(replaced)},
 		{"lines", `INSERT INTO reservation_lines (reservation_id, location, sku, quantity)
 			SELECT value->>0, value->>1, value->>2, value->>3 FROM json_each(?)`,
-			len(lines), list(lines)},
+			len(lines), database.Rows(lines)},
 		{"outcomes", `INSERT INTO outcomes (reservation_id, seq, asked, fingerprint, problem, at)
 			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?)`,
-			len(outcomes), list(outcomes)},
+			len(outcomes), database.Rows(outcomes)},
 		{"ledger", `INSERT INTO ledger (at, location, sku, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq)
 			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7, value->>8, value->>9
 			FROM json_each(?)`,
-			len(entries), list(entries)},
+			len(entries), database.Rows(entries)},
 		{"adjustments", `INSERT INTO adjustments (id, location, sku, delta, on_hand, expected_on_hand, reason, note,
 			fingerprint, problem, level, created_at)
 			SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, value->>6, value->>7,
 			value->>8, value->>9, value->>10, value->>11 FROM json_each(?)`,
-			len(adjustments), list(adjustments)},
+			len(adjustments), database.Rows(adjustments)},
 	} {
 		if w.rows == 0 {
 			continue
@@ -290,94 +244,64 @@ func (s sqliteSession) write(c stock.Changes) error {
 
 // Reservation returns not-found if there is none with that id.
 func (s *SQLite) Reservation(ctx context.Context, id string) (stock.Reservation, error) {
-	var found []stock.Reservation
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		found, err = reservationsWhere(tx, "r.id = ?", id)
-		return err
+	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Reservation, error) {
+		return sqliteReservations(tx, "r.id = ?", id)
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no reservation %s.", id)
-	}
-	if err != nil {
-		return stock.Reservation{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "There is no reservation %s.", id)
 }
 
 // Reservations lists the newest first.
 func (s *SQLite) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
-	created, id, err := afterReservation(page.Cursor)
+	var id string
+	created, err := newestFirst(page.Cursor, &id)
 	if err != nil {
 		return nil, "", err
 	}
-	var found []stock.Reservation
-	err = s.db.Read(ctx, func(tx *sql.Tx) (err error) {
+	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Reservation, error) {
 		// A hold that has run out reads as expired.
-		found, err = reservationsWhere(tx, `(r.created_at, r.id) < (?1, ?2)
+		return sqliteReservations(tx, `(r.created_at, r.id) < (?1, ?2)
 			AND (?3 = '' OR ?3 = CASE WHEN r.state = 'held' AND r.expires_at <= ?4 THEN 'expired' ELSE r.state END)
 			ORDER BY r.created_at DESC, r.id DESC LIMIT ?5`,
 			created, id, state, time.Now().UnixMilli(), page.Limit+1)
-		return err
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	found, next := reservationPage(found, page.Limit)
-	return found, next, nil
+	found, next := database.Page(found, page.Limit, reservationKey)
+	return found, next, err
 }
 
 // Levels returns the levels of these SKUs at every location.
 func (s *SQLite) Levels(ctx context.Context, skus []string) ([]stock.Level, error) {
-	var levels []stock.Level
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		levels, err = levelsWhere(tx, "WHERE l.sku IN (SELECT value FROM json_each(?)) ORDER BY l.location, l.sku", list(skus))
-		return err
+	return database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Level, error) {
+		return sqliteLevels(tx, "WHERE l.sku IN (SELECT value FROM json_each(?)) ORDER BY l.location, l.sku", database.Rows(skus))
 	})
-	return levels, err
 }
 
 // AllLevels lists every level, by location and SKU.
 func (s *SQLite) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level, string, error) {
-	after, err := afterLevel(page.Cursor)
-	if err != nil {
+	var after stock.Key
+	if err := database.DecodeCursor(page.Cursor, &after.Location, &after.SKU); err != nil {
 		return nil, "", err
 	}
-	var levels []stock.Level
-	err = s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		levels, err = levelsWhere(tx, "WHERE (l.location, l.sku) > (?, ?) ORDER BY l.location, l.sku LIMIT ?",
+	levels, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Level, error) {
+		return sqliteLevels(tx, "WHERE (l.location, l.sku) > (?, ?) ORDER BY l.location, l.sku LIMIT ?",
 			after.Location, after.SKU, page.Limit+1)
-		return err
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	levels, next := levelPage(levels, page.Limit)
-	return levels, next, nil
+	levels, next := database.Page(levels, page.Limit, levelKey)
+	return levels, next, err
 }
 
 // Adjustment returns not-found if there is none with that id.
 func (s *SQLite) Adjustment(ctx context.Context, id string) (stock.Adjustment, error) {
-	var found []stock.Adjustment
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		found, err = sqliteSession{tx}.adjustments([]string{id})
-		return err
+	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Adjustment, error) {
+		return sqliteSession{tx}.adjustments([]string{id})
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no adjustment %s.", id)
-	}
-	if err != nil {
-		return stock.Adjustment{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "There is no adjustment %s.", id)
 }
 
 // Ledger lists the newest entries first.
 func (s *SQLite) Ledger(ctx context.Context, sku, ref string, page stock.Page) ([]stock.Entry, string, error) {
-	before := int64(math.MaxInt64)
-	if page.Cursor != "" {
-		if err := database.DecodeCursor(page.Cursor, &before); err != nil {
-			return nil, "", err
-		}
+	before, err := newestFirst(page.Cursor)
+	if err != nil {
+		return nil, "", err
 	}
 	// Each filter gets a statement of its own, so that each has its index.
 	where, args := "id < ?", []any{before}
@@ -387,9 +311,8 @@ func (s *SQLite) Ledger(ctx context.Context, sku, ref string, page stock.Page) (
 	if ref != "" {
 		where, args = where+" AND ref = ?", append(args, ref)
 	}
-	var entries []stock.Entry
-	err := s.db.Read(ctx, func(tx *sql.Tx) error {
-		return each(tx, func(rows *sql.Rows) error {
+	entries, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) (entries []stock.Entry, err error) {
+		err = database.Each(tx, func(rows *sql.Rows) error {
 			var e stock.Entry
 			var at int64
 			err := rows.Scan(&e.ID, &at, &e.SKU, &e.Location, &e.OnHandDelta, &e.ReservedDelta, &e.OnHand, &e.Reserved,
@@ -399,32 +322,25 @@ func (s *SQLite) Ledger(ctx context.Context, sku, ref string, page stock.Page) (
 			return err
 		}, `SELECT id, at, sku, location, on_hand_delta, reserved_delta, on_hand, reserved, reason, ref, seq
 			FROM ledger WHERE `+where+` ORDER BY id DESC LIMIT ?`, append(args, page.Limit+1)...)
+		return entries, err
 	})
-	if err != nil {
-		return nil, "", err
-	}
-	entries, more := cut(entries, page.Limit)
-	if !more {
-		return entries, "", nil
-	}
-	return entries, database.EncodeCursor(entries[len(entries)-1].ID), nil
+	entries, next := database.Page(entries, page.Limit, entryKey)
+	return entries, next, err
 }
 
 // Due lists ids of holds that have run out, the oldest first.
 func (s *SQLite) Due(ctx context.Context, now time.Time, limit int) ([]string, error) {
-	var ids []string
-	err := s.db.Read(ctx, func(tx *sql.Tx) error {
-		return each(tx, collect(&ids), `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= ?
+	return database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]string, error) {
+		return database.Strings(tx, `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= ?
 			ORDER BY expires_at LIMIT ?`, now.UnixMilli(), limit)
 	})
-	return ids, err
 }
 
 // Audit compares levels, ledger and reservations, in one snapshot.
 func (s *SQLite) Audit(ctx context.Context, report func(stock.Difference)) error {
 	return s.db.Read(ctx, func(tx *sql.Tx) error {
 		for _, audit := range audits {
-			err := each(tx, func(rows *sql.Rows) error {
+			err := database.Each(tx, func(rows *sql.Rows) error {
 				d := stock.Difference{What: audit.what}
 				if err := rows.Scan(&d.Ref, &d.Expected, &d.Found); err != nil {
 					return err
@@ -438,30 +354,6 @@ func (s *SQLite) Audit(ctx context.Context, report func(stock.Difference)) error
 		}
 		return nil
 	})
-}
-
-// each runs a query and gives f every row.
-func each(tx *sql.Tx, f func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := tx.Query(query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-func collect(into *[]string) func(*sql.Rows) error {
-	return func(rows *sql.Rows) error {
-		var s string
-		err := rows.Scan(&s)
-		*into = append(*into, s)
-		return err
-	}
 }
 
 func optionalTime(ms sql.NullInt64) time.Time {

@@ -1,77 +1,58 @@
 // Package store keeps stock in a database: it implements [stock.Store].
 //
 // A batch of commands is one transaction in three steps: load and lock what the
-// commands need, let a [stock.UnitOfWork] decide in memory, write what changed. The
-// steps are the same for every database and stand in this file; what differs is
-// behind the session interface.
+// commands need, let a [stock.UnitOfWork] decide in memory, write what changed.
+// The steps are the same for every database and stand in this file; what differs
+// is behind the session interface. Package commit merges the commands of
+// concurrent callers into such batches.
 package store
 
 import (
 	"context"
-	"encoding/json"
+	"embed"
 	"errors"
-	"log/slog"
 	"math"
 	"slices"
 	"time"
 
-	"roundtrip/internal/batch"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/database"
 	"roundtrip/internal/failpoint"
-	"roundtrip/internal/problem"
 	"roundtrip/services/inventory/internal/stock"
 )
 
-// Options say how a database is used.
-type Options struct {
-	// Connections is how many connections to PostgreSQL there are at most.
-	Connections int
-	// AllowUnsafe works with a PostgreSQL server that may lose what it confirmed.
-	AllowUnsafe bool
-	// BatchMax is the most commands that one transaction decides; 0 is the usual.
-	BatchMax int
-	Log      *slog.Logger
-}
+//go:embed migrations
+var migrations embed.FS
 
-// Open opens the store that an address names. What is on SQLite is there at
-// once; a PostgreSQL server may still be away, so the store is to be used after
-// wait has returned: then the schema is there, made by migrate up.
-func Open(ctx context.Context, source database.Source, o Options) (s stock.Store, wait func(context.Context) error, err error) {
-	address, err := source()
+// Schema is that of inventory's database.
+func Schema() database.Schema { return database.NewSchema(migrations) }
+
+// Open opens the store that the options name. It can be used once wait has
+// returned.
+func Open(ctx context.Context, o database.Options) (s stock.Store, wait func(context.Context) error, err error) {
+	db, wait, err := database.Open(ctx, Schema(), o)
 	if err != nil {
 		return nil, nil, err
 	}
-	if address.SQLite != "" {
-		s, err := OpenSQLite(ctx, address.SQLite, o)
-		return s, func(context.Context) error { return nil }, err
-	}
-	db, err := database.OpenPostgres(source, o.Connections)
-	if err != nil {
-		return nil, nil, err
-	}
-	return NewPostgres(db, o), func(ctx context.Context) error {
-		if err := PostgresMigrations(o.Log).WaitForSchema(ctx, db); err != nil || o.AllowUnsafe {
-			return err
-		}
-		return db.CheckDurable(ctx)
-	}, nil
+	return New(db, o), wait, nil
 }
 
-// OpenReadOnly opens the store that an address names for reading, beside a
-// service that has it open.
+// OpenReadOnly opens a store for reading, beside a service that has it open.
 func OpenReadOnly(source database.Source) (stock.Store, error) {
-	address, err := source()
+	db, err := database.OpenReadOnly(source)
 	if err != nil {
 		return nil, err
 	}
-	if address.SQLite != "" {
-		return OpenSQLiteReadOnly(address.SQLite)
+	return New(db, database.Options{}), nil
+}
+
+// New makes a store on an open database.
+func New(db database.Database, o database.Options) stock.Store {
+	group := db.GroupCommit(o, commit.AskAgain)
+	if db.SQLite != nil {
+		return newSQLite(db.SQLite, group)
 	}
-	db, err := database.OpenPostgres(source, 2)
-	if err != nil {
-		return nil, err
-	}
-	return NewPostgres(db, Options{}), nil
+	return newPostgres(db.Postgres, group)
 }
 
 // session is one transaction.
@@ -91,66 +72,14 @@ type session interface {
 // returns an error.
 type transact func(ctx context.Context, f func(session) error) error
 
-// maxQueue is the most calls that may wait for the database.
-const maxQueue = 4096
-
-// newBatcher makes the batcher of a store whose transactions are transact's.
-func newBatcher(o batch.Options, transact transact) *batch.Batcher[stock.Command, stock.Result] {
-	return batch.New(func(ctx context.Context, commands []stock.Command) []stock.Result {
-		return together(ctx, transact, commands)
-	}, o)
+// newGroup merges the commands of concurrent callers.
+func newGroup(transact transact, o commit.Options) *commit.Group[stock.Command, stock.Result] {
+	return commit.NewGroup(func(ctx context.Context, commands []stock.Command) ([]stock.Result, error) {
+		return decide(ctx, transact, commands)
+	}, func(err error) stock.Result { return stock.Result{Err: err} }, o)
 }
 
-// do gives each command its result. Those that are valid are decided with the
-// commands of other callers.
-func do(ctx context.Context, batcher *batch.Batcher[stock.Command, stock.Result], commands []stock.Command) []stock.Result {
-	results := make([]stock.Result, len(commands))
-	var valid []stock.Command
-	var at []int // at[i] is the place of valid[i] among the commands
-	for i, c := range commands {
-		if err := c.Validate(); err != nil {
-			results[i].Err = err
-			continue
-		}
-		valid, at = append(valid, c), append(at, i)
-	}
-	if len(valid) == 0 {
-		return results
-	}
-	decided, err := batcher.Do(ctx, valid...)
-	for i := range valid {
-		if err != nil {
-			results[at[i]].Err = err
-		} else {
-			results[at[i]] = decided[i]
-		}
-	}
-	return results
-}
-
-// together decides a batch in one transaction. Where that fails, whatever was
-// decided beside the command that failed is worth nothing, and each is decided
-// again, alone.
-func together(ctx context.Context, transact transact, commands []stock.Command) []stock.Result {
-	results, err := decide(ctx, transact, commands)
-	if err == nil {
-		return results
-	}
-	if len(commands) > 1 && errors.Is(err, database.ErrCommitUnknown) {
-		// It may be done. Nobody is told anything but to ask again.
-		return slices.Repeat([]stock.Result{{Err: err}}, len(commands))
-	}
-	if len(commands) == 1 {
-		return []stock.Result{{Err: err}}
-	}
-	results = nil
-	for _, c := range commands {
-		results = append(results, together(ctx, transact, []stock.Command{c})...)
-	}
-	return results
-}
-
-// errMoreDue rolls a transaction back because holds that nobody had loaded are
+// errMoreDue rolls a transaction back because holds that were not loaded are
 // due on levels where a demand fell short.
 var errMoreDue = errors.New("more holds are due")
 
@@ -165,21 +94,21 @@ func decide(ctx context.Context, transact transact, commands []stock.Command) ([
 		results := make([]stock.Result, len(commands))
 		var due []string
 		err := transact(ctx, func(s session) error {
-			book, err := open(s, needs, now)
+			work, err := open(s, needs, now)
 			if err != nil {
 				return err
 			}
 			for i, c := range commands {
-				results[i] = book.Decide(c)
+				results[i] = work.Decide(c)
 				hit("reservation-decided", c)
 			}
-			if due, err = dueElsewhere(s, book.Short(), needs.Reservations, now); err != nil {
+			if due, err = dueElsewhere(s, work.Short(), needs.Reservations, now); err != nil {
 				return err
 			}
 			if len(due) > 0 {
 				return errMoreDue
 			}
-			if changes := book.Changes(); !changes.Empty() {
+			if changes := work.Changes(); !changes.Empty() {
 				if err := s.write(changes); err != nil {
 					return err
 				}
@@ -249,66 +178,14 @@ func newLines(c stock.Changes) map[string]bool {
 	return replaced
 }
 
-// afterReservation reads a cursor of the list of reservations; without one the
-// list begins after everything.
-func afterReservation(cursor string) (created int64, id string, err error) {
-	created = math.MaxInt64
-	if cursor != "" {
-		err = database.DecodeCursor(cursor, &created, &id)
-	}
-	return created, id, err
-}
+// The sort keys of the lists, which their cursors hold.
 
-func reservationPage(rows []stock.Reservation, limit int) (page []stock.Reservation, next string) {
-	page, more := cut(rows, limit)
-	if more {
-		last := page[len(page)-1]
-		next = database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID)
-	}
-	return page, next
-}
+func reservationKey(r stock.Reservation) []any { return []any{r.CreatedAt.UnixMilli(), r.ID} }
+func levelKey(l stock.Level) []any             { return []any{l.Location, l.SKU} }
+func entryKey(e stock.Entry) []any             { return []any{e.ID} }
 
-func afterLevel(cursor string) (after stock.Key, err error) {
-	if cursor != "" {
-		err = database.DecodeCursor(cursor, &after.Location, &after.SKU)
-	}
-	return after, err
-}
-
-func levelPage(rows []stock.Level, limit int) (page []stock.Level, next string) {
-	page, more := cut(rows, limit)
-	if more {
-		last := page[len(page)-1]
-		next = database.EncodeCursor(last.Location, last.SKU)
-	}
-	return page, next
-}
-
-// cut takes the row off that only shows that there is another page.
-func cut[T any](rows []T, limit int) (page []T, more bool) {
-	if len(rows) <= limit {
-		return rows, false
-	}
-	return rows[:limit], true
-}
-
-func readProblem(text *string) (*problem.Problem, error) {
-	if text == nil {
-		return nil, nil
-	}
-	p := new(problem.Problem)
-	return p, json.Unmarshal([]byte(*text), p)
-}
-
-// writeProblem is nil for none.
-func writeProblem(p *problem.Problem) *string {
-	if p == nil {
-		return nil
-	}
-	encoded, err := json.Marshal(p)
-	if err != nil { // a problem holds strings and numbers only
-		panic(err)
-	}
-	text := string(encoded)
-	return &text
+// newestFirst reads the cursor of a list whose first page begins after everything.
+func newestFirst(cursor string, rest ...any) (before int64, err error) {
+	before = math.MaxInt64
+	return before, database.DecodeCursor(cursor, append([]any{&before}, rest...)...)
 }

@@ -14,7 +14,7 @@ import (
 
 const key = "Idempotency-Key"
 
-// hostileBodies are bodies of a place, and where each is wrong.
+// hostileBodies are bodies of a place, each with the pointer of its error.
 func hostileBodies() map[string][2]string {
 	with := func(old, replacement string) string {
 		changed := strings.Replace(body, old, replacement, 1)
@@ -47,9 +47,9 @@ func hostileBodies() map[string][2]string {
 		"no currency":                         {with(`"currency": "GBP", `, ``), "/currency"},
 		"a currency in lower case":            {with(`GBP`, `gbp`), "/currency"},
 		"a currency's sign":                   {with(`GBP`, `£`), "/currency"},
-		"a currency and more":                 {with(`GBP`, `GBP\n`), "/currency"},
-		"a hold of no time":                   {with(`"lines"`, `"hold_seconds": 0, "lines"`), "/hold_seconds"},
-		"a hold of negative time":             {with(`"lines"`, `"hold_seconds": -1, "lines"`), "/hold_seconds"},
+		"a currency with a newline":           {with(`GBP`, `GBP\n`), "/currency"},
+		"a hold of 0 seconds":                 {with(`"lines"`, `"hold_seconds": 0, "lines"`), "/hold_seconds"},
+		"a hold of negative seconds":          {with(`"lines"`, `"hold_seconds": -1, "lines"`), "/hold_seconds"},
 		"a hold of more than a month":         {with(`"lines"`, `"hold_seconds": 2592001, "lines"`), "/hold_seconds"},
 		"a hold of half a second":             {with(`"lines"`, `"hold_seconds": 0.5, "lines"`), "/hold_seconds"},
 		"a hold that is null":                 {with(`"lines"`, `"hold_seconds": null, "lines"`), "/hold_seconds"},
@@ -64,7 +64,7 @@ func hostileBodies() map[string][2]string {
 		"a line without a SKU":                {line(`{"quantity": 1, "unit_price": 1}`), "/lines/0/sku"},
 		"an empty SKU":                        {with(`85123A`, ``), "/lines/0/sku"},
 		"a SKU with a space":                  {with(`85123A`, `85123 A`), "/lines/0/sku"},
-		"a SKU with a line's end":             {with(`85123A`, `85123A\n`), "/lines/0/sku"},
+		"a SKU with a newline":                {with(`85123A`, `85123A\n`), "/lines/0/sku"},
 		"a SKU of another alphabet":           {with(`85123A`, `85123А`), "/lines/0/sku"},
 		"a SKU that is too long":              {with(`85123A`, strings.Repeat("x", 65)), "/lines/0/sku"},
 		"a SKU that is SQL":                   {with(`85123A`, `x'; DROP TABLE orders; --`), "/lines/0/sku"},
@@ -74,7 +74,7 @@ func hostileBodies() map[string][2]string {
 		"no quantity":                         {line(`{"sku": "s", "unit_price": 1}`), "/lines/0/quantity"},
 		"a quantity of 0":                     {with(`"quantity": 6`, `"quantity": 0`), "/lines/0/quantity"},
 		"a negative quantity":                 {with(`"quantity": 6`, `"quantity": -6`), "/lines/0/quantity"},
-		"a quantity beyond the most":          {with(`"quantity": 6`, `"quantity": 1000001`), "/lines/0/quantity"},
+		"a quantity above the limit":          {with(`"quantity": 6`, `"quantity": 1000001`), "/lines/0/quantity"},
 		"half a unit":                         {with(`"quantity": 6`, `"quantity": 6.5`), "/lines/0/quantity"},
 		"a quantity written as a float":       {with(`"quantity": 6`, `"quantity": 6.0`), "/lines/0/quantity"},
 		"a quantity with an exponent":         {with(`"quantity": 6`, `"quantity": 6e0`), "/lines/0/quantity"},
@@ -88,7 +88,7 @@ func hostileBodies() map[string][2]string {
 		"no price":                            {line(`{"sku": "s", "quantity": 1}`), "/lines/0/unit_price"},
 		"a negative price":                    {with(`255`, `-1`), "/lines/0/unit_price"},
 		"a price with pennies":                {with(`255`, `2.55`), "/lines/0/unit_price"},
-		"a price beyond the most":             {with(`255`, `1000000000001`), "/lines/0/unit_price"},
+		"a price above the limit":             {with(`255`, `1000000000001`), "/lines/0/unit_price"},
 		"a total beyond int64":                {line(strings.TrimSuffix(strings.Repeat(`{"sku": "s", "quantity": 1000000, "unit_price": 1000000000000},`, 10), ",")), "/lines"},
 		"errors in several lines, each named": {line(`{"sku": "s", "quantity": 1, "unit_price": 1}, {"sku": "!", "quantity": 1, "unit_price": 1}, {"sku": "s", "quantity": 0, "unit_price": 1}`), "/lines/2/quantity"},
 	})
@@ -169,11 +169,11 @@ func hostileRequests() []resttest.Hostile {
 	for _, o := range []struct{ method, path, body string }{
 		{"POST", "/v1/orders/placed/confirm", ""}, {"POST", "/v1/orders/placed/cancel", ""},
 	} {
-		add("a query that nobody knows", o.method, o.path+"?dry_run=true", o.body, problem.Invalid, "query:dry_run")
+		add("an unknown query parameter", o.method, o.path+"?dry_run=true", o.body, problem.Invalid, "query:dry_run")
 	}
-	add("a query that nobody knows", "POST", "/v1/orders?dry_run=true", body, problem.Invalid, "query:dry_run", key, "new")
+	add("an unknown query parameter", "POST", "/v1/orders?dry_run=true", body, problem.Invalid, "query:dry_run", key, "new")
 
-	// Bodies where none is taken.
+	// Bodies for operations that take none.
 	for _, operation := range []string{"confirm", "cancel"} {
 		for _, b := range []string{"{}", "null", " ", body} {
 			add(fmt.Sprintf("%s with the body %.9q", operation, b), "POST", "/v1/orders/placed/"+operation, b, problem.Invalid, "")
@@ -201,22 +201,21 @@ func TestHostileRequestsChangeNothing(t *testing.T) {
 	before, asked := s.dump(t), s.inventory.asked.Load()
 	all := hostileRequests()
 	if len(all) < 60 {
-		t.Fatalf("only %d", len(all))
+		t.Fatalf("there are only %d requests", len(all))
 	}
 	t.Logf("%d hostile requests", len(all))
 	for _, h := range all {
 		s.Refuse(t, h)
 	}
 	if after := s.dump(t); after != before {
-		t.Errorf("they changed\n%s into\n%s", before, after)
+		t.Errorf("the rows changed from\n%s to\n%s", before, after)
 	}
 	if n := s.inventory.asked.Load() - asked; n != 0 {
 		t.Errorf("inventory was asked %d times", n)
 	}
 }
 
-// FuzzPlace: whatever the body is, it is an order, or told what is wrong with
-// it; never a failure of ours.
+// FuzzPlace checks that every body makes an order or gets the list of its errors.
 func FuzzPlace(f *testing.F) {
 	f.Add([]byte(body))
 	for _, b := range hostileBodies() {
@@ -228,14 +227,14 @@ func FuzzPlace(f *testing.F) {
 	n := 0
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n++
-		fuzzed(t, s, "PUT", fmt.Sprintf("/v1/orders/f%d", n), b)
-		fuzzed(t, s, "PUT", "/v1/orders/none/lines", b)
+		putFuzzed(t, s, "PUT", fmt.Sprintf("/v1/orders/f%d", n), b)
+		putFuzzed(t, s, "PUT", "/v1/orders/none/lines", b)
 	})
 }
 
-func fuzzed(t *testing.T, s *service, method, path string, b []byte) {
+func putFuzzed(t *testing.T, s *service, method, path string, b []byte) {
 	t.Helper()
-	// One header more, so that an empty body has a content type too.
+	// With this header an empty body has a content type too.
 	r := s.call(t, method, path, string(b), "Content-Type", "application/json")
 	switch {
 	case r.Status == http.StatusCreated, r.Status == http.StatusNotFound:
@@ -257,7 +256,7 @@ func FuzzIfMatch(f *testing.F) {
 	})
 }
 
-// FuzzList: whatever the query is, it is a list's, or told what is wrong with it.
+// FuzzList checks that every query gets a list or the list of its errors.
 func FuzzList(f *testing.F) {
 	for query := range resttest.Lists() {
 		f.Add(query)

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -19,15 +17,12 @@ import (
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
 	"roundtrip/internal/rest"
+	"roundtrip/internal/timestamp"
 	"roundtrip/services/orders/internal/order"
 )
 
-const (
-	// maxSKUs is how many SKUs one GetAvailability may name.
-	maxSKUs = 100
-	// askAgain is when a caller whose outcome is unknown should look again.
-	askAgain = time.Second
-)
+// askAgain is when a caller whose outcome is unknown should look again.
+const askAgain = time.Second
 
 // orderIDs is the namespace of the ids that are derived from idempotency keys
 // (RFC 9562 §5.5). It never changes, or a repeated key would make a second order.
@@ -69,10 +64,12 @@ func decodeLines(from []requestLine) ([]order.Line, error) {
 	var f problem.Fields
 	lines := make([]order.Line, len(from))
 	for i, l := range from {
-		lines[i] = order.Line{SKU: l.SKU, Location: or(l.Location, order.MainLocation), Quantity: l.Quantity, UnitPrice: or(l.UnitPrice, 0)}
+		lines[i] = order.Line{SKU: l.SKU, Location: order.LocationOr(l.Location), Quantity: l.Quantity}
 		if l.UnitPrice == nil {
 			f.Add(fmt.Sprintf("/lines/%d/unit_price", i), "is missing")
+			continue
 		}
+		lines[i].UnitPrice = *l.UnitPrice
 	}
 	return lines, f.Err()
 }
@@ -107,13 +104,12 @@ func (a api) place(c echo.Context, id string) error {
 		return err
 	}
 	answer, err := a.protocol.Place(c.Request().Context(), order.Place{
-		ID: id, Customer: body.Customer, Currency: body.Currency, HoldSeconds: or(body.HoldSeconds, order.DefaultHold), Lines: lines,
+		ID: id, Customer: body.Customer, Currency: body.Currency, HoldSeconds: order.HoldSecondsOr(body.HoldSeconds), Lines: lines,
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		c.Response().Header().Set(echo.HeaderLocation, "/v1/orders/"+id)
 	}
-	c.Response().Header().Set(echo.HeaderLocation, "/v1/orders/"+id)
-	return respond(c, answer)
+	return respond(c, answer, err)
 }
 
 func (a api) amendOrder(c echo.Context) error {
@@ -132,10 +128,7 @@ func (a api) amendOrder(c echo.Context) error {
 		return err
 	}
 	answer, err := a.protocol.Amend(c.Request().Context(), order.Amend{ID: rest.ID(c, "id"), Lines: lines, IfMatch: ifMatch})
-	if err != nil {
-		return err
-	}
-	return respond(c, answer)
+	return respond(c, answer, err)
 }
 
 func (a api) confirmOrder(c echo.Context) error {
@@ -144,10 +137,7 @@ func (a api) confirmOrder(c echo.Context) error {
 		return err
 	}
 	answer, err := a.protocol.Confirm(c.Request().Context(), order.Confirm{ID: rest.ID(c, "id"), IfMatch: ifMatch})
-	if err != nil {
-		return err
-	}
-	return respond(c, answer)
+	return respond(c, answer, err)
 }
 
 func (a api) cancelOrder(c echo.Context) error {
@@ -156,10 +146,7 @@ func (a api) cancelOrder(c echo.Context) error {
 		return err
 	}
 	answer, err := a.protocol.Cancel(c.Request().Context(), order.Cancel{ID: rest.ID(c, "id"), IfMatch: ifMatch})
-	if err != nil {
-		return err
-	}
-	return respond(c, answer)
+	return respond(c, answer, err)
 }
 
 // changing reads what every change of an order has: no query, and perhaps a
@@ -222,7 +209,7 @@ func (a api) getOrder(c echo.Context) error {
 	}
 	o, err := a.protocol.Order(c.Request().Context(), rest.ID(c, "id"))
 	if err != nil {
-		return err
+		return rest.Locate(c, err)
 	}
 	return writeOrder(c, http.StatusOK, o)
 }
@@ -232,24 +219,14 @@ func (a api) listOrders(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var f problem.Fields
-	state, customer := order.State(query.Get("state")), query.Get("customer")
-	if query.Has("state") && !slices.Contains(order.States(), state) {
-		f.Add("query:state", "must be one of %v", order.States())
-	}
-	if n := utf8.RuneCountInString(customer); query.Has("customer") && (n < 1 || n > order.MaxCustomer || !utf8.ValidString(customer)) {
-		f.Add("query:customer", "must have 1 to %d characters", order.MaxCustomer)
-	}
-	if err := f.Err(); err != nil {
-		return err
-	}
 	cursor, limit, err := rest.PageOf(query)
 	if err != nil {
 		return err
 	}
-	orders, next, err := a.protocol.Orders(c.Request().Context(), state, customer, order.Page{Cursor: cursor, Limit: limit})
+	orders, next, err := a.protocol.Orders(c.Request().Context(), rest.Optional(query, "state"), rest.Optional(query, "customer"),
+		order.Page{Cursor: cursor, Limit: limit})
 	if err != nil {
-		return err
+		return rest.Locate(c, err)
 	}
 	out := struct {
 		Orders     []orderBody `json:"orders"`
@@ -267,7 +244,7 @@ func (a api) getReservation(c echo.Context) error {
 	}
 	r, err := a.protocol.Reservation(c.Request().Context(), rest.ID(c, "id"))
 	if err != nil {
-		return err
+		return rest.Locate(c, err)
 	}
 	type line struct {
 		SKU      string `json:"sku"`
@@ -280,7 +257,7 @@ func (a api) getReservation(c echo.Context) error {
 		State     string `json:"state"`
 		Lines     []line `json:"lines"`
 		ExpiresAt string `json:"expires_at,omitempty"`
-	}{ID: r.ID, Seq: r.Seq, State: string(r.State), ExpiresAt: rest.OptionalTime(r.ExpiresAt)}
+	}{ID: r.ID, Seq: r.Seq, State: string(r.State), ExpiresAt: timestamp.Optional(r.ExpiresAt)}
 	for _, l := range r.Lines {
 		out.Lines = append(out.Lines, line(l))
 	}
@@ -292,20 +269,9 @@ func (a api) getAvailability(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	var f problem.Fields
-	skus := query["sku"]
-	if len(skus) < 1 || len(skus) > maxSKUs {
-		f.Add("query:sku", "must be given 1 to %d times", maxSKUs)
-	}
-	for _, sku := range skus {
-		f.Name("query:sku", sku)
-	}
-	if err := f.Err(); err != nil {
-		return err
-	}
-	levels, err := a.protocol.Availability(c.Request().Context(), skus)
+	levels, err := a.protocol.Availability(c.Request().Context(), query["sku"])
 	if err != nil {
-		return err
+		return rest.Repeated(err, "skus", "sku")
 	}
 	type level struct {
 		SKU       string `json:"sku"`
@@ -360,14 +326,14 @@ type lastOperation struct {
 func encodeOrder(o order.Order) orderBody {
 	out := orderBody{
 		ID: o.ID, State: string(o.State), Version: o.Version, Customer: o.Customer, Currency: o.Currency, HoldSeconds: o.HoldSeconds,
-		Total: o.Total, HoldExpiresAt: rest.OptionalTime(o.HoldExpiresAt),
-		CreatedAt: rest.FormatTime(o.CreatedAt), UpdatedAt: rest.FormatTime(o.UpdatedAt),
+		Total: o.Total, HoldExpiresAt: timestamp.Optional(o.HoldExpiresAt),
+		CreatedAt: timestamp.Format(o.CreatedAt), UpdatedAt: timestamp.Format(o.UpdatedAt),
 	}
 	for _, l := range o.Lines {
 		out.Lines = append(out.Lines, orderLine(l))
 	}
 	if in := o.Intent; in != nil {
-		out.Intent = &intent{string(in.Operation), in.Seq, rest.FormatTime(in.Since)}
+		out.Intent = &intent{string(in.Operation), in.Seq, timestamp.Format(in.Since)}
 	}
 	if last := o.Last; last != nil {
 		out.LastOperation = &lastOperation{string(last.Operation), last.Seq, string(last.Outcome), last.Problem}
@@ -376,7 +342,10 @@ func encodeOrder(o order.Order) orderBody {
 }
 
 // respond tells a caller how an operation ended: 202 where that is not known yet.
-func respond(c echo.Context, a order.Response) error {
+func respond(c echo.Context, a order.Response, err error) error {
+	if err != nil {
+		return rest.Locate(c, err)
+	}
 	status := http.StatusOK
 	switch {
 	case !a.Settled:
@@ -391,11 +360,4 @@ func respond(c echo.Context, a order.Response) error {
 func writeOrder(c echo.Context, status int, o order.Order) error {
 	c.Response().Header().Set("ETag", strconv.Quote(strconv.FormatInt(o.Version, 10)))
 	return rest.JSON(c, status, encodeOrder(o))
-}
-
-func or[T any](value *T, otherwise T) T {
-	if value != nil {
-		return *value
-	}
-	return otherwise
 }

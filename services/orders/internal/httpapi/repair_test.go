@@ -9,9 +9,9 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// What is made again of a lost order is shown as the contract has it, and its id
-// can't be used for another.
-func TestAnOrderThatIsMadeAgainIsShown(t *testing.T) {
+// An order that a repair recreated matches the contract, and its id cannot be used
+// for another.
+func TestRecreatedOrderMatchesTheContract(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	lines := []order.Demand{{SKU: "a", Location: "main", Quantity: 2 * order.MaxQuantity}, {SKU: "b", Location: "north", Quantity: 1}}
@@ -34,7 +34,7 @@ func TestAnOrderThatIsMadeAgainIsShown(t *testing.T) {
 			t.Fatal(made.Err)
 		}
 		if got := s.call(t, "GET", "/v1/orders/"+r.ID, ""); got.Status != http.StatusOK || got.order.State != c.state || len(got.order.Lines) != c.lines {
-			t.Errorf("%+v is shown as %d %s", r, got.Status, got.Body)
+			t.Errorf("the order of %+v is %d %s", r, got.Status, got.Body)
 		}
 		got := s.call(t, "PUT", "/v1/orders/"+r.ID, `{"customer":"c","currency":"GBP","lines":[{"sku":"a","quantity":1,"unit_price":1}]}`)
 		if got.Problem.Code != "key-reused" {

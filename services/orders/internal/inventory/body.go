@@ -8,43 +8,50 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// The JSON bodies that REST and NATS share.
+// The JSON bodies that REST and NATS share. gRPC has messages of its own, which are
+// held to the same.
 
-type line struct {
+// Body is an answer's body. Decode checks that it has what orders relies on.
+type Body[T any] interface{ Decode() (T, error) }
+
+// LineBody is a quantity of one SKU at one location.
+type LineBody struct {
 	SKU      string `json:"sku"`
 	Location string `json:"location"`
 	Quantity int64  `json:"quantity"`
 }
 
-// putRequest is what PutReservation asks, without the id.
-type putRequest struct {
-	Seq         int64  `json:"seq"`
-	State       string `json:"state"`
-	Lines       []line `json:"lines,omitempty"`
-	HoldSeconds int64  `json:"hold_seconds,omitzero"`
+// PutBody is what PutReservation asks, without the id.
+type PutBody struct {
+	Seq         int64      `json:"seq"`
+	State       string     `json:"state"`
+	Lines       []LineBody `json:"lines,omitempty"`
+	HoldSeconds int64      `json:"hold_seconds,omitzero"`
 }
 
-func encode(r order.Request) putRequest {
-	out := putRequest{Seq: r.Seq, State: string(r.State), HoldSeconds: r.HoldSeconds}
+// EncodePut encodes what PutReservation asks.
+func EncodePut(r order.Request) PutBody {
+	out := PutBody{Seq: r.Seq, State: string(r.State), HoldSeconds: r.HoldSeconds}
 	for _, l := range r.Lines {
-		out.Lines = append(out.Lines, line(l))
+		out.Lines = append(out.Lines, LineBody(l))
 	}
 	return out
 }
 
-// reservation is what orders relies on in an answer. What it must have is a
-// pointer, so that it is noticed when it is missing.
-type reservation struct {
+// ReservationBody is what orders relies on in an answer. What it must have is a
+// pointer, so that a missing one is noticed.
+type ReservationBody struct {
 	ID        *string    `json:"id"`
 	Seq       *int64     `json:"seq"`
 	State     *string    `json:"state"`
-	Lines     []line     `json:"lines"`
+	Lines     []LineBody `json:"lines"`
 	ExpiresAt *time.Time `json:"expires_at"`
 }
 
-func (r reservation) decode() (order.Reservation, error) {
+// Decode is that of a [Body].
+func (r ReservationBody) Decode() (order.Reservation, error) {
 	if r.ID == nil || r.Seq == nil || r.State == nil {
-		return order.Reservation{}, unexplained(errors.New("a reservation without id, seq or state"))
+		return order.Reservation{}, Unexplained(errors.New("a reservation without id, seq or state"))
 	}
 	out := order.Reservation{ID: *r.ID, Seq: *r.Seq, State: order.ReservationState(*r.State)}
 	for _, l := range r.Lines {
@@ -53,34 +60,40 @@ func (r reservation) decode() (order.Reservation, error) {
 	if r.ExpiresAt != nil {
 		out.ExpiresAt = *r.ExpiresAt
 	} else if out.State == order.ReservationHeld {
-		return order.Reservation{}, unexplained(errors.New("a hold without expires_at"))
+		return order.Reservation{}, Unexplained(errors.New("a hold without expires_at"))
 	}
 	return out, nil
 }
 
-type levels struct {
-	Levels []struct {
-		SKU       *string `json:"sku"`
-		Location  *string `json:"location"`
-		Available *int64  `json:"available"`
-	} `json:"levels"`
+// LevelsBody is what orders relies on in the answer of GetStock.
+type LevelsBody struct {
+	Levels []LevelBody `json:"levels"`
 }
 
-func (l levels) decode() ([]order.Level, error) {
+// LevelBody is what can be had of one SKU at one location.
+type LevelBody struct {
+	SKU       *string `json:"sku"`
+	Location  *string `json:"location"`
+	Available *int64  `json:"available"`
+}
+
+// Decode is that of a [Body].
+func (l LevelsBody) Decode() ([]order.Level, error) {
 	if l.Levels == nil {
-		return nil, unexplained(errors.New("no levels, not even none"))
+		return nil, Unexplained(errors.New("no levels, not even none"))
 	}
 	out := make([]order.Level, len(l.Levels))
 	for i, l := range l.Levels {
 		if l.SKU == nil || l.Location == nil || l.Available == nil {
-			return nil, unexplained(errors.New("a level without sku, location or available"))
+			return nil, Unexplained(errors.New("a level without sku, location or available"))
 		}
 		out[i] = order.Level{SKU: *l.SKU, Location: *l.Location, Available: *l.Available}
 	}
 	return out, nil
 }
 
-// unexplained makes a problem of an answer that no rule explains.
-func unexplained(err error) error {
+// Unexplained makes a problem of an answer that no rule explains. It wraps
+// [order.ErrUnexplained].
+func Unexplained(err error) error {
 	return problem.Wrap(errors.Join(order.ErrUnexplained, err), problem.Internal, "Inventory's answer can't be explained.")
 }

@@ -1,14 +1,16 @@
 // Package inventory is how orders asks inventory: it implements
 // [order.Inventory] over a wire.
 //
-// A [Wire] makes single attempts. What is around an attempt (the deadline, the
-// repeats and their budget, the breaker) is [exchange.Caller]'s and the same for
-// every wire. The package's types are orders' own: they hold what orders relies
-// on, and an answer may hold more.
+// A [Wire] makes single attempts. There is a package for each: httpclient,
+// grpcclient and natsclient. What is around an attempt (the deadline, the repeats
+// and their budget, the breaker) is [exchange.Caller]'s and the same for every
+// wire, and so is what an answer must have. The package's types are orders' own:
+// they hold what orders relies on, and an answer may hold more.
 package inventory
 
 import (
 	"context"
+	"net"
 
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/failpoint"
@@ -23,6 +25,9 @@ type Wire interface {
 	GetStock(ctx context.Context, attempt int, skus []string) ([]order.Level, error)
 	Close() error
 }
+
+// Dial opens a connection. Tests have one of their own.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Client asks inventory over a wire.
 type Client struct {

@@ -1,4 +1,4 @@
-package inventory
+package inventory_test
 
 import (
 	"context"
@@ -9,10 +9,12 @@ import (
 
 	"roundtrip/internal/exchange"
 	"roundtrip/internal/problem"
+	"roundtrip/services/orders/internal/inventory"
+	"roundtrip/services/orders/internal/inventory/wiretest"
 	"roundtrip/services/orders/internal/order"
 )
 
-// fakeWire answers each attempt with the next of its errors, and then with nil.
+// fakeWire answers each attempt with the next of its errors, and then succeeds.
 type fakeWire struct {
 	errs     []error
 	attempts []int
@@ -42,35 +44,35 @@ func (f *fakeWire) GetStock(_ context.Context, n int, skus []string) ([]order.Le
 
 func (f *fakeWire) Close() error { return nil }
 
-func TestACallersExchangeIsRepeatedAndTheSettlersIsNot(t *testing.T) {
+func TestOnlyCallersExchangesAreRetried(t *testing.T) {
 	t.Parallel()
 	unavailable := problem.New(problem.Unavailable, "")
 	shortage := problem.New(problem.InsufficientStock, "")
 	for _, c := range []struct {
 		name     string
-		make     func(Wire, *exchange.Caller) Client
+		make     func(inventory.Wire, *exchange.Caller) inventory.Client
 		errs     []error
 		attempts []int
 		code     problem.Code
 	}{
-		{"it answers", New, nil, []int{1}, ""},
-		{"it answers the third time", New, []error{unavailable, unavailable}, []int{1, 2, 3}, ""},
-		{"it never answers", New, []error{unavailable, unavailable, unavailable}, []int{1, 2, 3}, problem.Unavailable},
-		{"it rejects", New, []error{shortage}, []int{1}, problem.InsufficientStock},
-		{"resent, it answers", NewResending, nil, []int{1}, ""},
-		{"resent, it does not", NewResending, []error{unavailable}, []int{1}, problem.Unavailable},
+		{"it answers", inventory.New, nil, []int{1}, ""},
+		{"it answers the third attempt", inventory.New, []error{unavailable, unavailable}, []int{1, 2, 3}, ""},
+		{"it never answers", inventory.New, []error{unavailable, unavailable, unavailable}, []int{1, 2, 3}, problem.Unavailable},
+		{"it rejects", inventory.New, []error{shortage}, []int{1}, problem.InsufficientStock},
+		{"resent, it answers", inventory.NewResending, nil, []int{1}, ""},
+		{"resent, it does not", inventory.NewResending, []error{unavailable}, []int{1}, problem.Unavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var seen []exchange.CallObservation
-				caller := exchange.NewCaller(exchange.Options{MaxInFlight: 1, Observe: func(o exchange.CallObservation) { seen = append(seen, o) }})
-				time.Sleep(time.Minute) // the budget for repeats begins empty
+				caller := exchange.NewCaller(exchange.Options{Observe: func(o exchange.CallObservation) { seen = append(seen, o) }})
+				time.Sleep(time.Minute) // fills the retry budget
 				var operations []string
-				for operation, ask := range map[string]func(Client) error{
-					"PutReservation": func(c Client) error { _, err := c.PutReservation(t.Context(), hold); return err },
-					"GetReservation": func(c Client) error { _, err := c.Reservation(t.Context(), "a"); return err },
-					"GetStock":       func(c Client) error { _, err := c.Stock(t.Context(), []string{"a"}); return err },
+				for operation, ask := range map[string]func(inventory.Client) error{
+					"PutReservation": func(c inventory.Client) error { _, err := c.PutReservation(t.Context(), wiretest.Hold); return err },
+					"GetReservation": func(c inventory.Client) error { _, err := c.Reservation(t.Context(), "a"); return err },
+					"GetStock":       func(c inventory.Client) error { _, err := c.Stock(t.Context(), []string{"a"}); return err },
 				} {
 					wire := &fakeWire{errs: slices.Clone(c.errs)}
 					err := ask(c.make(wire, caller))

@@ -7,7 +7,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// OutcomeKind is inventory's outcome for one seq.
+// Outcome is inventory's outcome for one seq.
 type Outcome struct {
 	// Rejection is why not; nil where it was done.
 	Rejection *problem.Problem

@@ -33,8 +33,8 @@ type Result struct {
 	Seq int64
 	// Created says that the order is new.
 	Created bool
-	// Err is a *problem.Problem, or the context's error where nobody waited for
-	// the result any more.
+	// Err is a *problem.Problem, or the context's error if the caller left before
+	// the decision.
 	Err error
 }
 
@@ -48,24 +48,28 @@ type Place struct {
 	Currency    string
 	HoldSeconds int64
 	Lines       []Line
-	// Away says that inventory can't be connected to. A new order is then
-	// refused before it is recorded; a recorded one is answered as ever.
-	Away bool
+	// InventoryUnreachable says that inventory can't be connected to. A new order
+	// is then refused before it is recorded; a recorded one is answered as ever.
+	InventoryUnreachable bool
 }
 
 // Validate reports every field in error as one invalid problem.
 func (p Place) Validate() error {
 	var f problem.Fields
-	f.Name("path:id", p.ID)
-	if n := utf8.RuneCountInString(p.Customer); n < 1 || n > MaxCustomer {
-		f.Add("/customer", "must have 1 to %d characters", MaxCustomer)
-	}
+	f.Name("/id", p.ID)
+	validateCustomer(&f, p.Customer)
 	if !currencyPattern.MatchString(p.Currency) {
 		f.Add("/currency", "must be an ISO 4217 code, such as GBP")
 	}
 	f.Between("/hold_seconds", p.HoldSeconds, 1, MaxHold)
 	validateLines(&f, p.Lines)
 	return f.Err()
+}
+
+func validateCustomer(f *problem.Fields, customer string) {
+	if n := utf8.RuneCountInString(customer); n < 1 || n > MaxCustomer {
+		f.Add("/customer", "must have 1 to %d characters", MaxCustomer)
+	}
 }
 
 func validateLines(f *problem.Fields, lines []Line) {
@@ -101,7 +105,7 @@ func (p Place) decide(b *UnitOfWork, o *Order) Result {
 		}
 		return Result{Order: *o}
 	}
-	if p.Away {
+	if p.InventoryUnreachable {
 		return refuse(problem.Unavailable, "Inventory can't be reached; the order was not recorded.")
 	}
 	sum, _ := total(p.Lines)
@@ -125,7 +129,7 @@ type Amend struct {
 // Validate reports every field in error as one invalid problem.
 func (a Amend) Validate() error {
 	var f problem.Fields
-	f.Name("path:id", a.ID)
+	f.Name("/id", a.ID)
 	validateLines(&f, a.Lines)
 	return f.Err()
 }
@@ -180,8 +184,8 @@ func (c Confirm) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Seq: o.Seq}
 }
 
-// Cancel gives back what an order holds or has taken. It supersedes whatever
-// else is pending.
+// Cancel gives back what an order holds or has taken. It supersedes any other
+// pending operation.
 type Cancel struct {
 	ID      string
 	IfMatch Precondition
@@ -228,7 +232,7 @@ func pending(o *Order, id string, op Operation, content string) (Result, bool) {
 	return r, false
 }
 
-// RecordOutcome writes inventory's verdict on an intent down, only where that seq is
+// RecordOutcome writes an intent's outcome down, only if that seq is
 // still unsettled. Beaten by another writer it changes nothing, and its result
 // is the order as that one left it.
 type RecordOutcome struct {
@@ -305,7 +309,7 @@ func (e Expire) decide(b *UnitOfWork, o *Order) Result {
 
 func validateID(id string) error {
 	var f problem.Fields
-	f.Name("path:id", id)
+	f.Name("/id", id)
 	return f.Err()
 }
 

@@ -21,26 +21,26 @@ var (
 	otherLines   = []Line{{SKU: "c", Location: MainLocation, Quantity: 1, UnitPrice: 1}}
 )
 
-func placing(id string) Place {
+func placeCommand(id string) Place {
 	return Place{ID: id, Customer: "Ada", Currency: "GBP", HoldSeconds: 600, Lines: placedLines}
 }
 
-// situations are what an order can be and what can be pending on it, written
-// state/operation. What is final has nothing pending, and what is pending has
-// something, always.
+// situations are the states of an order and the operations that may be pending in
+// each, written state/operation. A final state never has a pending operation;
+// pending always has one.
 var situations = []string{
 	"missing", "pending/place", "pending/cancel", "pending/give-up",
 	"placed/-", "placed/amend", "placed/confirm", "placed/cancel", "confirmed/-", "confirmed/cancel",
 	"rejected/-", "cancelled/-", "expired/-",
 }
 
-// in makes the order of a situation; nil is missing.
-func in(situation string) *Order {
+// orderIn returns an order in a situation. It is nil for "missing".
+func orderIn(situation string) *Order {
 	state, operation, ok := strings.Cut(situation, "/")
 	if !ok {
 		return nil
 	}
-	created := NewUnitOfWork(start, nil).Decide(placing("order-1")).Order
+	created := NewUnitOfWork(start, nil).Decide(placeCommand("order-1")).Order
 	o := &Order{
 		ID: "order-1", State: State(state), Version: 7, Customer: "Ada", Currency: "GBP", HoldSeconds: 600,
 		Lines: placedLines, Total: 250, CreatedAt: start.Add(-time.Hour), UpdatedAt: start.Add(-time.Minute),
@@ -64,7 +64,7 @@ func in(situation string) *Order {
 	return o
 }
 
-// column is a command with the operation whose intent it may write down.
+// column is a command of a table, with the intent that it may record.
 type column struct {
 	name  string
 	make  func(seq int64) Command
@@ -72,13 +72,14 @@ type column struct {
 	lines []Line
 }
 
-// changing are the columns of the callers' commands under a precondition.
-func changing(p Precondition) []column {
+// changeColumns are the columns of the callers' commands, all with one
+// precondition.
+func changeColumns(p Precondition) []column {
 	amend := func(name string, lines []Line) column {
 		return column{name, func(int64) Command { return Amend{ID: "order-1", Lines: lines, IfMatch: p} }, AmendOperation, lines}
 	}
 	return []column{
-		amend("amend pending", amendedLines), amend("amend current", placedLines), amend("amend other", otherLines),
+		amend("amend-pending", amendedLines), amend("amend-current", placedLines), amend("amend-other", otherLines),
 		{"confirm", func(int64) Command { return Confirm{ID: "order-1", IfMatch: p} }, ConfirmOperation, nil},
 		{"cancel", func(int64) Command { return Cancel{ID: "order-1", IfMatch: p} }, CancelOperation, nil},
 	}
@@ -86,38 +87,40 @@ func changing(p Precondition) []column {
 
 // Every command in every situation. A cell is a problem's code, or:
 //
-//	opens       an intent under the next seq; what was pending is superseded
-//	joins       the intent that is pending; nothing is written
-//	true        what is asked already is so; nothing is written
-//	nothing     somebody else was faster; nothing is written, and it is no error
-//	settles, marks
+//	opens    an intent is recorded under the next seq; a pending one is superseded
+//	joins    the pending intent answers; nothing is written
+//	true     the order is already so; nothing is written
+//	nothing  another process was first; nothing is written, and there is no error
+//	settles  the pending intent ends
+//	marks    the order is marked expired
 func TestEveryCommandInEverySituation(t *testing.T) {
 	t.Parallel()
 	other := func(change func(*Place)) func(int64) Command {
-		p := placing("order-1")
+		p := placeCommand("order-1")
 		change(&p)
 		return func(int64) Command { return p }
 	}
 	t.Run("place", func(t *testing.T) {
 		t.Parallel()
 		same := column{"same", other(func(*Place) {}), PlaceOperation, placedLines}
-		away := column{"while inventory is away", other(func(p *Place) { p.Away = true }), PlaceOperation, placedLines}
-		lines := column{"other lines", other(func(p *Place) { p.Lines = otherLines }), PlaceOperation, otherLines}
-		holds := column{"other hold", other(func(p *Place) { p.HoldSeconds++ }), PlaceOperation, placedLines}
+		away := column{"inventory-away", other(func(p *Place) { p.InventoryUnreachable = true }), PlaceOperation, placedLines}
+		lines := column{"other-lines", other(func(p *Place) { p.Lines = otherLines }), PlaceOperation, otherLines}
+		holds := column{"other-hold", other(func(p *Place) { p.HoldSeconds++ }), PlaceOperation, placedLines}
 		checkCells(t, []column{same, away, lines, holds}, `
-			missing           opens  unavailable  opens       opens
-			pending/place     joins  joins        key-reused  key-reused
-			pending/cancel    joins  joins        key-reused  key-reused
-			pending/give-up   joins  joins        key-reused  key-reused
-			placed/-          true   true         key-reused  key-reused
-			placed/amend      true   true         key-reused  key-reused
-			placed/confirm    true   true         key-reused  key-reused
-			placed/cancel     true   true         key-reused  key-reused
-			confirmed/-       true   true         key-reused  key-reused
-			confirmed/cancel  true   true         key-reused  key-reused
-			rejected/-        true   true         key-reused  key-reused
-			cancelled/-       true   true         key-reused  key-reused
-			expired/-         true   true         key-reused  key-reused`)
+			order             same   inventory-away  other-lines  other-hold
+			missing           opens  unavailable     opens        opens
+			pending/place     joins  joins           key-reused   key-reused
+			pending/cancel    joins  joins           key-reused   key-reused
+			pending/give-up   joins  joins           key-reused   key-reused
+			placed/-          true   true            key-reused   key-reused
+			placed/amend      true   true            key-reused   key-reused
+			placed/confirm    true   true            key-reused   key-reused
+			placed/cancel     true   true            key-reused   key-reused
+			confirmed/-       true   true            key-reused   key-reused
+			confirmed/cancel  true   true            key-reused   key-reused
+			rejected/-        true   true            key-reused   key-reused
+			cancelled/-       true   true            key-reused   key-reused
+			expired/-         true   true            key-reused   key-reused`)
 	})
 	for name, p := range map[string]Precondition{
 		"without If-Match":              {},
@@ -127,7 +130,8 @@ func TestEveryCommandInEverySituation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			checkCells(t, changing(p), `
+			checkCells(t, changeColumns(p), `
+				order             amend-pending        amend-current        amend-other          confirm              cancel
 				missing           not-found            not-found            not-found            not-found            not-found
 				pending/place     operation-pending    operation-pending    operation-pending    operation-pending    opens
 				pending/cancel    operation-pending    operation-pending    operation-pending    operation-pending    joins
@@ -143,17 +147,18 @@ func TestEveryCommandInEverySituation(t *testing.T) {
 				expired/-         reservation-expired  reservation-expired  reservation-expired  reservation-expired  wrong-state`)
 		})
 	}
-	// Joining comes before the precondition, and what is already true does not
-	// fail for it.
+	// Joining comes before the precondition, and a change that is already true
+	// ignores it.
 	for name, p := range map[string]Precondition{
-		"If-Match another version":       {Given: true, Versions: []int64{6}},
-		"If-Match nothing that is ours":  {Given: true},
-		"If-Match a list without it":     {Given: true, Versions: []int64{1, 6, 8}},
-		"If-Match a version of nobody's": {Given: true, Versions: []int64{0}},
+		"If-Match another version":          {Given: true, Versions: []int64{6}},
+		"If-Match only foreign tags":        {Given: true},
+		"If-Match a list without it":        {Given: true, Versions: []int64{1, 6, 8}},
+		"If-Match a version that never was": {Given: true, Versions: []int64{0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			checkCells(t, changing(p), `
+			checkCells(t, changeColumns(p), `
+				order             amend-pending        amend-current        amend-other          confirm              cancel
 				missing           not-found            not-found            not-found            not-found            not-found
 				pending/place     operation-pending    operation-pending    operation-pending    operation-pending    precondition-failed
 				pending/cancel    operation-pending    operation-pending    operation-pending    operation-pending    joins
@@ -169,7 +174,7 @@ func TestEveryCommandInEverySituation(t *testing.T) {
 				expired/-         precondition-failed  precondition-failed  precondition-failed  precondition-failed  precondition-failed`)
 		})
 	}
-	t.Run("of the protocol itself", func(t *testing.T) {
+	t.Run("commands of the protocol", func(t *testing.T) {
 		t.Parallel()
 		settle := func(by int64) func(int64) Command {
 			return func(seq int64) Command {
@@ -183,48 +188,42 @@ func TestEveryCommandInEverySituation(t *testing.T) {
 			return func(seq int64) Command { return Expire{ID: "order-1", Seq: seq + by} }
 		}
 		checkCells(t, []column{
-			{"settle", settle(0), "", nil}, {"settle an earlier one", settle(-1), "", nil}, {"settle a later one", settle(1), "", nil},
-			{"give up", giveUp(0), GiveUpOperation, nil}, {"give up an earlier one", giveUp(-1), "", nil}, {"give up a later one", giveUp(1), "", nil},
-			{"expire", expire(0), "", nil}, {"expire an earlier one", expire(-1), "", nil}, {"expire a later one", expire(1), "", nil},
+			{"settle", settle(0), "", nil}, {"settle-earlier", settle(-1), "", nil}, {"settle-later", settle(1), "", nil},
+			{"give-up", giveUp(0), GiveUpOperation, nil}, {"give-up-earlier", giveUp(-1), "", nil}, {"give-up-later", giveUp(1), "", nil},
+			{"expire", expire(0), "", nil}, {"expire-earlier", expire(-1), "", nil}, {"expire-later", expire(1), "", nil},
 		}, `
-			missing           not-found  not-found  not-found  not-found  not-found  not-found  not-found  not-found  not-found
-			pending/place     settles    nothing    nothing    opens      nothing    nothing    nothing    nothing    nothing
-			pending/cancel    settles    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			pending/give-up   settles    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			placed/-          nothing    nothing    nothing    nothing    nothing    nothing    marks      nothing    nothing
-			placed/amend      settles    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			placed/confirm    settles    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			placed/cancel     settles    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			confirmed/-       nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			confirmed/cancel  settles    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			rejected/-        nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			cancelled/-       nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing
-			expired/-         nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing    nothing`)
+			order             settle     settle-earlier  settle-later  give-up    give-up-earlier  give-up-later  expire     expire-earlier  expire-later
+			missing           not-found  not-found       not-found     not-found  not-found        not-found      not-found  not-found       not-found
+			pending/place     settles    nothing         nothing       opens      nothing          nothing        nothing    nothing         nothing
+			pending/cancel    settles    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			pending/give-up   settles    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			placed/-          nothing    nothing         nothing       nothing    nothing          nothing        marks      nothing         nothing
+			placed/amend      settles    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			placed/confirm    settles    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			placed/cancel     settles    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			confirmed/-       nothing    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			confirmed/cancel  settles    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			rejected/-        nothing    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			cancelled/-       nothing    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing
+			expired/-         nothing    nothing         nothing       nothing    nothing          nothing        nothing    nothing         nothing`)
 	})
 }
 
-// checkCells holds every column against a table: a line for each situation, a
-// word for each column.
+// checkCells runs a table with a line for each situation and a column for each
+// command.
 func checkCells(t *testing.T, columns []column, table string) {
 	t.Helper()
-	var seen []string
-	for line := range strings.Lines(strings.TrimSpace(table)) {
-		cells := strings.Fields(line)
-		if len(cells) != len(columns)+1 {
-			t.Fatalf("%q has %d cells for %d columns", line, len(cells)-1, len(columns))
-		}
-		seen = append(seen, cells[0])
-		for i, c := range columns {
-			t.Run(cells[0]+" "+c.name, func(t *testing.T) { checkCell(t, cells[0], c, cells[i+1]) })
-		}
+	var names []string
+	for _, c := range columns {
+		names = append(names, c.name)
 	}
-	if !slices.Equal(seen, situations) {
-		t.Errorf("the table has the situations %v, want %v", seen, situations)
-	}
+	forEachCell(t, situations, names, table, func(t *testing.T, situation string, i int, cell string) {
+		checkCell(t, situation, columns[i], cell)
+	})
 }
 
 func checkCell(t *testing.T, situation string, c column, cell string) {
-	before := in(situation)
+	before := orderIn(situation)
 	var orders []Order
 	pendingSeq, last := int64(0), int64(0)
 	if before != nil {
@@ -233,7 +232,7 @@ func checkCell(t *testing.T, situation string, c column, cell string) {
 			pendingSeq = before.Intent.Seq
 		}
 	}
-	book := NewUnitOfWork(start, orders)
+	unit := NewUnitOfWork(start, orders)
 	command := c.make(last)
 	if err := command.Validate(); err != nil {
 		t.Fatal(err)
@@ -241,14 +240,14 @@ func checkCell(t *testing.T, situation string, c column, cell string) {
 	if command.OrderID() != "order-1" {
 		t.Fatalf("the command names order %q", command.OrderID())
 	}
-	got, changes := book.Decide(command), book.Changes()
+	got, changes := unit.Decide(command), unit.Changes()
 
 	switch cell {
 	case "opens":
 		checkOpened(t, before, c, got, changes)
 		return
 	case "settles":
-		checkEnded(t, *before, got, changes)
+		checkSettled(t, *before, got, changes)
 		return
 	case "marks":
 		want := *before
@@ -257,27 +256,27 @@ func checkCell(t *testing.T, situation string, c column, cell string) {
 			t.Errorf("the result is %+v, want %+v", got, want)
 		}
 		if len(changes.Orders) != 1 || len(changes.Opened)+len(changes.Closed)+len(changes.Created) > 0 {
-			t.Errorf("written is %+v, want the order alone", changes)
+			t.Errorf("the changes are %+v, want only the order", changes)
 		}
 		return
 	}
 
 	if !changes.Empty() || len(changes.Opened)+len(changes.Closed)+len(changes.Created) > 0 {
-		t.Errorf("written is %+v, want nothing", changes)
+		t.Errorf("the changes are %+v, want none", changes)
 	}
 	if got.Created {
-		t.Error("the order is said to be created")
+		t.Error("the result says that the order was created")
 	}
 	code := problem.CodeOf(got.Err)
 	wantSame := true
 	switch cell {
 	case "joins":
 		if code != "" || got.Seq != pendingSeq {
-			t.Errorf("the result is %q with seq %d, want that of the intent, %d", code, got.Seq, pendingSeq)
+			t.Errorf("the result is %q with seq %d, want the intent's seq %d", code, got.Seq, pendingSeq)
 		}
 	case "true":
 		if code != "" || got.Seq != 0 {
-			t.Errorf("the result is %q with seq %d, want none", code, got.Seq)
+			t.Errorf("the result is %q with seq %d, want neither", code, got.Seq)
 		}
 	case "nothing":
 		if code != "" {
@@ -288,7 +287,7 @@ func checkCell(t *testing.T, situation string, c column, cell string) {
 			t.Errorf("the result is %q (%v), want %s", code, got.Err, cell)
 		}
 		if problem.From(got.Err).Detail == "" {
-			t.Error("the problem tells a person nothing")
+			t.Error("the problem has no detail")
 		}
 		wantSame = code == problem.OperationPending
 	}
@@ -321,7 +320,7 @@ func checkOpened(t *testing.T, before *Order, c column, got Result, changes Chan
 	want.Version++
 	want.UpdatedAt = start
 	want.Intent = &Intent{Operation: c.opens, Seq: want.Seq, Since: start, Lines: c.lines}
-	if got.Order.Intent != nil { // its fingerprint only has to tell contents apart; joining shows that it does
+	if got.Order.Intent != nil { // any fingerprint will do: the joining cells check it
 		want.Intent.Fingerprint = got.Order.Intent.Fingerprint
 	}
 	if !reflect.DeepEqual(got, Result{Order: want, Seq: want.Seq, Created: before == nil}) {
@@ -335,12 +334,12 @@ func checkOpened(t *testing.T, before *Order, c column, got Result, changes Chan
 		Orders: []Order{want}, Created: created, Opened: []OpenedIntent{{"order-1", *want.Intent}}, Closed: closed,
 	}
 	if !reflect.DeepEqual(changes, wantChanges) {
-		t.Errorf("written is\n%+v, want\n%+v", changes, wantChanges)
+		t.Errorf("the changes are\n%+v, want\n%+v", changes, wantChanges)
 	}
 }
 
-// checkEnded is for a pending intent that was settled; how, the settling table tells.
-func checkEnded(t *testing.T, before Order, got Result, changes Changes) {
+// checkSettled checks that the pending intent ended. TestSettlingTable checks how.
+func checkSettled(t *testing.T, before Order, got Result, changes Changes) {
 	t.Helper()
 	if got.Err != nil || got.Seq != before.Intent.Seq {
 		t.Fatalf("the result is %+v, want seq %d", got, before.Intent.Seq)
@@ -350,15 +349,15 @@ func checkEnded(t *testing.T, before Order, got Result, changes Changes) {
 		t.Errorf("the order is %+v, want no intent, the next version and the same seq", o)
 	}
 	if len(changes.Orders) != 1 || len(changes.Opened)+len(changes.Created) > 0 || len(changes.Closed) != 1 {
-		t.Fatalf("written is %+v, want the order and its intent's end", changes)
+		t.Fatalf("the changes are %+v, want the order and the end of its intent", changes)
 	}
 	if !reflect.DeepEqual(changes.Closed[0], ClosedIntent{"order-1", *o.Last}) || o.Last.Seq != before.Intent.Seq {
 		t.Errorf("the intent ends as %+v, the order says %+v", changes.Closed[0], o.Last)
 	}
 }
 
-// Settling goes by what the reservation is now; lines become the intent's only
-// if inventory said that it was done.
+// The order's state follows the reservation's. Its lines become the intent's only
+// if inventory did what was asked.
 func TestSettlingTable(t *testing.T) {
 	t.Parallel()
 	const short, expired, wrong = problem.InsufficientStock, problem.ReservationExpired, problem.WrongState
@@ -391,21 +390,21 @@ func TestSettlingTable(t *testing.T) {
 		{"pending/cancel", "", ReservationReleased, Cancelled, placedLines, "none", CancelOperation, OutcomeDone, ""},
 		{"placed/cancel", "", ReservationReleased, Cancelled, placedLines, "none", CancelOperation, OutcomeDone, ""},
 		{"confirmed/cancel", "", ReservationReleased, Cancelled, placedLines, "none", CancelOperation, OutcomeDone, ""},
-		// To whoever placed the order it is the place that ended so.
+		// The caller of the place sees that the place was rejected.
 		{"pending/give-up", "", ReservationReleased, Rejected, placedLines, "none", PlaceOperation, OutcomeRejected, problem.GivenUp},
 	} {
 		t.Run(fmt.Sprintf("%s is %s, now %s", test.situation, cmp.Or(test.rejection, "done"), test.now), func(t *testing.T) {
 			t.Parallel()
-			before := in(test.situation)
-			verdict := Outcome{Reservation: test.now}
+			before := orderIn(test.situation)
+			outcome := Outcome{Reservation: test.now}
 			if test.rejection != "" {
-				verdict.Rejection = problem.New(test.rejection, "No.")
+				outcome.Rejection = problem.New(test.rejection, "No.")
 			} else if test.now == ReservationHeld || test.now == ReservationExpired {
-				verdict.ExpiresAt = start.Add(15 * time.Minute)
+				outcome.ExpiresAt = start.Add(15 * time.Minute)
 			}
-			book := NewUnitOfWork(start, []Order{*before})
-			got := book.Decide(RecordOutcome{ID: "order-1", Seq: 3, Operation: before.Intent.Operation, Outcome: verdict})
-			checkEnded(t, *before, got, book.Changes())
+			unit := NewUnitOfWork(start, []Order{*before})
+			got := unit.Decide(RecordOutcome{ID: "order-1", Seq: 3, Operation: before.Intent.Operation, Outcome: outcome})
+			checkSettled(t, *before, got, unit.Changes())
 
 			o := got.Order
 			want := *before
@@ -420,36 +419,36 @@ func TestSettlingTable(t *testing.T) {
 				code = o.Last.Problem.Code
 			}
 			if o.Last.Operation != test.last || o.Last.Outcome != test.outcome || code != test.problem {
-				t.Errorf("it says of its last operation %+v (%s), want %s %s %s", o.Last, code, test.last, test.outcome, test.problem)
+				t.Errorf("the last operation is %+v (%s), want %s %s %s", o.Last, code, test.last, test.outcome, test.problem)
 			}
 		})
 	}
 }
 
-// A book does not reach into what it was given or what it gave.
-func TestBookKeepsItsHandsToItself(t *testing.T) {
+// A unit of work changes neither the orders it was given nor the results it gave.
+func TestUnitOfWorkCopiesOrders(t *testing.T) {
 	t.Parallel()
-	given := in("placed/amend")
+	given := orderIn("placed/amend")
 	was := copied(*given)
-	book := NewUnitOfWork(start, []Order{*given})
-	first := book.Decide(Cancel{ID: "order-1"})
-	asDecided := copied(first.Order)
-	book.Decide(RecordOutcome{ID: "order-1", Seq: 4, Operation: CancelOperation, Outcome: Outcome{Reservation: ReservationReleased}})
+	unit := NewUnitOfWork(start, []Order{*given})
+	first := unit.Decide(Cancel{ID: "order-1"})
+	decided := copied(first.Order)
+	unit.Decide(RecordOutcome{ID: "order-1", Seq: 4, Operation: CancelOperation, Outcome: Outcome{Reservation: ReservationReleased}})
 	if !reflect.DeepEqual(*given, was) {
-		t.Errorf("the order that was loaded is now %+v", *given)
+		t.Errorf("the loaded order became %+v", *given)
 	}
-	if !reflect.DeepEqual(first.Order, asDecided) {
-		t.Errorf("the first result's order is now %+v, was %+v", first.Order, asDecided)
+	if !reflect.DeepEqual(first.Order, decided) {
+		t.Errorf("the first result's order became %+v, was %+v", first.Order, decided)
 	}
 }
 
-// Commands of a batch are decided in the order in which they arrived, and each
-// sees what the ones before it did.
-func TestBatchIsDecidedInOrder(t *testing.T) {
+// Commands are decided in the order of their arrival. Each sees the changes of
+// those before it.
+func TestCommandsAreDecidedInOrder(t *testing.T) {
 	t.Parallel()
-	book := NewUnitOfWork(start, []Order{*in("placed/-")})
-	new2 := placing("order-2")
-	new0 := placing("order-0")
+	unit := NewUnitOfWork(start, []Order{*orderIn("placed/-")})
+	new2 := placeCommand("order-2")
+	new0 := placeCommand("order-0")
 	commands := []Command{
 		new2, new2, Confirm{ID: "order-1"}, Cancel{ID: "order-2"}, new0,
 		RecordOutcome{ID: "order-2", Seq: 1, Outcome: Outcome{Reservation: ReservationHeld}},
@@ -458,7 +457,7 @@ func TestBatchIsDecidedInOrder(t *testing.T) {
 	}
 	wantSeqs := []int64{1, 1, 4, 2, 1, 1, 2, 5, 0, 0}
 	for i, c := range commands {
-		r := book.Decide(c)
+		r := unit.Decide(c)
 		if r.Seq != wantSeqs[i] {
 			t.Errorf("command %d has seq %d, want %d", i, r.Seq, wantSeqs[i])
 		}
@@ -466,19 +465,19 @@ func TestBatchIsDecidedInOrder(t *testing.T) {
 			t.Errorf("command %d created an order: %v, want %v", i, r.Created, created)
 		}
 		if pending := i == 8; (problem.CodeOf(r.Err) == problem.OperationPending) != pending {
-			t.Errorf("command %d is answered %v", i, r.Err)
+			t.Errorf("command %d got %v", i, r.Err)
 		}
 	}
-	changes := book.Changes()
+	changes := unit.Changes()
 	var ids []string
 	for _, o := range changes.Orders {
 		ids = append(ids, fmt.Sprintf("%s %s v%d", o.ID, o.State, o.Version))
 	}
 	if want := []string{"order-0 pending v1", "order-1 placed v9", "order-2 cancelled v3"}; !slices.Equal(ids, want) {
-		t.Errorf("written are %v, want %v", ids, want)
+		t.Errorf("the changed orders are %v, want %v", ids, want)
 	}
 	if !reflect.DeepEqual(changes.Created, map[string]bool{"order-0": true, "order-2": true}) {
-		t.Errorf("created are %v", changes.Created)
+		t.Errorf("the created orders are %v", changes.Created)
 	}
 	var opened, closed []string
 	for _, in := range changes.Opened {
@@ -488,9 +487,9 @@ func TestBatchIsDecidedInOrder(t *testing.T) {
 		closed = append(closed, fmt.Sprint(in.OrderID, " ", in.Seq, " ", in.Outcome))
 	}
 	if want := []string{"order-2 1 place", "order-1 4 confirm", "order-2 2 cancel", "order-0 1 place", "order-1 5 cancel"}; !slices.Equal(opened, want) {
-		t.Errorf("opened are %v, want %v", opened, want)
+		t.Errorf("the opened intents are %v, want %v", opened, want)
 	}
 	if want := []string{"order-2 1 superseded", "order-2 2 done", "order-1 4 superseded"}; !slices.Equal(closed, want) {
-		t.Errorf("closed are %v, want %v", closed, want)
+		t.Errorf("the closed intents are %v, want %v", closed, want)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Inventory is what orders asks of inventory, whatever the wire. Its types are
+// Inventory is what orders asks of inventory, on every wire. Its types are
 // orders' own, and hold what orders relies on and no more.
 //
 // Every error is a *problem.Problem. An answer that can't be read or is no
@@ -82,7 +82,7 @@ type Reservation struct {
 	Seq   int64
 	State ReservationState
 	Lines []Demand
-	// ExpiresAt is zero unless the state is Held or Lapsed.
+	// ExpiresAt is zero unless the state is held or expired.
 	ExpiresAt time.Time
 }
 
@@ -93,7 +93,7 @@ type Level struct {
 }
 
 // request says what an order's pending intent asks. It is made from what was
-// written down alone, so that whoever sends it sends the same.
+// written down alone, so that every process sends the same.
 func request(o Order) Request {
 	r := Request{ID: o.ID, Seq: o.Intent.Seq}
 	switch o.Intent.Operation {

@@ -14,7 +14,7 @@
 //  3. Outcome. In one transaction inventory's answer is written down, only where
 //     that seq is still unsettled (compare and set).
 //
-// Whatever stops in between (a lost reply, a killed process) leaves an intent
+// An interruption (a lost reply, a killed process) leaves an intent
 // that is unsettled, and an order that says so. It never leaves a guess: the
 // answer is then neither a success nor an error but "not known yet", and the
 // settler finds out.
@@ -47,6 +47,8 @@ const (
 	MaxQuantity = 1_000_000
 	// MaxUnitPrice is the highest price of one unit, in minor units of the currency.
 	MaxUnitPrice = 1_000_000_000_000
+	// MaxSKUs is the most SKUs that one question for availability may name.
+	MaxSKUs = 100
 	// MaxCustomer is the most characters a customer may have.
 	MaxCustomer = 128
 	// MaxHold is the longest hold, in seconds: 30 days.
@@ -56,6 +58,24 @@ const (
 	// MainLocation is meant where no location is named.
 	MainLocation = "main"
 )
+
+// LocationOr is the location that a request names, or [MainLocation] when it
+// names none.
+func LocationOr(given *string) string {
+	if given == nil {
+		return MainLocation
+	}
+	return *given
+}
+
+// HoldSecondsOr are the seconds that a request names, or [DefaultHold] when it
+// names none.
+func HoldSecondsOr(given *int64) int64 {
+	if given == nil {
+		return DefaultHold
+	}
+	return *given
+}
 
 // Line is a quantity of one SKU from one location at a price.
 type Line struct {
@@ -173,63 +193,10 @@ func total(lines []Line) (int64, bool) {
 	return int64(sum), true
 }
 
-// open writes an intent down under the next seq. What was pending is superseded.
-func (b *UnitOfWork) open(o *Order, op Operation, lines []Line, fingerprint string) {
-	if o.Intent != nil {
-		b.close(o, Settlement{Operation: o.Intent.Operation, Seq: o.Intent.Seq, Outcome: OutcomeSuperseded})
-	}
-	o.Seq++
-	o.Intent = &Intent{Operation: op, Seq: o.Seq, Since: b.now, Lines: lines, Fingerprint: fingerprint}
-	b.opened = append(b.opened, OpenedIntent{OrderID: o.ID, Intent: *o.Intent})
-	b.touch(o)
-}
-
-// close ends the pending intent.
-func (b *UnitOfWork) close(o *Order, s Settlement) {
-	o.Intent = nil
-	b.closed = append(b.closed, ClosedIntent{OrderID: o.ID, Settlement: s})
-}
-
-// settle ends the pending intent with inventory's verdict. The order goes by
-// what the reservation is now; its lines become the intent's only if inventory
-// said that it was done.
-func (b *UnitOfWork) recordOutcome(o *Order, v Outcome) {
-	in := *o.Intent
-	s := Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeDone, Problem: v.Rejection}
-	if v.Rejection != nil {
-		s.Outcome = OutcomeRejected
-	}
-	o.State = v.Reservation.order()
-	if in.Operation == GiveUpOperation && v.Reservation == ReservationReleased {
-		// To whoever placed the order it is the place that ended so.
-		o.State = Rejected
-		s = Settlement{Operation: PlaceOperation, Seq: in.Seq, Outcome: OutcomeRejected, Problem: problem.New(problem.GivenUp,
-			"Inventory could not be asked in time. Place the order again under a new id.")}
-	}
-	if s.Outcome == OutcomeDone && in.Lines != nil {
-		o.Lines = in.Lines
-		o.Total, _ = total(in.Lines)
-		o.HoldExpiresAt = v.ExpiresAt
-	}
-	if o.State != Placed && o.State != Expired {
-		o.HoldExpiresAt = time.Time{}
-	}
-	b.close(o, s)
-	o.Last = &s
-	b.touch(o)
-}
-
-// touch counts one visible change.
-func (b *UnitOfWork) touch(o *Order) {
-	o.Version++
-	o.UpdatedAt = b.now
-	b.changed[o.ID] = true
-}
-
 // Precondition is an If-Match (RFC 9110 §13.1.1): the versions of the order
 // that the caller is willing to change. The zero value is none.
 type Precondition struct {
-	// Any is "*": whatever version, as long as the order exists.
+	// Any is "*": any version, as long as the order exists.
 	Any      bool
 	Versions []int64
 	// Given says that there is a precondition; one that names no version of

@@ -2,6 +2,7 @@ package order
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,27 +14,20 @@ import (
 // use: it is for writing the outcome down.
 const outcomeReserve = 150 * time.Millisecond
 
-// Gate bounds the exchanges that are in flight and knows whether inventory can
-// be connected to.
-type Gate interface {
-	// Enter takes a place until leave is called; overloaded where there is none.
-	Enter() (leave func(), err error)
-	// Away reports that inventory can't be connected to at the moment.
-	Away() bool
-}
-
 // Protocol runs an operation's three steps for a caller.
 type Protocol struct {
 	store     Store
 	inventory Inventory
-	gate      Gate
-	alarm     func(reason string)
+	// unreachable reports that inventory can't be connected to at the moment.
+	unreachable func() bool
+	alarm       func(reason string)
 }
 
-// NewProtocol makes a Protocol. It calls alarm for every answer that repeating
-// the request will not mend while its intent is unsettled.
-func NewProtocol(store Store, inventory Inventory, gate Gate, alarm func(reason string)) *Protocol {
-	return &Protocol{store, inventory, gate, alarm}
+// NewProtocol makes a Protocol. It asks unreachable whether inventory can be
+// connected to, and calls alarm for an answer that leaves an intent unsettled and
+// that repeating the request will not change.
+func NewProtocol(store Store, inventory Inventory, unreachable func() bool, alarm func(reason string)) *Protocol {
+	return &Protocol{store, inventory, unreachable, alarm}
 }
 
 // Response is what a caller is told of an operation that is not refused.
@@ -49,7 +43,7 @@ type Response struct {
 // Place places an order, or answers for the one that was placed under its id
 // with the same content: as it is now, or why it was rejected.
 func (p *Protocol) Place(ctx context.Context, c Place) (Response, error) {
-	c.Away = p.gate.Away()
+	c.InventoryUnreachable = p.unreachable()
 	result, err := p.operate(ctx, c)
 	if err != nil {
 		return Response{}, err
@@ -77,7 +71,7 @@ func (p *Protocol) Cancel(ctx context.Context, c Cancel) (Response, error) {
 }
 
 // change runs an operation on an order that exists and answers by how the
-// operation itself ended, whatever has become of the order since.
+// operation itself ended, also if the order has changed since.
 func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Response, error) {
 	result, err := p.operate(ctx, c)
 	if err != nil {
@@ -114,12 +108,6 @@ func (p *Protocol) operate(ctx context.Context, c Command) (Result, error) {
 	if err := c.Validate(); err != nil {
 		return Result{}, err
 	}
-	leave, err := p.gate.Enter()
-	if err != nil {
-		return Result{}, err
-	}
-	defer leave()
-
 	result := p.begin(ctx, c)
 	if problem.CodeOf(result.Err) == problem.OperationPending {
 		inTheWay := result.Order.Intent.Seq
@@ -158,11 +146,11 @@ func (p *Protocol) settle(ctx context.Context, o Order) Order {
 
 	asked := request(o)
 	r, err := p.ask(ctx, asked)
-	verdict, alarm := classify(asked, r, err)
-	if verdict == nil {
+	outcome, alarm := classify(asked, r, err)
+	if outcome == nil {
 		return p.unsettled(ctx, o, alarm)
 	}
-	result := p.do(ctx, RecordOutcome{ID: o.ID, Seq: asked.Seq, Operation: o.Intent.Operation, Outcome: *verdict})
+	result := p.do(ctx, RecordOutcome{ID: o.ID, Seq: asked.Seq, Operation: o.Intent.Operation, Outcome: *outcome})
 	if result.Err != nil {
 		return o
 	}
@@ -208,9 +196,24 @@ func (p *Protocol) Order(ctx context.Context, id string) (Order, error) {
 	return p.store.Order(ctx, id)
 }
 
-// Orders lists the newest first; empty filters match everything.
-func (p *Protocol) Orders(ctx context.Context, state State, customer string, page Page) ([]Order, string, error) {
-	return p.store.Orders(ctx, state, customer, page)
+// Orders lists the newest first; a filter that is nil matches everything.
+func (p *Protocol) Orders(ctx context.Context, state, customer *string, page Page) ([]Order, string, error) {
+	var f problem.Fields
+	var wantedState State
+	var wantedCustomer string
+	if state != nil {
+		if wantedState = State(*state); !slices.Contains(States(), wantedState) {
+			f.Add("/state", "must be one of %v", States())
+		}
+	}
+	if customer != nil {
+		wantedCustomer = *customer
+		validateCustomer(&f, wantedCustomer)
+	}
+	if err := f.Err(); err != nil {
+		return nil, "", err
+	}
+	return p.store.Orders(ctx, wantedState, wantedCustomer, page)
 }
 
 // Reservation asks inventory for its side of an order; not-found if there is no
@@ -219,11 +222,6 @@ func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, err
 	if _, err := p.Order(ctx, id); err != nil {
 		return Reservation{}, err
 	}
-	leave, err := p.gate.Enter()
-	if err != nil {
-		return Reservation{}, err
-	}
-	defer leave()
 	r, err := p.inventory.Reservation(ctx, id)
 	if err == nil && r.ID != id {
 		err = ErrUnexplained
@@ -234,13 +232,18 @@ func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, err
 	return r, asUnavailable(err)
 }
 
-// Availability asks inventory what can be promised of these SKUs.
+// Availability asks inventory what can be promised of 1 to [MaxSKUs] SKUs.
 func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, error) {
-	leave, err := p.gate.Enter()
-	if err != nil {
+	var f problem.Fields
+	if n := len(skus); n < 1 || n > MaxSKUs {
+		f.Add("/skus", "must have 1 to %d SKUs; this has %d", MaxSKUs, n)
+	}
+	for i, sku := range skus {
+		f.Name(fmt.Sprintf("/skus/%d", i), sku)
+	}
+	if err := f.Err(); err != nil {
 		return nil, err
 	}
-	defer leave()
 	levels, err := p.inventory.Stock(ctx, skus)
 	if slices.ContainsFunc(levels, func(l Level) bool { return !slices.Contains(skus, l.SKU) }) {
 		err = ErrUnexplained // it answers another request
@@ -251,7 +254,7 @@ func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, er
 	return levels, nil
 }
 
-// usable turns an answer of inventory's that means nothing to our own caller
+// asUnavailable turns an answer of inventory's that means nothing to our own caller
 // into one that does: inventory could not tell.
 func asUnavailable(err error) error {
 	switch problem.CodeOf(err) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"roundtrip/internal/problem"
 )
@@ -109,10 +108,10 @@ func RepairOrder(ctx context.Context, store Store, inventory Inventory, o Order,
 		// seq for another one, and then this one never settles.
 		asked := request(o)
 		answer, err := inventory.PutReservation(ctx, asked)
-		verdict, alarm := classify(asked, answer, err)
+		outcome, alarm := classify(asked, answer, err)
 		switch {
-		case verdict != nil:
-			c = RecordOutcome{ID: o.ID, Seq: in.Seq, Operation: in.Operation, Outcome: *verdict}
+		case outcome != nil:
+			c = RecordOutcome{ID: o.ID, Seq: in.Seq, Operation: in.Operation, Outcome: *outcome}
 		case alarm != string(problem.SeqReused):
 			return o, cmp.Or(err, ErrUnexplained)
 		}
@@ -121,7 +120,7 @@ func RepairOrder(ctx context.Context, store Store, inventory Inventory, o Order,
 	return result.Order, result.Err
 }
 
-// RepairOrder makes an order what inventory says that it is, and sets its seq past the
+// Repair makes an order what inventory says that it is, and sets its seq past the
 // reservation's: the repair of what a backup that was put back has set apart. It
 // does so only where the order's version is the one that was read before
 // inventory was asked (compare and set), where the two differ, and where it is
@@ -205,38 +204,4 @@ func withPrices(demands []Demand, known [][]Line) []Line {
 		}
 	}
 	return lines
-}
-
-// adopt makes an order what its reservation is. How its own pending operation
-// ended nobody knows any more.
-func (b *UnitOfWork) repair(o *Order, r Reservation) {
-	if in := o.Intent; in != nil {
-		b.close(o, Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeSuperseded})
-	}
-	switch {
-	case o.State != Pending && o.State.agrees(r.State):
-	case o.State != Pending && r.State == ReservationNone:
-		// It was accepted, so it can't have been rejected.
-		o.State = Cancelled
-	default:
-		o.State = r.State.order()
-		o.Last = &Settlement{Operation: PlaceOperation, Seq: r.Seq, Outcome: OutcomeDone}
-		switch r.State {
-		case ReservationCommitted:
-			o.Last.Operation = ConfirmOperation
-		case ReservationReleased:
-			o.Last.Operation = CancelOperation
-		case ReservationNone:
-			o.Last.Outcome = OutcomeRejected
-			o.Last.Problem = problem.New(problem.GivenUp, "Why the order was rejected is lost. Place it again under a new id.")
-		}
-	}
-	switch {
-	case o.State != Placed && o.State != Expired:
-		o.HoldExpiresAt = time.Time{}
-	case !r.ExpiresAt.IsZero():
-		o.HoldExpiresAt = r.ExpiresAt
-	}
-	o.Seq = max(o.Seq, r.Seq) + 1
-	b.touch(o)
 }

@@ -59,7 +59,7 @@ func (s *Settler) Run(ctx context.Context) {
 // probe looks for an inventory that is away: until it is found, places are refused
 // before they could find it, and there may be nothing else to ask it.
 func (s *Settler) probe(ctx context.Context) {
-	if !s.protocol.gate.Away() {
+	if !s.protocol.unreachable() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout)
@@ -75,7 +75,7 @@ type take func(ctx context.Context, before time.Time, lease time.Duration, limit
 func (s *Settler) drain(ctx context.Context, what string, take take, age time.Duration, each func(context.Context, Order)) {
 	for ctx.Err() == nil {
 		limit := settlerBatch
-		if s.protocol.gate.Away() {
+		if s.protocol.unreachable() {
 			limit = 1
 		}
 		orders, err := take(ctx, time.Now().Add(-age), lease, limit)
@@ -96,7 +96,7 @@ func (s *Settler) drain(ctx context.Context, what string, take take, age time.Du
 			})
 		}
 		_ = workers.Wait() // the workers return no error
-		if len(orders) < limit || s.protocol.gate.Away() {
+		if len(orders) < limit || s.protocol.unreachable() {
 			return
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"roundtrip/internal/problem"
 )
 
 // UnitOfWork holds the orders of a batch of commands while they are decided, one
 // after the other, in memory. It belongs to one transaction: when that is
-// rolled back, the book and every result it gave are worth nothing.
+// rolled back, it and every result it gave are worth nothing.
 type UnitOfWork struct {
 	now    time.Time
 	orders map[string]*Order
@@ -31,7 +33,7 @@ type ClosedIntent struct {
 	Settlement
 }
 
-// NewUnitOfWork opens a book on the orders that were loaded and locked.
+// NewUnitOfWork starts with the orders that were loaded and locked.
 func NewUnitOfWork(now time.Time, orders []Order) *UnitOfWork {
 	b := &UnitOfWork{now: now, orders: make(map[string]*Order, len(orders)), changed: map[string]bool{}, created: map[string]bool{}}
 	for _, o := range orders {
@@ -65,4 +67,91 @@ func (b *UnitOfWork) Changes() Changes {
 		c.Orders = append(c.Orders, *b.orders[id])
 	}
 	return c
+}
+
+// open writes an intent down under the next seq. What was pending is superseded.
+func (b *UnitOfWork) open(o *Order, op Operation, lines []Line, fingerprint string) {
+	if o.Intent != nil {
+		b.close(o, Settlement{Operation: o.Intent.Operation, Seq: o.Intent.Seq, Outcome: OutcomeSuperseded})
+	}
+	o.Seq++
+	o.Intent = &Intent{Operation: op, Seq: o.Seq, Since: b.now, Lines: lines, Fingerprint: fingerprint}
+	b.opened = append(b.opened, OpenedIntent{OrderID: o.ID, Intent: *o.Intent})
+	b.touch(o)
+}
+
+// close ends the pending intent.
+func (b *UnitOfWork) close(o *Order, s Settlement) {
+	o.Intent = nil
+	b.closed = append(b.closed, ClosedIntent{OrderID: o.ID, Settlement: s})
+}
+
+// recordOutcome ends the pending intent with inventory's outcome. The order goes by
+// what the reservation is now; its lines become the intent's only if inventory
+// said that it was done.
+func (b *UnitOfWork) recordOutcome(o *Order, v Outcome) {
+	in := *o.Intent
+	s := Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeDone, Problem: v.Rejection}
+	if v.Rejection != nil {
+		s.Outcome = OutcomeRejected
+	}
+	o.State = v.Reservation.order()
+	if in.Operation == GiveUpOperation && v.Reservation == ReservationReleased {
+		// The caller sees the end of its place.
+		o.State = Rejected
+		s = Settlement{Operation: PlaceOperation, Seq: in.Seq, Outcome: OutcomeRejected, Problem: problem.New(problem.GivenUp,
+			"Inventory could not be asked in time. Place the order again under a new id.")}
+	}
+	if s.Outcome == OutcomeDone && in.Lines != nil {
+		o.Lines = in.Lines
+		o.Total, _ = total(in.Lines)
+		o.HoldExpiresAt = v.ExpiresAt
+	}
+	if o.State != Placed && o.State != Expired {
+		o.HoldExpiresAt = time.Time{}
+	}
+	b.close(o, s)
+	o.Last = &s
+	b.touch(o)
+}
+
+// touch counts one visible change.
+func (b *UnitOfWork) touch(o *Order) {
+	o.Version++
+	o.UpdatedAt = b.now
+	b.changed[o.ID] = true
+}
+
+// repair makes an order what its reservation is. How its own pending operation
+// ended is unknown.
+func (b *UnitOfWork) repair(o *Order, r Reservation) {
+	if in := o.Intent; in != nil {
+		b.close(o, Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeSuperseded})
+	}
+	switch {
+	case o.State != Pending && o.State.agrees(r.State):
+	case o.State != Pending && r.State == ReservationNone:
+		// It was accepted, so it can't have been rejected.
+		o.State = Cancelled
+	default:
+		o.State = r.State.order()
+		o.Last = &Settlement{Operation: PlaceOperation, Seq: r.Seq, Outcome: OutcomeDone}
+		switch r.State {
+		case ReservationCommitted:
+			o.Last.Operation = ConfirmOperation
+		case ReservationReleased:
+			o.Last.Operation = CancelOperation
+		case ReservationNone:
+			o.Last.Outcome = OutcomeRejected
+			o.Last.Problem = problem.New(problem.GivenUp, "Why the order was rejected is lost. Place it again under a new id.")
+		}
+	}
+	switch {
+	case o.State != Placed && o.State != Expired:
+		o.HoldExpiresAt = time.Time{}
+	case !r.ExpiresAt.IsZero():
+		o.HoldExpiresAt = r.ExpiresAt
+	}
+	o.Seq = max(o.Seq, r.Seq) + 1
+	b.touch(o)
 }

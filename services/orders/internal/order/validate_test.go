@@ -10,57 +10,58 @@ import (
 	"roundtrip/internal/problem"
 )
 
-func TestPlaceIsValidated(t *testing.T) {
+func TestValidatePlace(t *testing.T) {
 	t.Parallel()
 	most := Line{SKU: "a", Location: MainLocation, Quantity: MaxQuantity, UnitPrice: MaxUnitPrice}
 	for name, test := range map[string]struct {
 		change func(*Place)
-		want   []string // pointers
+		want   []string // the pointers of the errors
 	}{
-		"as it should be":     {func(*Place) {}, nil},
-		"no id":               {func(p *Place) { p.ID = "" }, []string{"path:id"}},
-		"id with a slash":     {func(p *Place) { p.ID = "a/b" }, []string{"path:id"}},
-		"id with a newline":   {func(p *Place) { p.ID = "a\n" }, []string{"path:id"}},
-		"longest id":          {func(p *Place) { p.ID = strings.Repeat("x", 64) }, nil},
-		"id too long":         {func(p *Place) { p.ID = strings.Repeat("x", 65) }, []string{"path:id"}},
-		"no customer":         {func(p *Place) { p.Customer = "" }, []string{"/customer"}},
-		"longest customer":    {func(p *Place) { p.Customer = strings.Repeat("é", MaxCustomer) }, nil},
-		"customer too long":   {func(p *Place) { p.Customer = strings.Repeat("é", MaxCustomer+1) }, []string{"/customer"}},
-		"no currency":         {func(p *Place) { p.Currency = "" }, []string{"/currency"}},
-		"currency in lower":   {func(p *Place) { p.Currency = "gbp" }, []string{"/currency"}},
-		"currency of four":    {func(p *Place) { p.Currency = "GBPX" }, []string{"/currency"}},
-		"currency and a line": {func(p *Place) { p.Currency = "GBP\n" }, []string{"/currency"}},
-		"no hold":             {func(p *Place) { p.HoldSeconds = 0 }, []string{"/hold_seconds"}},
-		"shortest hold":       {func(p *Place) { p.HoldSeconds = 1 }, nil},
-		"longest hold":        {func(p *Place) { p.HoldSeconds = MaxHold }, nil},
-		"hold too long":       {func(p *Place) { p.HoldSeconds = MaxHold + 1 }, []string{"/hold_seconds"}},
-		"no lines":            {func(p *Place) { p.Lines = nil }, []string{"/lines"}},
-		"most lines":          {func(p *Place) { p.Lines = slices.Repeat(p.Lines[:1], MaxLines) }, nil},
-		"too many lines":      {func(p *Place) { p.Lines = slices.Repeat(p.Lines[:1], MaxLines+1) }, []string{"/lines"}},
-		"no sku":              {func(p *Place) { p.Lines[1].SKU = "" }, []string{"/lines/1/sku"}},
-		"sku with a space":    {func(p *Place) { p.Lines[0].SKU = "a b" }, []string{"/lines/0/sku"}},
-		"no location":         {func(p *Place) { p.Lines[1].Location = "" }, []string{"/lines/1/location"}},
-		"no quantity":         {func(p *Place) { p.Lines[0].Quantity = 0 }, []string{"/lines/0/quantity"}},
-		"negative quantity":   {func(p *Place) { p.Lines[0].Quantity = -1 }, []string{"/lines/0/quantity"}},
-		"most of one line":    {func(p *Place) { p.Lines = []Line{most} }, nil},
-		"quantity too high":   {func(p *Place) { p.Lines[1].Quantity = MaxQuantity + 1 }, []string{"/lines/1/quantity"}},
-		"free of charge":      {func(p *Place) { p.Lines[0].UnitPrice = 0 }, nil},
-		"negative price":      {func(p *Place) { p.Lines[0].UnitPrice = -1 }, []string{"/lines/0/unit_price"}},
-		"price too high":      {func(p *Place) { p.Lines[0].UnitPrice = MaxUnitPrice + 1 }, []string{"/lines/0/unit_price"}},
-		"the same sku twice":  {func(p *Place) { p.Lines = append(p.Lines, p.Lines...) }, nil},
-		"all that is wrong": {func(p *Place) {
+		"valid":                    {func(*Place) {}, nil},
+		"no id":                    {func(p *Place) { p.ID = "" }, []string{"/id"}},
+		"id with a slash":          {func(p *Place) { p.ID = "a/b" }, []string{"/id"}},
+		"id with a newline":        {func(p *Place) { p.ID = "a\n" }, []string{"/id"}},
+		"longest id":               {func(p *Place) { p.ID = strings.Repeat("x", 64) }, nil},
+		"id too long":              {func(p *Place) { p.ID = strings.Repeat("x", 65) }, []string{"/id"}},
+		"no customer":              {func(p *Place) { p.Customer = "" }, []string{"/customer"}},
+		"longest customer":         {func(p *Place) { p.Customer = strings.Repeat("é", MaxCustomer) }, nil},
+		"customer too long":        {func(p *Place) { p.Customer = strings.Repeat("é", MaxCustomer+1) }, []string{"/customer"}},
+		"no currency":              {func(p *Place) { p.Currency = "" }, []string{"/currency"}},
+		"currency in lower":        {func(p *Place) { p.Currency = "gbp" }, []string{"/currency"}},
+		"currency of four letters": {func(p *Place) { p.Currency = "GBPX" }, []string{"/currency"}},
+		"currency with a newline":  {func(p *Place) { p.Currency = "GBP\n" }, []string{"/currency"}},
+		"no hold":                  {func(p *Place) { p.HoldSeconds = 0 }, []string{"/hold_seconds"}},
+		"shortest hold":            {func(p *Place) { p.HoldSeconds = 1 }, nil},
+		"longest hold":             {func(p *Place) { p.HoldSeconds = MaxHold }, nil},
+		"hold too long":            {func(p *Place) { p.HoldSeconds = MaxHold + 1 }, []string{"/hold_seconds"}},
+		"no lines":                 {func(p *Place) { p.Lines = nil }, []string{"/lines"}},
+		"most lines":               {func(p *Place) { p.Lines = slices.Repeat(p.Lines[:1], MaxLines) }, nil},
+		"too many lines":           {func(p *Place) { p.Lines = slices.Repeat(p.Lines[:1], MaxLines+1) }, []string{"/lines"}},
+		"no sku":                   {func(p *Place) { p.Lines[1].SKU = "" }, []string{"/lines/1/sku"}},
+		"sku with a space":         {func(p *Place) { p.Lines[0].SKU = "a b" }, []string{"/lines/0/sku"}},
+		"no location":              {func(p *Place) { p.Lines[1].Location = "" }, []string{"/lines/1/location"}},
+		"no quantity":              {func(p *Place) { p.Lines[0].Quantity = 0 }, []string{"/lines/0/quantity"}},
+		"negative quantity":        {func(p *Place) { p.Lines[0].Quantity = -1 }, []string{"/lines/0/quantity"}},
+		"most of one line":         {func(p *Place) { p.Lines = []Line{most} }, nil},
+		"quantity too high":        {func(p *Place) { p.Lines[1].Quantity = MaxQuantity + 1 }, []string{"/lines/1/quantity"}},
+		"free of charge":           {func(p *Place) { p.Lines[0].UnitPrice = 0 }, nil},
+		"negative price":           {func(p *Place) { p.Lines[0].UnitPrice = -1 }, []string{"/lines/0/unit_price"}},
+		"price too high":           {func(p *Place) { p.Lines[0].UnitPrice = MaxUnitPrice + 1 }, []string{"/lines/0/unit_price"}},
+		"the same sku twice":       {func(p *Place) { p.Lines = append(p.Lines, p.Lines...) }, nil},
+		"everything wrong": {func(p *Place) {
 			*p = Place{ID: "?", Lines: []Line{{Quantity: 1}, {SKU: "a", Location: "b", Quantity: 1, UnitPrice: -5}}}
-		}, []string{"/currency", "/customer", "/hold_seconds", "/lines/0/location", "/lines/0/sku", "/lines/1/unit_price", "path:id"}},
-		// 9 x 10^18 is under 2^63 - 1 = 9,223,372,036,854,775,807, a tenth line is over it.
+		}, []string{"/currency", "/customer", "/hold_seconds", "/id", "/lines/0/location", "/lines/0/sku", "/lines/1/unit_price"}},
+		// 9 x 10^18 is below 2^63 - 1 = 9,223,372,036,854,775,807; a tenth line is
+		// above it.
 		"nine full lines": {func(p *Place) { p.Lines = slices.Repeat([]Line{most}, 9) }, nil},
 		"ten full lines":  {func(p *Place) { p.Lines = slices.Repeat([]Line{most}, 10) }, []string{"/lines"}},
-		// Past 2^64 it would be small again.
+		// A sum above 2^64 would wrap around to a small number.
 		"nineteen full lines": {func(p *Place) { p.Lines = slices.Repeat([]Line{most}, 19) }, []string{"/lines"}},
 		"2,000 full lines":    {func(p *Place) { p.Lines = slices.Repeat([]Line{most}, MaxLines) }, []string{"/lines"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := placing("order-1")
+			p := placeCommand("order-1")
 			p.Lines = slices.Clone(p.Lines)
 			test.change(&p)
 			checkPointers(t, p, test.want)
@@ -68,14 +69,14 @@ func TestPlaceIsValidated(t *testing.T) {
 	}
 }
 
-// The highest total is the highest int64, to the unit.
-func TestTotalAtTheBorder(t *testing.T) {
+// The highest total is exactly the highest int64.
+func TestTotalMayReachMaxInt64(t *testing.T) {
 	t.Parallel()
 	// 9 x 10^18 + 223,372 x 10^12 + 36,854,775,807 = 2^63 - 1.
 	lines := slices.Repeat([]Line{{SKU: "a", Location: MainLocation, Quantity: MaxQuantity, UnitPrice: MaxUnitPrice}}, 9)
 	lines = append(lines, Line{SKU: "a", Location: MainLocation, Quantity: 223_372, UnitPrice: MaxUnitPrice})
 	lines = append(lines, Line{SKU: "a", Location: MainLocation, Quantity: 1, UnitPrice: 36_854_775_807})
-	p := placing("order-1")
+	p := placeCommand("order-1")
 	p.Lines = lines
 	checkPointers(t, p, nil)
 	if got := NewUnitOfWork(start, nil).Decide(p).Order.Total; got != math.MaxInt64 {
@@ -90,7 +91,7 @@ func TestTotalAtTheBorder(t *testing.T) {
 	checkPointers(t, Amend{ID: "order-1", Lines: over}, []string{"/lines"})
 }
 
-func TestChangesAreValidated(t *testing.T) {
+func TestValidateChanges(t *testing.T) {
 	t.Parallel()
 	bad := []Line{{SKU: "a", Location: MainLocation, Quantity: 0, UnitPrice: 1}}
 	for _, test := range []struct {
@@ -99,15 +100,15 @@ func TestChangesAreValidated(t *testing.T) {
 	}{
 		{Amend{ID: "order-1", Lines: placedLines}, nil},
 		{Amend{ID: "order-1"}, []string{"/lines"}},
-		{Amend{ID: "../x", Lines: bad}, []string{"/lines/0/quantity", "path:id"}},
+		{Amend{ID: "../x", Lines: bad}, []string{"/id", "/lines/0/quantity"}},
 		{Confirm{ID: "order-1"}, nil},
-		{Confirm{}, []string{"path:id"}},
+		{Confirm{}, []string{"/id"}},
 		{Cancel{ID: "order-1"}, nil},
-		{Cancel{ID: "order 1"}, []string{"path:id"}},
+		{Cancel{ID: "order 1"}, []string{"/id"}},
 	} {
 		checkPointers(t, test.command, test.want)
 	}
-	// These come from what was loaded or answered, and have nothing to validate.
+	// These commands come from inside the service, and have nothing to validate.
 	for _, c := range []Command{RecordOutcome{}, GiveUp{}, Expire{}} {
 		checkPointers(t, c, nil)
 	}
@@ -119,7 +120,7 @@ func checkPointers(t *testing.T, c Command, want []string) {
 	var got []string
 	if err != nil {
 		if problem.CodeOf(err) != problem.Invalid {
-			t.Errorf("%T is answered %v, want invalid", c, err)
+			t.Errorf("%T got %v, want invalid", c, err)
 		}
 		for _, e := range problem.From(err).Errors {
 			got = append(got, e.Pointer)
@@ -133,11 +134,11 @@ func checkPointers(t *testing.T, c Command, want []string) {
 	}
 }
 
-// Contents are told apart by each of their parts, and by nothing else.
-func TestFingerprintOfPlace(t *testing.T) {
+// The fingerprint differs for every part of the content, and only for those.
+func TestPlaceFingerprintCoversTheContent(t *testing.T) {
 	t.Parallel()
 	of := func(change func(*Place)) string {
-		p := placing("order-1")
+		p := placeCommand("order-1")
 		p.Lines = slices.Clone(p.Lines)
 		change(&p)
 		return NewUnitOfWork(start, nil).Decide(p).Order.Fingerprint

@@ -1,8 +1,8 @@
 // Package reconcile compares orders with inventory's reservations, reports every
-// difference, and mends it where it is told how.
+// difference, and repairs it where it is told how.
 //
 // It runs beside services that are at work, so what it reads of one side may be
-// older than what it reads of the other. Whatever looks different in the lists is
+// older than what it reads of the other. What differs in the lists is
 // therefore looked at by itself, and again after a pause, and is reported only if it
 // still is. An order with an unsettled intent is in flight; it is counted, and is no
 // difference unless inventory has long decided what it waits for.
@@ -33,7 +33,7 @@ const (
 	maxWaiting = 10_000
 	workers    = 8
 	// overdue is how old an intent is that inventory has decided and that should
-	// have settled by now. Mending it does not have to wait for that: until then
+	// have settled by now. Repairing it does not have to wait for that: until then
 	// it does what the settler would do.
 	overdue = 30 * time.Second
 )
@@ -59,7 +59,7 @@ type Report struct {
 	Orders, Reservations int
 	// Unsettled orders have an intent in flight.
 	Unsettled int
-	// Differences were said; Remaining are those that were not mended.
+	// Differences were said; Remaining are those that were not repaired.
 	Differences, Remaining int
 }
 
@@ -75,7 +75,7 @@ type Reconciliation struct {
 }
 
 // Run compares every order with its reservation, and looks for reservations
-// without an order. Differences are mended one order at a time.
+// without an order. Differences are repaired one order at a time.
 func (a Reconciliation) Run(ctx context.Context) (Report, error) {
 	var r Report
 	suspects, err := a.read(ctx, &r)
@@ -181,7 +181,7 @@ func (a Reconciliation) recheck(ctx context.Context, ids []string) (differ []str
 	return differ, looking.Wait()
 }
 
-// report says what still differs, and mends it.
+// report says what still differs, and repairs it.
 func (a Reconciliation) report(ctx context.Context, suspects []string, r *Report) error {
 	for _, id := range suspects {
 		o, reservation, differences, err := a.compare(ctx, id)
@@ -191,13 +191,13 @@ func (a Reconciliation) report(ctx context.Context, suspects []string, r *Report
 		if len(differences) == 0 {
 			continue
 		}
-		done, mended := "", false
+		done, repaired := "", false
 		if a.Repair != nil {
-			done, mended = a.repair(ctx, o, reservation)
+			done, repaired = a.repair(ctx, o, reservation)
 		}
 		for _, difference := range differences {
 			r.Differences++
-			if !mended {
+			if !repaired {
 				r.Remaining++
 			}
 			a.OnDifference(id + ": " + difference + done)
@@ -206,8 +206,8 @@ func (a Reconciliation) report(ctx context.Context, suspects []string, r *Report
 	return nil
 }
 
-// mend says what was done about an order's differences.
-func (a Reconciliation) repair(ctx context.Context, o order.Order, r order.Reservation) (done string, mended bool) {
+// repair says what was done about an order's differences.
+func (a Reconciliation) repair(ctx context.Context, o order.Order, r order.Reservation) (done string, repaired bool) {
 	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 	defer cancel()
 	now, err := a.Repair(ctx, o, r)
@@ -215,13 +215,13 @@ func (a Reconciliation) repair(ctx context.Context, o order.Order, r order.Reser
 	case problem.CodeOf(err) == problem.PreconditionFailed:
 		return "; left alone: the order has changed meanwhile", false
 	case err != nil:
-		return fmt.Sprintf("; NOT mended: %v", err), false
+		return fmt.Sprintf("; NOT repaired: %v", err), false
 	case o.Version == 0:
 		return fmt.Sprintf("; made again as %s; its customer, currency and prices are lost", now.State), true
 	case o.State == now.State:
-		return fmt.Sprintf("; mended: it is still %s, for a total of %d", now.State, now.Total), true
+		return fmt.Sprintf("; repaired: it is still %s, for a total of %d", now.State, now.Total), true
 	}
-	return fmt.Sprintf("; mended: it was %s and is %s, for a total of %d", o.State, now.State, now.Total), true
+	return fmt.Sprintf("; repaired: it was %s and is %s, for a total of %d", o.State, now.State, now.Total), true
 }
 
 // compare reads an order, then asks inventory for its reservation, and says how they
@@ -250,7 +250,7 @@ func (a Reconciliation) compare(ctx context.Context, id string) (order.Order, or
 	return o, r, a.differences(o, r), nil
 }
 
-// differences are those that time will not mend.
+// differences are those that time will not repair.
 func (a Reconciliation) differences(o order.Order, r order.Reservation) []string {
 	if in := o.Intent; in != nil && in.Seq == r.Seq && a.Repair == nil && time.Since(in.Since) < overdue {
 		return nil

@@ -1,74 +1,86 @@
 package store
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"roundtrip/internal/database"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
+	"roundtrip/test/support/stores"
 )
 
-// backend is an empty store on one database, and what its tests do to that
-// database behind the store's back.
+// backend is an empty store on one database.
 type backend struct {
 	order.Store
-	// replicas are the stores that work on this database, the one above first:
-	// two, where a database can have more than one.
-	replicas []order.Store
-	// poison makes the database refuse every write of one order.
-	poison func(t *testing.T, id string)
-	// fill leaves the database no room to grow until free is called.
-	fill func(t *testing.T) (free func())
-	// block makes every write wait, and no read, until release is called.
-	block func(t *testing.T) (release func())
-	// dump is every row of every table, as text.
-	dump func(t *testing.T) string
-	// reopen closes the store and opens it again on the same data.
-	reopen func(t *testing.T) order.Store
+	*stores.Backend[order.Store]
 }
 
-// databases are what the suite in this file runs against: whatever keeps orders
-// has to pass it. Each makes an empty database and returns how to open it.
-var databases = map[string]func(*testing.T) (open func(*testing.T) backend){"sqlite": sqliteDatabase, "postgres": postgresDatabase}
+var service = stores.Service[order.Store]{Name: "orders", Schema: Schema(), New: New, Tables: []string{"orders", "intents"}}
 
 func conform(t *testing.T, test func(*testing.T, backend)) {
-	t.Parallel()
-	for name, create := range databases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, create(t)(t))
-		})
-	}
+	service.Conform(t, func(t *testing.T, b *stores.Backend[order.Store]) { test(t, backend{b.Store, b}) })
 }
 
-// conformInVirtualTime is conform where time passes at once.
 func conformInVirtualTime(t *testing.T, test func(*testing.T, backend)) {
-	t.Parallel()
-	for name, create := range databases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			open := create(t)
-			synctest.Test(t, func(t *testing.T) { test(t, open(t)) })
-		})
-	}
+	service.ConformInVirtualTime(t, func(t *testing.T, b *stores.Backend[order.Store]) { test(t, backend{b.Store, b}) })
 }
 
-// replica is one of the stores, each in its turn.
-func (b backend) replica(i int) order.Store { return b.replicas[i%len(b.replicas)] }
-
-func closeStore(t *testing.T, s order.Store) {
+func postgresBackend(t *testing.T, address string) backend {
 	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	b := service.Backend(t, address)
+	return backend{b.Store, b}
+}
+
+// panics is valid and panics when it is decided.
+type panics struct{ order.Command }
+
+func (panics) Validate() error { return nil }
+func (panics) OrderID() string { panic("it panics") }
+
+func TestCommits(t *testing.T) {
+	t.Parallel()
+	invalid := place("rejected")
+	invalid.Lines = nil
+	stores.Commits[order.Store, order.Command, order.Result]{
+		Service:  service,
+		Setup:    func(*testing.T, order.Store) {},
+		Change:   func(id string) order.Command { return place(id) },
+		Rejected: invalid,
+		Panics:   panics{},
+		Err:      func(r order.Result) error { return r.Err },
+		Changed: func(t *testing.T, s order.Store, id string) bool {
+			t.Helper()
+			o, err := s.Order(t.Context(), id)
+			if err != nil && problem.CodeOf(err) != problem.NotFound {
+				t.Fatal(err)
+			}
+			return err == nil && o.Version == 1 && o.Seq == 1 && o.Intent != nil
+		},
+		Table: "orders", Column: "id", AfterUnknown: commit.DecideAgain,
+	}.Run(t)
+}
+
+func TestAClosedStoreReadsNothing(t *testing.T) {
+	conform(t, func(t *testing.T, b backend) {
+		stores.Close(t, b.Store)
+		_, err := b.Order(t.Context(), "a")
+		wantCode(t, "order", err, problem.Unavailable)
+		_, err = b.LeaseUnsettled(t.Context(), time.Now(), time.Second, 1)
+		wantCode(t, "lease", err, problem.Unavailable)
+	})
+}
+
+func TestAReadWaitsForNoWrite(t *testing.T) {
+	conform(t, func(t *testing.T, b backend) {
+		b.placed(t, "a")
+		release := b.Block(t, "orders")
+		b.order(t, "a")
+		release()
+	})
 }
 
 func place(id string) order.Place {
@@ -154,7 +166,7 @@ func TestAnOrderIsReadAsItWasWritten(t *testing.T) {
 			}
 		}
 		before := b.order(t, "a")
-		again := backend{Store: b.reopen(t)}
+		again := backend{Store: b.Reopen(t)}
 		if after := again.order(t, "a"); !reflect.DeepEqual(after, before) {
 			t.Errorf("after closing and opening it is\n%+v, and was\n%+v", after, before)
 		}
@@ -171,7 +183,7 @@ func TestThereIsNoSuchOrder(t *testing.T) {
 		} {
 			wantCode(t, fmt.Sprintf("%T", c), b.Do(t.Context(), []order.Command{c})[0].Err, problem.NotFound)
 		}
-		if rows := b.dump(t); rows != "" {
+		if rows := b.Dump(t); rows != "" {
 			t.Errorf("something was stored: %s", rows)
 		}
 	})
@@ -216,7 +228,7 @@ func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
 
 func TestWhatFailsInABatchHarmsNobodyElse(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
-		b.poison(t, "poison")
+		b.Poison(t, "orders", "id", "poison")
 		invalid := place("x")
 		invalid.Lines = nil
 		results := b.Do(t.Context(), []order.Command{place("a"), place("poison"), invalid, place("b"), order.Cancel{ID: "a"}})
@@ -237,65 +249,10 @@ func TestWhatFailsInABatchHarmsNobodyElse(t *testing.T) {
 	})
 }
 
-func TestWhatNobodyWaitsForIsDropped(t *testing.T) {
-	conform(t, func(t *testing.T, b backend) {
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		for _, batch := range [][]order.Command{{place("a")}, {place("a"), place("b")}} {
-			for _, r := range b.Do(ctx, batch) {
-				if !errors.Is(r.Err, context.Canceled) {
-					t.Errorf("got %v", r.Err)
-				}
-			}
-		}
-		if rows := b.dump(t); rows != "" {
-			t.Errorf("something was stored: %s", rows)
-		}
-		if got := b.Do(t.Context(), nil); len(got) != 0 {
-			t.Errorf("no command got %v", got)
-		}
-	})
-}
-
-// watched tells when it is first asked whether it is done: a batch asks that of
-// its members just before it begins.
-type watched struct {
-	context.Context
-	once  sync.Once
-	asked chan struct{}
-}
-
-func (w *watched) Err() error {
-	err := w.Context.Err()
-	w.once.Do(func() { close(w.asked) })
-	return err
-}
-
-func TestAHangUpAfterADecisionBeganChangesNothing(t *testing.T) {
-	conform(t, func(t *testing.T, b backend) {
-		b.placed(t, "a")
-		release := b.block(t)
-		b.order(t, "a") // a read waits for nobody
-		ctx, cancel := context.WithCancel(t.Context())
-		w := &watched{Context: ctx, asked: make(chan struct{})}
-		answered := make(chan error)
-		go func() { answered <- b.Do(w, []order.Command{amend("a", 2)})[0].Err }()
-		<-w.asked
-		cancel()
-		release()
-		if err := <-answered; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v", err)
-		}
-		if o := b.order(t, "a"); o.Intent == nil || o.Seq != 2 {
-			t.Errorf("it is %+v", o)
-		}
-	})
-}
-
 func TestManyAtOnceMakeOneOrder(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		const callers = 50
-		results := atOnce(callers, func(i int) order.Result { return b.replica(i).Do(t.Context(), []order.Command{place("a")})[0] })
+		results := stores.AtOnce(callers, func(i int) order.Result { return b.Replica(i).Do(t.Context(), []order.Command{place("a")})[0] })
 		created := 0
 		for _, r := range results {
 			if r.Err != nil || r.Seq != 1 || !reflect.DeepEqual(r.Order, results[0].Order) {
@@ -315,8 +272,8 @@ func TestOfManyDifferentOperationsAtOnceOneIsWrittenDown(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		const callers = 50
-		results := atOnce(callers, func(i int) order.Result {
-			return b.replica(i).Do(t.Context(), []order.Command{amend("a", int64(i+1))})[0]
+		results := stores.AtOnce(callers, func(i int) order.Result {
+			return b.Replica(i).Do(t.Context(), []order.Command{amend("a", int64(i+1))})[0]
 		})
 		var won []int64
 		for i, r := range results {
@@ -339,8 +296,8 @@ func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.do(t, place("a"))
 		verdicts := []order.ReservationState{order.ReservationHeld, order.ReservationReleased, order.ReservationExpired, order.ReservationNone}
-		results := atOnce(40, func(i int) order.Result {
-			return b.replica(i).Do(t.Context(), []order.Command{settle("a", 1, order.PlaceOperation, verdicts[i%len(verdicts)])})[0]
+		results := stores.AtOnce(40, func(i int) order.Result {
+			return b.Replica(i).Do(t.Context(), []order.Command{settle("a", 1, order.PlaceOperation, verdicts[i%len(verdicts)])})[0]
 		})
 		first := b.order(t, "a")
 		if first.Version != 2 || first.Intent != nil {
@@ -357,13 +314,13 @@ func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 		b.placed(t, "b")
 		b.do(t, amend("b", 2))
 		b.do(t, order.Cancel{ID: "b"})
-		before := b.dump(t)
+		before := b.Dump(t)
 		for _, late := range []order.Command{
 			settle("b", 1, order.PlaceOperation, order.ReservationHeld), settle("b", 2, order.AmendOperation, order.ReservationHeld),
 			order.GiveUp{ID: "b", Seq: 1}, order.GiveUp{ID: "b", Seq: 3}, order.Expire{ID: "b", Seq: 1}, order.Expire{ID: "b", Seq: 3},
 		} {
 			b.do(t, late)
-			if after := b.dump(t); after != before {
+			if after := b.Dump(t); after != before {
 				t.Errorf("%#v changed\n%s into\n%s", late, before, after)
 			}
 		}
@@ -398,290 +355,4 @@ func TestEveryOperationsEndIsKept(t *testing.T) {
 		_, err := b.Settlement(t.Context(), "none", 1)
 		wantCode(t, "no order", err, problem.NotFound)
 	})
-}
-
-func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
-	conformInVirtualTime(t, func(t *testing.T, b backend) {
-		var want []string // newest first; orders of one moment by id
-		for i := range 30 {
-			id := fmt.Sprintf("o%02d", i)
-			b.do(t, place(id))
-			want = append([]string{id}, want...)
-			if i%3 == 0 { // and the others at the same moment
-				time.Sleep(time.Millisecond)
-			}
-		}
-		list := func(state order.State, customer string, between func(page int)) (all []string) {
-			for page := (order.Page{Limit: 4}); ; {
-				orders, next, err := b.Orders(t.Context(), state, customer, page)
-				if err != nil || len(orders) > page.Limit || next != "" && len(orders) < page.Limit {
-					t.Fatalf("a page of %d, then %q: %v", len(orders), next, err)
-				}
-				all = append(all, ids(orders)...)
-				if page.Cursor = next; next == "" {
-					return all
-				}
-				between(len(all))
-			}
-		}
-		got := list("", "", func(n int) {
-			time.Sleep(time.Millisecond)
-			b.do(t, place(fmt.Sprint("new", n)))
-			b.do(t, settle(want[n-1], 1, order.PlaceOperation, order.ReservationHeld))
-		})
-		if !slices.Equal(got, want) {
-			t.Errorf("the pages had\n%v, want\n%v", got, want)
-		}
-
-		other := place("other")
-		other.Customer = "12583"
-		b.do(t, other)
-		still := func(int) {}
-		for _, c := range []struct {
-			state    order.State
-			customer string
-			want     int
-		}{{order.Placed, "", 7}, {order.Pending, "", 31}, {"", "12583", 1}, {order.Placed, "17850", 7}, {order.Placed, "12583", 0}, {order.Expired, "", 0}} {
-			if got := list(c.state, c.customer, still); len(got) != c.want {
-				t.Errorf("%q of %q: %d orders, want %d", c.state, c.customer, len(got), c.want)
-			}
-		}
-		for _, cursor := range []string{"x", "bm9uZQ", "W10", "WyJhIiwiYiJd"} {
-			_, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: cursor, Limit: 4})
-			wantCode(t, "cursor "+cursor, err, problem.Invalid)
-		}
-		// Made up, and beyond what a database takes for a time.
-		for _, created := range []int64{-1 << 63, -300_000_000_000_000, -1, 1<<63 - 1} {
-			if _, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: database.EncodeCursor(created, "x"), Limit: 4}); err != nil {
-				t.Errorf("cursor of %d: %v", created, err)
-			}
-		}
-	})
-}
-
-func TestOrdersOfOneMomentAreListedInTheOrderOfBytes(t *testing.T) {
-	conformInVirtualTime(t, func(t *testing.T, b backend) {
-		want := []string{"z", "b", "ab", "aB", "a.b", "a-b", "a", "_", "Z", "B", "A", "9", "10", "1", "00", "0"}
-		var places []order.Command
-		for _, id := range want {
-			places = append(places, place(id))
-		}
-		b.Do(t.Context(), places)
-		var got []string
-		for page := (order.Page{Limit: 3}); ; {
-			orders, next, err := b.Orders(t.Context(), "", "", page)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, ids(orders)...)
-			if page.Cursor = next; next == "" {
-				break
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("they are listed as\n%q, want\n%q", got, want)
-		}
-		// Made up, and the right shape: a page, wherever it begins.
-		for at, n := range map[int64]int{-1 << 63: 0, 0: 0, 1<<63 - 1: len(want)} {
-			list, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: database.EncodeCursor(at, "x"), Limit: 50})
-			if err != nil || len(list) != n {
-				t.Errorf("before %d: %d orders (%v), want %d", at, len(list), err, n)
-			}
-		}
-	})
-}
-
-func TestAPlaceThatIsGivenUpEndsRejected(t *testing.T) {
-	conform(t, func(t *testing.T, b backend) {
-		b.do(t, place("a"))
-		for _, r := range atOnce(10, func(i int) order.Result {
-			return b.replica(i).Do(t.Context(), []order.Command{order.GiveUp{ID: "a", Seq: 1}})[0]
-		}) {
-			if r.Err != nil || r.Seq != 2 || r.Order.Intent == nil || r.Order.Intent.Operation != order.GiveUpOperation {
-				t.Errorf("got %+v", r)
-			}
-		}
-		wantCode(t, "another operation", b.Do(t.Context(), []order.Command{order.Confirm{ID: "a"}})[0].Err, problem.OperationPending)
-		b.do(t, settle("a", 1, order.PlaceOperation, order.ReservationHeld)) // late
-		o := b.do(t, settle("a", 2, order.GiveUpOperation, order.ReservationReleased)).Order
-		if stored := b.order(t, "a"); !reflect.DeepEqual(stored, o) || o.State != order.Rejected || o.Last.Problem.Code != problem.GivenUp {
-			t.Errorf("it is %+v, and stored as %+v", o, stored)
-		}
-		if s, err := b.Settlement(t.Context(), "a", 1); err != nil || s.Outcome != order.OutcomeSuperseded {
-			t.Errorf("its place ended %+v, %v", s, err)
-		}
-		if s, err := b.Settlement(t.Context(), "a", 2); err != nil || s.Outcome != order.OutcomeRejected || s.Problem.Code != problem.GivenUp {
-			t.Errorf("its end is %+v, %v", s, err)
-		}
-	})
-}
-
-func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
-	conformInVirtualTime(t, func(t *testing.T, b backend) {
-		const orders, lease = 40, 10 * time.Second
-		for i := range orders {
-			b.do(t, place(fmt.Sprintf("o%02d", i)))
-			time.Sleep(time.Millisecond)
-		}
-		b.placed(t, "settled")
-		takeAll := func(before time.Time) (taken []string) {
-			var mu sync.Mutex
-			atOnce(4, func(i int) bool {
-				for {
-					batch, err := b.replica(i).LeaseUnsettled(t.Context(), before, lease, 7)
-					if err != nil {
-						t.Error(err)
-					}
-					if len(batch) == 0 {
-						return true
-					}
-					for _, o := range batch {
-						if o.Intent == nil || o.Intent.Operation != order.PlaceOperation || len(o.Intent.Lines) != 3 {
-							t.Errorf("taken without its intent: %+v", o)
-						}
-					}
-					mu.Lock()
-					taken = append(taken, ids(batch)...)
-					mu.Unlock()
-				}
-			})
-			slices.Sort(taken)
-			return taken
-		}
-		if early := takeAll(time.Now().Add(-time.Minute)); early != nil {
-			t.Errorf("too young, and taken: %v", early)
-		}
-		oldest, err := b.LeaseUnsettled(t.Context(), time.Now(), lease, 1)
-		if err != nil || len(oldest) != 1 || oldest[0].ID != "o00" {
-			t.Errorf("the oldest is %v, %v", ids(oldest), err)
-		}
-		before := b.order(t, "o00")
-		if rest := takeAll(time.Now()); len(rest) != orders-1 || len(slices.Compact(rest)) != orders-1 || rest[0] != "o01" {
-			t.Errorf("%d were taken: %v", len(rest), rest)
-		}
-		if again := takeAll(time.Now()); again != nil {
-			t.Errorf("taken again: %v", again)
-		}
-		if after := b.order(t, "o00"); !reflect.DeepEqual(after, before) {
-			t.Errorf("a lease changed the order: %+v", after)
-		}
-		b.do(t, settle("o07", 1, order.PlaceOperation, order.ReservationHeld))
-		time.Sleep(lease)
-		if back := takeAll(time.Now()); len(back) != orders-1 || slices.Contains(back, "o07") {
-			t.Errorf("after the lease %d were taken: %v", len(back), back)
-		}
-	})
-}
-
-func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
-	conformInVirtualTime(t, func(t *testing.T, b backend) {
-		const lease = 10 * time.Second
-		take := func() []string {
-			t.Helper()
-			taken, err := b.LeaseExpiredHolds(t.Context(), time.Now(), lease, 2)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return ids(taken)
-		}
-		for _, id := range []string{"old", "older-confirming", "confirmed"} {
-			b.placed(t, id)
-			time.Sleep(time.Millisecond)
-		}
-		b.do(t, order.Confirm{ID: "older-confirming"})
-		b.do(t, order.Confirm{ID: "confirmed"})
-		b.do(t, settle("confirmed", 2, order.ConfirmOperation, order.ReservationCommitted))
-		b.do(t, place("pending"))
-		time.Sleep(10 * time.Minute)
-		b.placed(t, "young")
-		b.placed(t, "young-2")
-		if early := take(); early != nil {
-			t.Errorf("before its time: %v", early)
-		}
-		time.Sleep(6 * time.Minute)
-		if due := take(); !slices.Equal(due, []string{"old"}) {
-			t.Errorf("due are %v", due)
-		}
-		if again := take(); again != nil {
-			t.Errorf("leased, and taken: %v", again)
-		}
-		time.Sleep(lease)
-		if back := take(); !slices.Equal(back, []string{"old"}) {
-			t.Errorf("after the lease: %v", back)
-		}
-		b.do(t, order.Expire{ID: "old", Seq: 1})
-		b.do(t, rejected("older-confirming", 2, order.ConfirmOperation, order.ReservationExpired, problem.New(problem.ReservationExpired, "")))
-		time.Sleep(10 * time.Minute)
-		if due := take(); !slices.Equal(due, []string{"young", "young-2"}) {
-			t.Errorf("due are %v", due)
-		}
-	})
-}
-
-func TestUnsettledCountsWhatIsOpen(t *testing.T) {
-	conformInVirtualTime(t, func(t *testing.T, b backend) {
-		want := func(count int64, oldest time.Time) {
-			t.Helper()
-			if n, since, err := b.CountUnsettled(t.Context()); err != nil || n != count || !since.Equal(oldest) {
-				t.Errorf("%d since %v (%v), want %d since %v", n, since, err, count, oldest)
-			}
-		}
-		want(0, time.Time{})
-		first := b.do(t, place("a")).Order.CreatedAt
-		time.Sleep(time.Second)
-		second := b.do(t, place("b")).Order.CreatedAt
-		want(2, first)
-		b.do(t, settle("a", 1, order.PlaceOperation, order.ReservationHeld))
-		want(1, second)
-		b.do(t, settle("b", 1, order.PlaceOperation, order.ReservationNone))
-		want(0, time.Time{})
-	})
-}
-
-func TestAFullDiskLosesNothing(t *testing.T) {
-	conform(t, func(t *testing.T, b backend) {
-		b.placed(t, "a")
-		before := b.dump(t)
-		free := b.fill(t)
-		large := place("large")
-		for range order.MaxLines - 3 {
-			large.Lines = append(large.Lines, order.Line{SKU: "71053", Location: "main", Quantity: 1, UnitPrice: 1})
-		}
-		for _, batch := range [][]order.Command{{large}, {large, large}} {
-			for _, r := range b.Do(t.Context(), batch) {
-				wantCode(t, "without room", r.Err, problem.Unavailable)
-			}
-		}
-		if after := b.dump(t); after != before {
-			t.Errorf("it left\n%s, and there was\n%s", after, before)
-		}
-		free()
-		if r := b.do(t, large); !r.Created {
-			t.Errorf("with room again: %+v", r)
-		}
-	})
-}
-
-func TestAClosedStoreIsUnavailable(t *testing.T) {
-	conform(t, func(t *testing.T, b backend) {
-		if err := errors.Join(b.Close(), b.Close()); err != nil {
-			t.Errorf("closing it twice: %v", err)
-		}
-		wantCode(t, "do", b.Do(t.Context(), []order.Command{place("a")})[0].Err, problem.Unavailable)
-		_, err := b.Order(t.Context(), "a")
-		wantCode(t, "order", err, problem.Unavailable)
-		_, err = b.LeaseUnsettled(t.Context(), time.Now(), time.Second, 1)
-		wantCode(t, "take", err, problem.Unavailable)
-	})
-}
-
-// atOnce calls f in n goroutines and returns what each gave.
-func atOnce[T any](n int, f func(i int) T) []T {
-	out := make([]T, n)
-	var all sync.WaitGroup
-	for i := range n {
-		all.Go(func() { out[i] = f(i) })
-	}
-	all.Wait()
-	return out
 }

@@ -2,57 +2,31 @@ package store
 
 import (
 	"context"
-	"embed"
 	"fmt"
-	"io/fs"
-	"log/slog"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"roundtrip/internal/batch"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/database"
-	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 )
 
-//go:embed migrations/postgres/*.sql
-var postgresMigrations embed.FS
-
-// PostgresMigrations are those of orders' PostgreSQL schema.
-func PostgresMigrations(log *slog.Logger) database.Migrations {
-	files, err := fs.Sub(postgresMigrations, "migrations/postgres")
-	if err != nil { // the folder is embedded
-		panic(err)
-	}
-	return database.Migrations{Files: files, Log: log}
-}
-
 // Postgres keeps orders in a PostgreSQL database.
 type Postgres struct {
-	db    *database.Postgres
-	batch *batch.Batcher[order.Command, order.Result]
+	*commit.Group[order.Command, order.Result]
+	db *database.Postgres
 }
 
-// NewPostgres makes a store on a database whose schema is there.
-func NewPostgres(db *database.Postgres, o Options) *Postgres {
-	// One batch at a time is larger, and costs less, than two that overlap.
-	inFlight := 1
-	if o.BatchMax == 1 {
-		inFlight = o.Connections // nothing is merged, so there is nothing to wait for
-	}
-	return &Postgres{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: inFlight, Max: o.BatchMax}, func(ctx context.Context, f func(session) error) error {
+func newPostgres(db *database.Postgres, o commit.Options) *Postgres {
+	return &Postgres{newGroup(func(ctx context.Context, f func(session) error) error {
 		return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { return f(postgresSession{ctx, tx}) })
-	})}
+	}, o), db}
 }
 
 // Close closes the database.
 func (s *Postgres) Close() error { return s.db.Close() }
-
-// Do decides commands, in one transaction with those of other callers.
-func (s *Postgres) Do(ctx context.Context, commands []order.Command) []order.Result {
-	return do(ctx, s.batch, commands)
-}
 
 // postgresSession is a transaction. It locks orders in the order of their ids.
 type postgresSession struct {
@@ -60,8 +34,8 @@ type postgresSession struct {
 	tx  pgx.Tx
 }
 
-// orders locks first and then reads, by a statement that sees what whoever had
-// the lock before has committed. An order that is not there can't be locked: two
+// orders locks first and then reads, by a statement that sees what the
+// lock's last holder has committed. An order that is not there can't be locked: two
 // transactions that make the same one meet at its key, and one is run again.
 func (s postgresSession) orders(ids []string) ([]order.Order, error) {
 	if _, err := s.tx.Exec(s.ctx, "SELECT FROM orders WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids); err != nil {
@@ -103,7 +77,7 @@ func postgresOrders(ctx context.Context, tx pgx.Tx, condition string, args ...an
 		}
 		if lastSeq != nil {
 			o.Last = &order.Settlement{Operation: order.Operation(*lastOperation), Seq: *lastSeq, Outcome: order.OutcomeKind(*lastOutcome)}
-			if o.Last.Problem, err = readProblem(lastProblem); err != nil {
+			if o.Last.Problem, err = database.ReadProblem(lastProblem); err != nil {
 				return o, err
 			}
 		}
@@ -117,15 +91,6 @@ func postgresOrders(ctx context.Context, tx pgx.Tx, condition string, args ...an
 		}
 		return o, err
 	})
-}
-
-// column takes one column out of rows, for unnest.
-func column[Row, T any](rows []Row, of func(Row) T) []T {
-	values := make([]T, len(rows))
-	for i, r := range rows {
-		values[i] = of(r)
-	}
-	return values
 }
 
 // write writes everything together: at most four statements in one round trip,
@@ -163,9 +128,9 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 		steps.Queue(`UPDATE intents i SET settled_at = $1, outcome = u.outcome, problem = u.problem
 			FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[]) AS u (order_id, seq, outcome, problem)
 			WHERE i.order_id = u.order_id AND i.seq = u.seq AND i.settled_at IS NULL`, now,
-			column(rows, func(in order.ClosedIntent) string { return in.OrderID }), column(rows, func(in order.ClosedIntent) int64 { return in.Seq }),
-			column(rows, func(in order.ClosedIntent) string { return string(in.Outcome) }),
-			column(rows, func(in order.ClosedIntent) *string { return writeProblem(in.Problem) }))
+			database.Column(rows, func(in order.ClosedIntent) string { return in.OrderID }), database.Column(rows, func(in order.ClosedIntent) int64 { return in.Seq }),
+			database.Column(rows, func(in order.ClosedIntent) string { return string(in.Outcome) }),
+			database.Column(rows, func(in order.ClosedIntent) *string { return database.WriteProblem(in.Problem) }))
 	}
 	if rows := c.Opened; len(rows) > 0 {
 		end := func(in order.OpenedIntent) (order.Settlement, bool) {
@@ -174,32 +139,32 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 		}
 		steps.Queue(`INSERT INTO intents (order_id, seq, operation, since, lines, fingerprint, settled_at, outcome, problem)
 			SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::timestamptz[], $8::text[], $9::text[])`,
-			column(rows, func(in order.OpenedIntent) string { return in.OrderID }), column(rows, func(in order.OpenedIntent) int64 { return in.Seq }),
-			column(rows, func(in order.OpenedIntent) string { return string(in.Operation) }),
-			column(rows, func(in order.OpenedIntent) time.Time { return in.Since }),
-			column(rows, func(in order.OpenedIntent) *string {
+			database.Column(rows, func(in order.OpenedIntent) string { return in.OrderID }), database.Column(rows, func(in order.OpenedIntent) int64 { return in.Seq }),
+			database.Column(rows, func(in order.OpenedIntent) string { return string(in.Operation) }),
+			database.Column(rows, func(in order.OpenedIntent) time.Time { return in.Since }),
+			database.Column(rows, func(in order.OpenedIntent) *string {
 				if in.Lines == nil {
 					return nil
 				}
 				text := writeLines(in.Lines)
 				return &text
 			}),
-			column(rows, func(in order.OpenedIntent) string { return in.Fingerprint }),
-			column(rows, func(in order.OpenedIntent) *time.Time {
+			database.Column(rows, func(in order.OpenedIntent) string { return in.Fingerprint }),
+			database.Column(rows, func(in order.OpenedIntent) *time.Time {
 				if _, ok := end(in); ok {
 					return &now
 				}
 				return nil
 			}),
-			column(rows, func(in order.OpenedIntent) *string {
+			database.Column(rows, func(in order.OpenedIntent) *string {
 				if settled, ok := end(in); ok {
 					return (*string)(&settled.Outcome)
 				}
 				return nil
 			}),
-			column(rows, func(in order.OpenedIntent) *string {
+			database.Column(rows, func(in order.OpenedIntent) *string {
 				settled, _ := end(in)
-				return writeProblem(settled.Problem)
+				return database.WriteProblem(settled.Problem)
 			}))
 	}
 	if err := s.tx.SendBatch(s.ctx, steps).Close(); err != nil {
@@ -217,112 +182,84 @@ func orderColumns(rows []order.Order) []any {
 		return *o.Last
 	}
 	return []any{
-		column(rows, func(o order.Order) string { return o.ID }),
-		column(rows, func(o order.Order) string { return string(o.State) }),
-		column(rows, func(o order.Order) int64 { return o.Version }),
-		column(rows, func(o order.Order) string { return o.Customer }),
-		column(rows, func(o order.Order) string { return o.Currency }),
-		column(rows, func(o order.Order) int64 { return o.HoldSeconds }),
-		column(rows, func(o order.Order) string { return writeLines(o.Lines) }),
-		column(rows, func(o order.Order) int64 { return o.Total }),
-		column(rows, func(o order.Order) *time.Time {
+		database.Column(rows, func(o order.Order) string { return o.ID }),
+		database.Column(rows, func(o order.Order) string { return string(o.State) }),
+		database.Column(rows, func(o order.Order) int64 { return o.Version }),
+		database.Column(rows, func(o order.Order) string { return o.Customer }),
+		database.Column(rows, func(o order.Order) string { return o.Currency }),
+		database.Column(rows, func(o order.Order) int64 { return o.HoldSeconds }),
+		database.Column(rows, func(o order.Order) string { return writeLines(o.Lines) }),
+		database.Column(rows, func(o order.Order) int64 { return o.Total }),
+		database.Column(rows, func(o order.Order) *time.Time {
 			if o.HoldExpiresAt.IsZero() {
 				return nil
 			}
 			return &o.HoldExpiresAt
 		}),
-		column(rows, func(o order.Order) time.Time { return o.CreatedAt }),
-		column(rows, func(o order.Order) time.Time { return o.UpdatedAt }),
-		column(rows, func(o order.Order) int64 { return o.Seq }),
-		column(rows, func(o order.Order) string { return o.Fingerprint }),
-		column(rows, func(o order.Order) string { return string(last(o).Operation) }),
-		column(rows, func(o order.Order) *int64 {
+		database.Column(rows, func(o order.Order) time.Time { return o.CreatedAt }),
+		database.Column(rows, func(o order.Order) time.Time { return o.UpdatedAt }),
+		database.Column(rows, func(o order.Order) int64 { return o.Seq }),
+		database.Column(rows, func(o order.Order) string { return o.Fingerprint }),
+		database.Column(rows, func(o order.Order) string { return string(last(o).Operation) }),
+		database.Column(rows, func(o order.Order) *int64 {
 			if o.Last == nil {
 				return nil
 			}
 			return &o.Last.Seq
 		}),
-		column(rows, func(o order.Order) string { return string(last(o).Outcome) }),
-		column(rows, func(o order.Order) *string { return writeProblem(last(o).Problem) }),
+		database.Column(rows, func(o order.Order) string { return string(last(o).Outcome) }),
+		database.Column(rows, func(o order.Order) *string { return database.WriteProblem(last(o).Problem) }),
 	}
 }
 
 // Order returns not-found if there is none with that id.
 func (s *Postgres) Order(ctx context.Context, id string) (order.Order, error) {
-	var found []order.Order
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		found, err = postgresOrders(ctx, tx, "o.id = $1", id)
-		return err
+	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]order.Order, error) {
+		return postgresOrders(ctx, tx, "o.id = $1", id)
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no order %s.", id)
-	}
-	if err != nil {
-		return order.Order{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "There is no order %s.", id)
 }
 
 // Orders lists the newest first.
 func (s *Postgres) Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error) {
-	created, id := int64(maxTime), ""
-	if page.Cursor != "" {
-		if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
-			return nil, "", err
-		}
+	created, id := int64(math.MaxInt64), ""
+	if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
+		return nil, "", err
 	}
-	where, args := "(o.created_at, o.id) < ($1, $2)", []any{time.UnixMilli(max(0, min(created, maxTime))), id, page.Limit + 1}
+	where, args := "(o.created_at, o.id) < ($1, $2)", []any{database.PostgresTime(created), id, page.Limit + 1}
 	for _, filter := range []struct{ column, value string }{{"state", string(state)}, {"customer", customer}} {
 		if filter.value != "" {
 			args = append(args, filter.value)
 			where += fmt.Sprintf(" AND o.%s = $%d", filter.column, len(args))
 		}
 	}
-	var found []order.Order
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-		found, err = postgresOrders(ctx, tx, where+" ORDER BY o.created_at DESC, o.id DESC LIMIT $3", args...)
-		return err
+	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]order.Order, error) {
+		return postgresOrders(ctx, tx, where+" ORDER BY o.created_at DESC, o.id DESC LIMIT $3", args...)
 	})
-	if err != nil || len(found) <= page.Limit {
-		return found, "", err
-	}
-	found = found[:page.Limit]
-	last := found[len(found)-1]
-	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
+	found, next := database.Page(found, page.Limit, listKey)
+	return found, next, err
 }
-
-// maxTime is later than any order, in Unix milliseconds, and a time that
-// PostgreSQL knows.
-const maxTime = 1 << 52
 
 // Settlement returns not-found if the operation is not settled or there is none.
 func (s *Postgres) Settlement(ctx context.Context, id string, seq int64) (order.Settlement, error) {
-	var found []order.Settlement
-	err := s.db.Read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]order.Settlement, error) {
 		rows, err := tx.Query(ctx, `SELECT operation, outcome, problem FROM intents
 			WHERE order_id = $1 AND seq = $2 AND settled_at IS NOT NULL`, id, seq)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (order.Settlement, error) {
-			settled := order.Settlement{Seq: seq}
-			var why *string
-			if err := row.Scan(&settled.Operation, &settled.Outcome, &why); err != nil {
-				return settled, err
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (order.Settlement, error) {
+			settlement := order.Settlement{Seq: seq}
+			var rejection *string
+			if err := row.Scan(&settlement.Operation, &settlement.Outcome, &rejection); err != nil {
+				return settlement, err
 			}
 			var err error
-			settled.Problem, err = readProblem(why)
-			return settled, err
+			settlement.Problem, err = database.ReadProblem(rejection)
+			return settlement, err
 		})
-		return err
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "Order %s has no settled operation %d.", id, seq)
-	}
-	if err != nil {
-		return order.Settlement{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "Order %s has no settled operation %d.", id, seq)
 }
 
 // LeaseUnsettled leases orders that have an intent from before a time.
@@ -340,7 +277,7 @@ func (s *Postgres) LeaseExpiredHolds(ctx context.Context, before time.Time, leas
 		ORDER BY o.hold_expires_at LIMIT $4 FOR UPDATE OF o SKIP LOCKED`, before, limit)
 }
 
-// take passes over what is locked: whoever has it is about to settle it.
+// lease skips locked rows: their holder is about to settle them.
 func (s *Postgres) lease(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
 	now := time.Now()
 	var taken []order.Order

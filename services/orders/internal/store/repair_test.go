@@ -6,6 +6,7 @@ import (
 
 	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
+	"roundtrip/test/support/stores"
 )
 
 // adopt is what a repair gives the store: inventory is at seq 4, by confirming.
@@ -46,7 +47,7 @@ func TestWhatIsAdoptedIsReadAsItWasWritten(t *testing.T) {
 func TestARepairAndACallerAtOnce(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
-		results := atOnce(40, func(i int) order.Result {
+		results := stores.AtOnce(40, func(i int) order.Result {
 			id, c := "a", order.Command(adopt("a", 2))
 			if i%4 >= 2 {
 				id, c = "lost", adopt("lost", 0)

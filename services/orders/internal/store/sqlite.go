@@ -3,82 +3,46 @@ package store
 import (
 	"context"
 	"database/sql"
-	"embed"
-	"encoding/json"
 	"fmt"
-	"io/fs"
 	"math"
 	"time"
 
-	"roundtrip/internal/batch"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/database"
-	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 )
 
-//go:embed migrations/sqlite/*.sql
-var migrations embed.FS
-
 // SQLite keeps orders in an SQLite database.
 type SQLite struct {
-	db    *database.SQLite
-	batch *batch.Batcher[order.Command, order.Result]
+	*commit.Group[order.Command, order.Result]
+	db *database.SQLite
 }
 
-// OpenSQLite opens, and where needed makes and migrates, the database at path.
-func OpenSQLite(ctx context.Context, path string, o Options) (*SQLite, error) {
-	files, err := fs.Sub(migrations, "migrations/sqlite")
-	if err != nil {
-		return nil, err
-	}
-	db, err := database.OpenSQLite(ctx, path, files, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	return newSQLite(db, o.BatchMax), nil
-}
-
-// OpenSQLiteReadOnly opens the database at path for reading, beside a service
-// that has it open.
-func OpenSQLiteReadOnly(path string) (*SQLite, error) {
-	db, err := database.OpenSQLiteReadOnly(path)
-	if err != nil {
-		return nil, err
-	}
-	return newSQLite(db, 0), nil
-}
-
-func newSQLite(db *database.SQLite, batchMax int) *SQLite {
-	// One batch at a time: there is one writer.
-	return &SQLite{db, newBatcher(batch.Options{Queue: maxQueue, InFlight: 1, Max: batchMax}, func(ctx context.Context, f func(session) error) error {
+func newSQLite(db *database.SQLite, o commit.Options) *SQLite {
+	return &SQLite{newGroup(func(ctx context.Context, f func(session) error) error {
 		return db.Write(ctx, func(tx *sql.Tx) error { return f(sqliteSession{tx}) })
-	})}
+	}, o), db}
 }
 
 // Close closes the database.
 func (s *SQLite) Close() error { return s.db.Close() }
-
-// Do decides commands, in one transaction with those of other callers.
-func (s *SQLite) Do(ctx context.Context, commands []order.Command) []order.Result {
-	return do(ctx, s.batch, commands)
-}
 
 // sqliteSession is a transaction that has the database's one write lock, so
 // what it loads needs no locks of its own.
 type sqliteSession struct{ tx *sql.Tx }
 
 func (s sqliteSession) orders(ids []string) ([]order.Order, error) {
-	list, err := json.Marshal(ids)
-	if err != nil {
-		return nil, err
-	}
-	return ordersWhere(s.tx, "o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id", string(list))
+	return sqliteOrders(s.tx, "o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id", database.Rows(ids))
 }
 
-// ordersWhere loads orders with their unsettled intents, in the order that the
+// sqliteOrders loads orders with their unsettled intents, in the order that the
 // condition ends with.
-func ordersWhere(tx *sql.Tx, condition string, args ...any) ([]order.Order, error) {
-	rows, err := tx.Query(`SELECT o.id, o.state, o.version, o.customer, o.currency, o.hold_seconds, o.lines, o.total,
+func sqliteOrders(tx *sql.Tx, condition string, args ...any) (loaded []order.Order, err error) {
+	err = database.Each(tx, func(rows *sql.Rows) error {
+		o, err := scan(rows)
+		loaded = append(loaded, o)
+		return err
+	}, `SELECT o.id, o.state, o.version, o.customer, o.currency, o.hold_seconds, o.lines, o.total,
 			o.hold_expires_at, o.created_at, o.updated_at, o.seq, o.fingerprint,
 			o.last_operation, o.last_seq, o.last_outcome, o.last_problem,
 			i.seq, i.operation, i.since, i.lines, i.fingerprint
@@ -87,16 +51,7 @@ func ordersWhere(tx *sql.Tx, condition string, args ...any) ([]order.Order, erro
 	if err != nil {
 		return nil, fmt.Errorf("load orders: %w", err)
 	}
-	defer rows.Close()
-	var loaded []order.Order
-	for rows.Next() {
-		o, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("load orders: %w", err)
-		}
-		loaded = append(loaded, o)
-	}
-	return loaded, rows.Err()
+	return loaded, nil
 }
 
 func scan(rows *sql.Rows) (order.Order, error) {
@@ -124,7 +79,7 @@ func scan(rows *sql.Rows) (order.Order, error) {
 		o.Last = &order.Settlement{
 			Operation: order.Operation(lastOperation.String), Seq: lastSeq.Int64, Outcome: order.OutcomeKind(lastOutcome.String),
 		}
-		if o.Last.Problem, err = readProblem(lastProblem); err != nil {
+		if o.Last.Problem, err = database.ReadProblem(lastProblem); err != nil {
 			return o, err
 		}
 	}
@@ -162,7 +117,7 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 			}
 			return []any{o.ID, o.State, o.Version, o.Customer, o.Currency, o.HoldSeconds, writeLines(o.Lines), o.Total,
 				holdExpires, o.CreatedAt.UnixMilli(), o.UpdatedAt.UnixMilli(), o.Seq, o.Fingerprint,
-				last.Operation, lastSeq, last.Outcome, writeProblem(last.Problem)}
+				last.Operation, lastSeq, last.Outcome, database.WriteProblem(last.Problem)}
 		}); err != nil {
 		return fmt.Errorf("write orders: %w", err)
 	}
@@ -174,7 +129,7 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 		func(i int) []any {
 			in := c.Closed[i]
 			ended[intentKey(in.OrderID, in.Seq)] = in.Settlement
-			return []any{now.UnixMilli(), in.Outcome, writeProblem(in.Problem), in.OrderID, in.Seq}
+			return []any{now.UnixMilli(), in.Outcome, database.WriteProblem(in.Problem), in.OrderID, in.Seq}
 		}); err != nil {
 		return fmt.Errorf("write intents' ends: %w", err)
 	}
@@ -187,7 +142,7 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 				lines = writeLines(in.Lines)
 			}
 			if end, ok := ended[intentKey(in.OrderID, in.Seq)]; ok {
-				settledAt, outcome, problem = now.UnixMilli(), end.Outcome, writeProblem(end.Problem)
+				settledAt, outcome, problem = now.UnixMilli(), end.Outcome, database.WriteProblem(end.Problem)
 			}
 			return []any{in.OrderID, in.Seq, in.Operation, in.Since.UnixMilli(), lines, in.Fingerprint, settledAt, outcome, problem}
 		}); err != nil {
@@ -216,27 +171,17 @@ func (s sqliteSession) each(n int, statement string, arguments func(i int) []any
 
 // Order returns not-found if there is none with that id.
 func (s *SQLite) Order(ctx context.Context, id string) (order.Order, error) {
-	var found []order.Order
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		found, err = ordersWhere(tx, "o.id = ?", id)
-		return err
+	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]order.Order, error) {
+		return sqliteOrders(tx, "o.id = ?", id)
 	})
-	if err == nil && len(found) == 0 {
-		err = problem.New(problem.NotFound, "There is no order %s.", id)
-	}
-	if err != nil {
-		return order.Order{}, err
-	}
-	return found[0], nil
+	return database.One(found, err, "There is no order %s.", id)
 }
 
 // Orders lists the newest first.
 func (s *SQLite) Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error) {
 	created, id := int64(math.MaxInt64), ""
-	if page.Cursor != "" {
-		if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
-			return nil, "", err
-		}
+	if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
+		return nil, "", err
 	}
 	// Each filter gets a statement of its own, so that each has its index.
 	where, args := "(o.created_at, o.id) < (?, ?)", []any{created, id}
@@ -246,46 +191,31 @@ func (s *SQLite) Orders(ctx context.Context, state order.State, customer string,
 	if customer != "" {
 		where, args = where+" AND o.customer = ?", append(args, customer)
 	}
-	var found []order.Order
-	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		found, err = ordersWhere(tx, where+" ORDER BY o.created_at DESC, o.id DESC LIMIT ?", append(args, page.Limit+1)...)
-		return err
+	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]order.Order, error) {
+		return sqliteOrders(tx, where+" ORDER BY o.created_at DESC, o.id DESC LIMIT ?", append(args, page.Limit+1)...)
 	})
-	if err != nil || len(found) <= page.Limit {
-		return found, "", err
-	}
-	found = found[:page.Limit]
-	last := found[len(found)-1]
-	return found, database.EncodeCursor(last.CreatedAt.UnixMilli(), last.ID), nil
+	found, next := database.Page(found, page.Limit, listKey)
+	return found, next, err
 }
 
 // Settlement returns not-found if the operation is not settled or there is none.
 func (s *SQLite) Settlement(ctx context.Context, id string, seq int64) (order.Settlement, error) {
-	settled := order.Settlement{Seq: seq}
-	found := false
-	err := s.db.Read(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`SELECT operation, outcome, problem FROM intents
-			WHERE order_id = ? AND seq = ? AND settled_at IS NOT NULL`, id, seq)
-		if err != nil {
+	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) (found []order.Settlement, err error) {
+		err = database.Each(tx, func(rows *sql.Rows) error {
+			settlement := order.Settlement{Seq: seq}
+			var rejection *string
+			if err := rows.Scan(&settlement.Operation, &settlement.Outcome, &rejection); err != nil {
+				return err
+			}
+			var err error
+			settlement.Problem, err = database.ReadProblem(rejection)
+			found = append(found, settlement)
 			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var why *string
-			if err := rows.Scan(&settled.Operation, &settled.Outcome, &why); err != nil {
-				return err
-			}
-			if settled.Problem, err = readProblem(why); err != nil {
-				return err
-			}
-			found = true
-		}
-		return rows.Err()
+		}, `SELECT operation, outcome, problem FROM intents
+			WHERE order_id = ? AND seq = ? AND settled_at IS NOT NULL`, id, seq)
+		return found, err
 	})
-	if err == nil && !found {
-		err = problem.New(problem.NotFound, "Order %s has no settled operation %d.", id, seq)
-	}
-	return settled, err
+	return database.One(found, err, "Order %s has no settled operation %d.", id, seq)
 }
 
 // LeaseUnsettled leases orders that have an intent from before a time.
@@ -314,21 +244,9 @@ func (s *SQLite) lease(ctx context.Context, lease time.Duration, query string, b
 	}
 	var taken []order.Order
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
-		ids := []string{}
-		rows, err := tx.Query("UPDATE orders SET leased_until = ? WHERE id IN ("+query+") RETURNING id",
+		ids, err := database.Strings(tx, "UPDATE orders SET leased_until = ? WHERE id IN ("+query+") RETURNING id",
 			now.Add(lease).UnixMilli(), before.UnixMilli(), now.UnixMilli(), limit)
 		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			if err := rows.Scan(&id); err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		if err := rows.Err(); err != nil {
 			return err
 		}
 		taken, err = sqliteSession{tx}.orders(ids)

@@ -1,77 +1,60 @@
 // Package store keeps orders in a database: it implements [order.Store].
 //
 // A batch of commands is one transaction in three steps: load and lock the
-// orders, let an [order.UnitOfWork] decide in memory, write what changed. The steps
-// are the same for every database and stand in this file; what differs is behind
-// the session interface.
+// orders, let an [order.UnitOfWork] decide in memory, write what changed. The
+// steps are the same for every database and stand in this file; what differs is
+// behind the session interface. Package commit merges the commands of concurrent
+// callers into such batches.
 package store
 
 import (
 	"context"
+	"embed"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
-	"roundtrip/internal/batch"
+	"roundtrip/internal/commit"
 	"roundtrip/internal/database"
 	"roundtrip/internal/failpoint"
-	"roundtrip/internal/problem"
 	"roundtrip/services/orders/internal/order"
 )
 
-// Options say how a database is used.
-type Options struct {
-	// Connections is how many connections to PostgreSQL there are at most.
-	Connections int
-	// AllowUnsafe works with a PostgreSQL server that may lose what it confirmed.
-	AllowUnsafe bool
-	// BatchMax is the most commands that one transaction decides; 0 is the usual.
-	BatchMax int
-	Log      *slog.Logger
-}
+//go:embed migrations
+var migrations embed.FS
 
-// Open opens the store that an address names. What is on SQLite is there at
-// once; a PostgreSQL server may still be away, so the store is to be used after
-// wait has returned: then the schema is there, made by migrate up.
-func Open(ctx context.Context, source database.Source, o Options) (s order.Store, wait func(context.Context) error, err error) {
-	address, err := source()
+// Schema is that of orders' database.
+func Schema() database.Schema { return database.NewSchema(migrations) }
+
+// Open opens the store that the options name. It can be used once wait has
+// returned.
+func Open(ctx context.Context, o database.Options) (s order.Store, wait func(context.Context) error, err error) {
+	db, wait, err := database.Open(ctx, Schema(), o)
 	if err != nil {
 		return nil, nil, err
 	}
-	if address.SQLite != "" {
-		s, err := OpenSQLite(ctx, address.SQLite, o)
-		return s, func(context.Context) error { return nil }, err
-	}
-	db, err := database.OpenPostgres(source, o.Connections)
-	if err != nil {
-		return nil, nil, err
-	}
-	return NewPostgres(db, o), func(ctx context.Context) error {
-		if err := PostgresMigrations(o.Log).WaitForSchema(ctx, db); err != nil || o.AllowUnsafe {
-			return err
-		}
-		return db.CheckDurable(ctx)
-	}, nil
+	return New(db, o), wait, nil
 }
 
-// OpenReadOnly opens the store that an address names for reading, beside a
-// service that has it open.
+// OpenReadOnly opens a store for reading, beside a service that has it open.
 func OpenReadOnly(source database.Source) (order.Store, error) {
-	address, err := source()
+	db, err := database.OpenReadOnly(source)
 	if err != nil {
 		return nil, err
 	}
-	if address.SQLite != "" {
-		return OpenSQLiteReadOnly(address.SQLite)
+	return New(db, database.Options{}), nil
+}
+
+// New makes a store on an open database.
+func New(db database.Database, o database.Options) order.Store {
+	// An intent is recorded before anything is sent, so deciding again is safe: it
+	// reads what is there, on another connection, and joins what was recorded.
+	group := db.GroupCommit(o, commit.DecideAgain)
+	if db.SQLite != nil {
+		return newSQLite(db.SQLite, group)
 	}
-	db, err := database.OpenPostgres(source, 2)
-	if err != nil {
-		return nil, err
-	}
-	return NewPostgres(db, Options{}), nil
+	return newPostgres(db.Postgres, group)
 }
 
 // session is one transaction.
@@ -85,79 +68,11 @@ type session interface {
 // returns an error.
 type transact func(ctx context.Context, f func(session) error) error
 
-// maxQueue is the most calls that may wait for the database.
-const maxQueue = 4096
-
-// newBatcher makes the batcher of a store whose transactions are transact's.
-func newBatcher(o batch.Options, transact transact) *batch.Batcher[order.Command, order.Result] {
-	return batch.New(func(ctx context.Context, commands []order.Command) []order.Result {
-		return together(ctx, transact, commands)
-	}, o)
-}
-
-// do gives each command its result. Those that are valid are decided with the
-// commands of other callers.
-func do(ctx context.Context, batcher *batch.Batcher[order.Command, order.Result], commands []order.Command) []order.Result {
-	results := make([]order.Result, len(commands))
-	var valid []order.Command
-	var at []int // at[i] is the place of valid[i] among the commands
-	for i, c := range commands {
-		if err := c.Validate(); err != nil {
-			results[i].Err = err
-			continue
-		}
-		valid, at = append(valid, c), append(at, i)
-	}
-	if len(valid) == 0 {
-		return results
-	}
-	decided, err := batcher.Do(ctx, valid...)
-	if errors.Is(err, batch.ErrBegun) {
-		err = unknown(problem.Wrap(err, problem.Unavailable, ""))
-	}
-	for i := range valid {
-		if err != nil {
-			results[at[i]].Err = err
-		} else {
-			results[at[i]] = decided[i]
-		}
-	}
-	return results
-}
-
-// together decides a batch in one transaction. Where that fails, whatever was
-// decided beside the command that failed is worth nothing, and each is decided
-// again, alone.
-func together(ctx context.Context, transact transact, commands []order.Command) []order.Result {
-	results, err := decide(ctx, transact, commands)
-	if err == nil {
-		return results
-	}
-	if errors.Is(err, database.ErrCommitUnknown) {
-		// It may be done. Deciding again, on another connection, reads what is
-		// there: what was recorded is joined.
-		if results, again := decide(ctx, transact, commands); again == nil {
-			return results
-		}
-	}
-	if len(commands) == 1 {
-		return []order.Result{{Err: unknown(err)}}
-	}
-	results = nil
-	for _, c := range commands {
-		results = append(results, together(ctx, transact, []order.Command{c})...)
-	}
-	return results
-}
-
-// unknown says of a transaction that failed what its caller may do: it may have
-// been committed.
-func unknown(err error) error {
-	if problem.CodeOf(err) != problem.Unavailable {
-		return err
-	}
-	return problem.Wrap(err, problem.Unavailable,
-		"The database can't be used at the moment. The request may be recorded; repeat it with the same id.")
+// newGroup merges the commands of concurrent callers.
+func newGroup(transact transact, o commit.Options) *commit.Group[order.Command, order.Result] {
+	return commit.NewGroup(func(ctx context.Context, commands []order.Command) ([]order.Result, error) {
+		return decide(ctx, transact, commands)
+	}, func(err error) order.Result { return order.Result{Err: err} }, o)
 }
 
 // decide takes the three steps.
@@ -176,11 +91,11 @@ func decide(ctx context.Context, transact transact, commands []order.Command) ([
 		if err != nil {
 			return err
 		}
-		book := order.NewUnitOfWork(now, orders)
+		work := order.NewUnitOfWork(now, orders)
 		for i, c := range commands {
-			results[i] = book.Decide(c)
+			results[i] = work.Decide(c)
 		}
-		if changes := book.Changes(); !changes.Empty() {
+		if changes := work.Changes(); !changes.Empty() {
 			if err := s.write(now, changes); err != nil {
 				return err
 			}
@@ -246,23 +161,5 @@ func writeLines(lines []order.Line) string {
 	return string(text)
 }
 
-func readProblem(text *string) (*problem.Problem, error) {
-	if text == nil {
-		return nil, nil
-	}
-	p := new(problem.Problem)
-	return p, json.Unmarshal([]byte(*text), p)
-}
-
-// writeProblem is nil for none.
-func writeProblem(p *problem.Problem) *string {
-	if p == nil {
-		return nil
-	}
-	encoded, err := json.Marshal(p)
-	if err != nil { // a problem holds strings and numbers only
-		panic(err)
-	}
-	text := string(encoded)
-	return &text
-}
+// listKey is the sort key of the list of orders, which its cursors hold.
+func listKey(o order.Order) []any { return []any{o.CreatedAt.UnixMilli(), o.ID} }

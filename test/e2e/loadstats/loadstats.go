@@ -1,0 +1,19 @@
+// Package loadstats has the statistics that the load in the cluster reports to the
+// test outside.
+package loadstats
+
+import "time"
+
+// Stats are the statistics of a period.
+type Stats struct {
+	// Requests is the number of requests, and Failures how many of them were not done
+	// at once. A 202 is a failure.
+	Requests, Failures int
+	// Seconds is the length of the period.
+	Seconds float64
+	P99     time.Duration
+	// Slowest describes the slowest request.
+	Slowest string
+	// Examples are some of the failures.
+	Examples []string
+}

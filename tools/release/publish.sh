@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Publishes a release: the images and the charts into REGISTRY, such as
+# ghcr.io/somebody, each signed, and for each image what is in it. Cosign signs with
+# the identity of the CI job that runs this.
+set -euo pipefail
+source "$(dirname "$0")/version.sh"
+
+[[ -n "$registry" ]] || { echo "where to? REGISTRY=ghcr.io/somebody"; exit 2; }
+[[ -z "$(git status --porcelain)" && "$(git rev-parse "$release^{commit}")" == "$(git rev-parse HEAD)" ]] \
+	|| { echo "this is not a clean checkout of $release"; exit 2; }
+
+cosign() { go run github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3 "$@" </dev/null; }
+
+go run ./deploy/image --out .build/images --version="$release" --push="$registry/roundtrip" | tee .build/pushed
+grep -F '@sha256:' .build/pushed | while read -r image platform; do
+	cosign sign --yes "$image"
+	[[ "$platform" == index ]] && continue
+	service=${image%@*}
+	cosign attest --yes --type cyclonedx --predicate ".build/images/${service##*/}-${platform/\//-}.cdx.json" "$image"
+done
+
+helm=$(go run ./tools/helm helm)
+for chart in "${charts[@]}"; do
+	"$helm" push ".build/packages/$chart-$version.tgz" "oci://$registry/roundtrip/charts" 2>&1 | tee .build/pushed
+	cosign sign --yes "$registry/roundtrip/charts/$chart@$(sed -nE 's/^Digest: //p' .build/pushed)"
+done

@@ -1,0 +1,440 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// limits is how many parts of a slot run at the same time.
+type limits struct{ tests, computes int }
+
+const (
+	// patience is how long a part that was interrupted may take to clean up.
+	patience = time.Minute
+	// heartbeat is how often a run says what it waits for.
+	heartbeat = time.Minute
+	// lower is how much lower the priority of parts that compute is (nice).
+	lower = 10
+)
+
+type state int
+
+const (
+	waiting state = iota
+	running
+	passed
+	failed
+	// notRun is a part that needs one which failed, or that Ctrl-C came before.
+	notRun
+)
+
+func (s state) String() string {
+	return [...]string{"waiting", "running", "ok", "FAILED", "not run"}[s]
+}
+
+// runner runs parts. Only run's goroutine touches jobs.
+type runner struct {
+	out    io.Writer
+	logs   string
+	limits limits
+	live   bool
+	began  time.Time
+	jobs   []*job
+	events chan event
+
+	mu     sync.Mutex
+	groups map[int]bool // of processes that run
+}
+
+type job struct {
+	part
+	state   state
+	started time.Time
+	took    time.Duration
+	// release ends what the part holds. When it has ended, err is set and ended closed.
+	release io.Closer
+	err     error
+	ended   chan struct{}
+}
+
+// event is that a part is ready or has ended.
+type event struct {
+	*job
+	err error
+}
+
+func newRunner(out io.Writer, logs string, limits limits, live bool) *runner {
+	return &runner{out: out, logs: logs, limits: limits, live: live, groups: map[int]bool{}}
+}
+
+// run runs the parts and returns the exit status.
+func (r *runner) run(ctx context.Context, parts []part) int {
+	r.began, r.events = time.Now(), make(chan event, len(parts))
+	if err := os.MkdirAll(r.logs, 0o755); err != nil {
+		fmt.Fprintln(r.out, err)
+		return 1
+	}
+	for _, p := range parts {
+		r.jobs = append(r.jobs, &job{part: p, ended: make(chan struct{})})
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		r.startWhatCan(ctx)
+		if !slices.ContainsFunc(r.jobs, func(j *job) bool { return j.state == running }) {
+			break
+		}
+		select {
+		case e := <-r.events:
+			r.end(ctx, e)
+		case <-beat.C:
+			if !r.live {
+				fmt.Fprintf(r.out, "== %s: running %s\n", clock(time.Since(r.began)), strings.Join(r.names(running), ", "))
+			}
+		}
+	}
+	for _, j := range r.jobs { // all others have ended, and need them no more
+		if j.release == nil {
+			continue
+		}
+		_ = j.release.Close()
+		if <-j.ended; j.err != nil {
+			j.state = failed
+		}
+	}
+	return r.summary(ctx)
+}
+
+// startWhatCan starts, in the order of the table, the parts that have all that they wait for.
+func (r *runner) startWhatCan(ctx context.Context) {
+	for again := true; again; {
+		again = false
+		for _, j := range r.jobs {
+			if j.state != waiting {
+				continue
+			}
+			switch wait, missing := r.waits(j); {
+			case missing || ctx.Err() != nil:
+				j.state, again = notRun, true
+			case !wait && r.free(j.slot):
+				j.state, j.started = running, time.Now()
+				if !r.live {
+					fmt.Fprintf(r.out, "== %s: %s starts\n", clock(time.Since(r.began)), j.name)
+				}
+				go r.execute(ctx, j)
+			}
+		}
+	}
+}
+
+// waits tells whether a part has to wait for another one, or waits in vain.
+func (r *runner) waits(j *job) (wait, missing bool) {
+	for _, other := range r.jobs {
+		needs := slices.Contains(j.needs, other.name)
+		if !needs && !slices.Contains(j.after, other.name) {
+			continue
+		}
+		wait = wait || other.state == waiting || other.state == running
+		// What comes after an engine that did not come would be skipped, not tested.
+		missing = missing || (needs || other.holds) && (other.state == failed || other.state == notRun)
+	}
+	return wait, missing
+}
+
+func (r *runner) free(s slot) bool {
+	n := 0
+	for _, j := range r.jobs {
+		if j.state == running && j.slot == s {
+			n++
+		}
+	}
+	switch s {
+	case computes:
+		return n < r.limits.computes
+	case tests:
+		return n < r.limits.tests
+	default:
+		return true
+	}
+}
+
+// end notes how a part has ended, and prints what it has to say.
+func (r *runner) end(ctx context.Context, e event) {
+	j := e.job
+	j.took, j.state = time.Since(j.started), passed
+	if e.err != nil {
+		j.state = failed
+	}
+	if r.live {
+		if e.err != nil {
+			fmt.Fprintf(r.out, "== %s: %v\n", j.name, e.err)
+		}
+		return
+	}
+	fmt.Fprintf(r.out, "== %s: %s %s after %s", clock(time.Since(r.began)), j.name, j.state, clock(j.took))
+	if e.err != nil {
+		fmt.Fprintf(r.out, ": %v; this is %s", e.err, r.log(j.name))
+	}
+	fmt.Fprintln(r.out)
+	log, err := os.ReadFile(r.log(j.name))
+	if err != nil {
+		fmt.Fprintln(r.out, err)
+	}
+	for line := range bytes.Lines(log) {
+		if e.err != nil && !noise(line) || result(line) {
+			_, _ = r.out.Write(line)
+		}
+	}
+}
+
+func (r *runner) log(name string) string { return filepath.Join(r.logs, name+".log") }
+
+func (r *runner) names(s state) (names []string) {
+	for _, j := range r.jobs {
+		if j.state == s {
+			names = append(names, j.name)
+		}
+	}
+	return names
+}
+
+// summary prints the table of times and what failed.
+func (r *runner) summary(ctx context.Context) int {
+	bad := len(r.names(passed)) < len(r.jobs)
+	if !r.live || bad {
+		fmt.Fprintln(r.out, "\n== parts")
+		table := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
+		for _, j := range r.jobs {
+			fmt.Fprintf(table, "   %s\t%s\t%s\n", j.name, clock(j.took), j.state)
+		}
+		_ = table.Flush()
+	}
+	for _, j := range r.jobs {
+		if j.leftOut != "" && !r.live {
+			fmt.Fprintln(r.out, "!! LEFT OUT:", j.leftOut)
+		}
+	}
+	total := clock(time.Since(r.began))
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintf(r.out, "== stopped after %s\n", total)
+		return 130
+	case bad:
+		var where []string
+		for _, name := range r.names(failed) {
+			where = append(where, fmt.Sprintf("%s (%s)", name, r.log(name)))
+		}
+		fmt.Fprintf(r.out, "== FAILED after %s: %s\n", total, strings.Join(where, ", "))
+		if names := r.names(notRun); len(names) > 0 {
+			fmt.Fprintf(r.out, "== not run for that: %s\n", strings.Join(names, ", "))
+		}
+		return 1
+	default:
+		if !r.live {
+			fmt.Fprintf(r.out, "== all passed, in %s\n", total)
+		}
+		return 0
+	}
+}
+
+// execute runs a part's commands and reports once, when they have ended or the part
+// holds what it brought.
+func (r *runner) execute(ctx context.Context, j *job) {
+	var once sync.Once
+	report := func(err error) { once.Do(func() { r.events <- event{j, err} }) }
+	defer close(j.ended)
+	file, err := os.Create(r.log(j.name))
+	if err != nil {
+		report(err)
+		return
+	}
+	defer file.Close()
+	commands := j.commands
+	err = j.failure
+	if err == nil && j.late != nil {
+		commands, err = j.late()
+	}
+	for _, c := range commands {
+		if err == nil {
+			err = r.command(ctx, j, c, file, func() { report(nil) })
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(file, err)
+	}
+	j.err = err
+	report(err)
+}
+
+// command runs one command in a group of processes of its own, so that all of it,
+// and nothing else, gets a signal.
+func (r *runner) command(ctx context.Context, j *job, c command, log io.Writer, ready func()) error {
+	holds := func() {}
+	if j.holds { // once it is ready, Ctrl-C does not reach it: those that use it clean up first
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		stop := context.AfterFunc(ctx, cancel)
+		ctx, holds = own, func() { stop() }
+	}
+	run := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
+	run.Env = append(os.Environ(), c.env...)
+	if slices.ContainsFunc(r.jobs, func(o *job) bool { return o.name == "engine" && o != j }) {
+		run.Env = append(run.Env, engineVariable+"=yes")
+	}
+	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGINT) }
+	run.WaitDelay = patience
+	output := &lines{each: func(line []byte) {
+		_, _ = log.Write(line)
+		switch {
+		case j.holds && string(line) == "ready\n":
+			holds()
+			r.note(run.Process.Pid, false)
+			ready()
+		case r.live && !noise(line):
+			_, _ = r.out.Write(line)
+		}
+	}}
+	run.Stdout, run.Stderr = output, output
+	if j.holds {
+		held, err := run.StdinPipe()
+		if err != nil {
+			return err
+		}
+		j.release = held
+	}
+	if err := run.Start(); err != nil {
+		return err
+	}
+	group := run.Process.Pid
+	r.note(group, true)
+	defer r.note(group, false)
+	if j.slot == computes {
+		_ = syscall.Setpriority(syscall.PRIO_PGRP, group, lower)
+	}
+	err := run.Wait()
+	output.flush()
+	_ = syscall.Kill(-group, syscall.SIGKILL) // what the command has left behind
+	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
+		err = fmt.Errorf("%s left processes behind", c.argv[0])
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+func (r *runner) note(group int, runs bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if runs {
+		r.groups[group] = true
+	} else {
+		delete(r.groups, group)
+	}
+}
+
+// kill kills all that runs, but for what is held.
+func (r *runner) kill() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for group := range r.groups {
+		_ = syscall.Kill(-group, syscall.SIGKILL)
+	}
+}
+
+// lines calls each with each line that is written, and flush with an unfinished last one.
+type lines struct {
+	mu   sync.Mutex
+	rest []byte
+	each func(line []byte)
+}
+
+func (l *lines) Write(text []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rest = append(l.rest, text...)
+	for {
+		i := bytes.IndexByte(l.rest, '\n')
+		if i < 0 {
+			return len(text), nil
+		}
+		l.each(l.rest[:i+1])
+		l.rest = l.rest[i+1:]
+	}
+}
+
+func (l *lines) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.rest) > 0 {
+		l.each(append(l.rest, '\n'))
+		l.rest = nil
+	}
+}
+
+// noise is what go test -v says of tests that pass, and of packages without tests.
+func noise(line []byte) bool {
+	text := bytes.TrimLeft(line, " ")
+	for _, prefix := range []string{"=== RUN ", "=== PAUSE ", "=== CONT ", "=== NAME ", "--- PASS: ", "?   \t", "go: downloading "} {
+		if bytes.HasPrefix(text, []byte(prefix)) {
+			return true
+		}
+	}
+	return false
+}
+
+// result is a line that sums up: of go test, of gotestsum, of a test of mutants,
+// and of what was left out.
+func result(line []byte) bool {
+	for _, prefix := range []string{"ok  \t", "FAIL", "DONE ", "!! "} {
+		if bytes.HasPrefix(line, []byte(prefix)) {
+			return true
+		}
+	}
+	return bytes.HasSuffix(line, []byte(" survivors\n")) || bytes.Contains(line, []byte("LEFT OUT"))
+}
+
+func clock(d time.Duration) string {
+	seconds := int(d.Round(time.Second).Seconds())
+	return fmt.Sprintf("%d:%02d", seconds/60, seconds%60)
+}
+
+// printPlan says what will run, what is brought for it and what is left out.
+func printPlan(out io.Writer, chosen []part, about string, live bool) {
+	var names []string
+	for _, p := range chosen {
+		names = append(names, p.name)
+	}
+	if !live {
+		if about != "" {
+			fmt.Fprintf(out, "== %s\n", about)
+		}
+		fmt.Fprintf(out, "== parts: %s\n", strings.Join(names, ", "))
+	}
+	for _, p := range chosen {
+		if p.brings != "" && (p.there == nil || !p.there()) {
+			fmt.Fprintf(out, "== brings %s (%s)\n", p.brings, p.takes)
+		}
+	}
+	if !live {
+		fmt.Fprintf(out, "== what each part prints goes to %s\n", filepath.Join(logs, "PART.log"))
+	}
+	for _, p := range chosen {
+		if p.leftOut != "" {
+			fmt.Fprintln(out, "!! LEFT OUT:", p.leftOut)
+		}
+	}
+}
