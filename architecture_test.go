@@ -1,4 +1,4 @@
-// Package roundtrip_test holds the rules that the tree itself must keep.
+// Package roundtrip_test tests which packages of the tree may import which.
 package roundtrip_test
 
 import (
@@ -47,25 +47,26 @@ func list(t *testing.T, arguments ...string) []listed {
 // rule says what some packages may not depend on.
 type rule struct {
 	why string
-	// bound tells which packages keep the rule.
+	// bound tells whether the rule applies to a package.
 	bound func(path string) bool
-	// dependencies of a package are what the rule looks at.
+	// dependencies returns the dependencies of a package that the rule checks.
 	dependencies func(listed) []string
 	forbidden    func(path string) bool
 }
 
-// imports are what a package names itself, without its tests.
+// imports returns the direct imports of a package, without its tests.
 func imports(p listed) []string { return p.Imports }
 
-// reached is what a package depends on, also indirectly, without its tests.
+// reached returns all direct and indirect dependencies of a package, without its
+// tests.
 func reached(p listed) []string { return p.Deps }
 
-// importsWithTests are what a package and its tests name themselves.
+// importsWithTests returns the direct imports of a package and of its tests.
 func importsWithTests(p listed) []string {
 	return slices.Concat(p.Imports, p.TestImports, p.XTestImports)
 }
 
-// violation is a package that breaks a rule, by some dependencies.
+// violation is a package that breaks a rule, with the forbidden dependencies.
 type violation struct{ why, path, dependencies string }
 
 // violations lists every package that breaks a rule.
@@ -101,7 +102,8 @@ func domain(path string) bool {
 	return path == "roundtrip/services/inventory/internal/stock" || path == "roundtrip/services/orders/internal/order"
 }
 
-// The packages of each wire, and its library.
+// ofHTTP, ofGRPC and ofNATS tell whether a package belongs to that wire, or is its
+// library.
 func ofHTTP(path string) bool {
 	return under(path, "roundtrip/internal/rest", "roundtrip/internal/restclient", "github.com/labstack/echo") || named(path, "httpapi", "httpclient")
 }
@@ -124,7 +126,8 @@ func server(path string) bool { return named(path, "httpapi", "grpcapi", "natsap
 
 func client(path string) bool { return named(path, "httpclient", "grpcclient", "natsclient") }
 
-// testPackage tells whether a package of the tree is for tests, as net/http/httptest is.
+// testPackage tells whether a package of the tree is a library for tests, as
+// net/http/httptest is.
 func testPackage(path string) bool {
 	return under(path, "roundtrip/services", "roundtrip/internal", "roundtrip/contracts") && strings.HasSuffix(path, "test")
 }
@@ -139,7 +142,7 @@ var rules = []rule{
 		func(d string) bool { return under(d, "roundtrip/services/orders") },
 	},
 	{
-		"the domain knows no framework, driver or wire", domain, imports,
+		"the domain imports no framework, driver or wire", domain, imports,
 		func(d string) bool {
 			return under(d, "net", "database", "os") ||
 				under(d, "roundtrip") && !under(d, "roundtrip/internal/problem", "roundtrip/internal/exchange", "roundtrip/internal/failpoint", "roundtrip/internal/fingerprint") ||
@@ -147,15 +150,15 @@ var rules = []rule{
 		},
 	},
 	{
-		"Echo is for rest and the httpapi packages", func(p string) bool { return p != "roundtrip/internal/rest" && !named(p, "httpapi") }, imports,
+		"only rest and the httpapi packages import Echo", func(p string) bool { return p != "roundtrip/internal/rest" && !named(p, "httpapi") }, imports,
 		func(d string) bool { return under(d, "github.com/labstack/echo") },
 	},
 	{
-		"the lifecycle knows neither HTTP, nor Prometheus, nor the command line", func(p string) bool { return p == "roundtrip/internal/lifecycle" }, imports,
+		"the lifecycle imports no HTTP, no Prometheus and no command line", func(p string) bool { return p == "roundtrip/internal/lifecycle" }, imports,
 		func(d string) bool { return strings.Contains(d, ".") || under(d, "net/http", "roundtrip") },
 	},
 	{
-		"an app does not know the command line", func(p string) bool { return named(p, "app") }, imports,
+		"an app does not import the command line", func(p string) bool { return named(p, "app") }, imports,
 		func(d string) bool { return under(d, "roundtrip/internal/cli", "roundtrip/internal/migration") },
 	},
 	{
@@ -163,19 +166,19 @@ var rules = []rule{
 		func(d string) bool { return under(d, "github.com/labstack/echo", "roundtrip/internal/rest") },
 	},
 	{
-		"HTTP reaches no other wire", ofHTTP, reached,
+		"HTTP depends on no other wire", ofHTTP, reached,
 		func(d string) bool { return ofGRPC(d) || ofNATS(d) },
 	},
 	{
-		"gRPC reaches no other wire", ofGRPC, reached,
+		"gRPC depends on no other wire", ofGRPC, reached,
 		func(d string) bool { return ofHTTP(d) || ofNATS(d) },
 	},
 	{
-		"NATS reaches no other wire", ofNATS, reached,
+		"NATS depends on no other wire", ofNATS, reached,
 		func(d string) bool { return ofHTTP(d) || ofGRPC(d) },
 	},
 	{
-		"what the wires share reaches none of them",
+		"code that the wires share depends on no wire",
 		func(p string) bool {
 			return domain(p) || p == ordersInventory || named(p, "payload") ||
 				under(p, "roundtrip/internal/exchange", "roundtrip/internal/problem", "roundtrip/internal/strictjson", "roundtrip/internal/timestamp")
@@ -183,39 +186,39 @@ var rules = []rule{
 		reached, ofAnyWire,
 	},
 	{
-		"what both services share knows neither, and no contract", func(p string) bool { return under(p, "roundtrip/internal") }, reached,
+		"code that both services share depends on neither, and on no contract", func(p string) bool { return under(p, "roundtrip/internal") }, reached,
 		func(d string) bool {
 			return under(d, "roundtrip/services", "roundtrip/contracts", "roundtrip/test", "roundtrip/tools")
 		},
 	},
 	{
-		"a contract knows problems, and nothing else of the tree", func(p string) bool { return under(p, "roundtrip/contracts") }, reached,
+		"a contract depends on no package of the tree but problem", func(p string) bool { return under(p, "roundtrip/contracts") }, reached,
 		func(d string) bool {
 			return under(d, "roundtrip") && !under(d, "roundtrip/contracts", "roundtrip/internal/problem")
 		},
 	},
 	{
-		"problem is the standard library's", func(p string) bool { return p == "roundtrip/internal/problem" }, imports,
+		"problem imports only the standard library", func(p string) bool { return p == "roundtrip/internal/problem" }, imports,
 		func(d string) bool { return strings.Contains(d, ".") || under(d, "roundtrip") },
 	},
 	{
-		"a server or a store does not know another, a client, or how they are put together",
+		"a server or a store does not import another one, a client or an app",
 		func(p string) bool { return server(p) || named(p, "store") }, imports,
 		func(d string) bool {
 			return server(d) || named(d, "store", "app") || under(d, ordersInventory)
 		},
 	},
 	{
-		"a client does not know another, a server, a store, or how they are put together",
+		"a client does not import another one, a server, a store, an app or wires",
 		func(p string) bool { return client(p) || p == ordersInventory }, imports,
 		func(d string) bool { return client(d) || server(d) || named(d, "store", "app", "wires") },
 	},
 	{
-		"a package for tests is imported by tests alone", func(p string) bool { return !under(p, "roundtrip/test") && !testPackage(p) }, imports,
+		"only tests import a package for tests", func(p string) bool { return !under(p, "roundtrip/test") && !testPackage(p) }, imports,
 		testPackage,
 	},
 	{
-		"orderstest is for the tests under test/", func(p string) bool { return !under(p, "roundtrip/test") }, importsWithTests,
+		"only tests under test/ import orderstest", func(p string) bool { return !under(p, "roundtrip/test") }, importsWithTests,
 		func(d string) bool { return d == "roundtrip/services/orders/orderstest" },
 	},
 	{
@@ -228,8 +231,8 @@ var rules = []rule{
 	},
 }
 
-// look reads every folder of packages. Go's test cache knows what a test itself
-// reads, but not what go list reads for it.
+// look reads every folder that has packages. Go's test cache knows which files the
+// test reads itself, but not which files go list reads for it.
 func look(t *testing.T) {
 	t.Helper()
 	for _, folder := range []string{"contracts", "deploy", "internal", "run", "services", "test", "tools"} {
@@ -255,15 +258,15 @@ func TestEveryPackageKeepsTheRules(t *testing.T) {
 			}
 		}
 		if looked == 0 {
-			t.Errorf("no dependency is looked at for: %s", r.why)
+			t.Errorf("no dependency was checked for the rule: %s", r.why)
 		}
 	}
 }
 
-// Each rule is given packages that break it, and has to report every one.
-func TestEveryRuleIsSeenToFail(t *testing.T) {
+// Gives each rule packages that break it. The rule must report each of them.
+func TestEveryRuleReportsViolations(t *testing.T) {
 	t.Parallel()
-	// broken is a package, and its one dependency that breaks the rule.
+	// broken is a package with one dependency that breaks the rule.
 	type broken struct{ path, dependency string }
 	const (
 		orders    = "roundtrip/services/orders"
@@ -274,56 +277,56 @@ func TestEveryRuleIsSeenToFail(t *testing.T) {
 	cases := map[string][]broken{
 		"the services share a contract, not code: orders":    {{orders + "/internal/order", stock}, {orders, inventory + "/app"}},
 		"the services share a contract, not code: inventory": {{stock, orders + "/internal/order"}, {inventory, orders + "/app"}},
-		"the domain knows no framework, driver or wire": {
+		"the domain imports no framework, driver or wire": {
 			{stock, "net/http"}, {stock, "database/sql"}, {stock, "os"}, {stock, "github.com/jackc/pgx/v5"}, {stock, "roundtrip/internal/rest"},
 			{stock, "roundtrip/internal/restclient"}, {stock, "roundtrip/internal/database"}, {orders + "/internal/order", orders + "/internal/store"},
 		},
-		"Echo is for rest and the httpapi packages": {{inventory + "/app", echo}, {"roundtrip/internal/restclient", echo}, {"roundtrip/internal/messaging", echo}},
-		"the lifecycle knows neither HTTP, nor Prometheus, nor the command line": {
+		"only rest and the httpapi packages import Echo": {{inventory + "/app", echo}, {"roundtrip/internal/restclient", echo}, {"roundtrip/internal/messaging", echo}},
+		"the lifecycle imports no HTTP, no Prometheus and no command line": {
 			{"roundtrip/internal/lifecycle", "net/http"}, {"roundtrip/internal/lifecycle", "roundtrip/internal/cli"},
 		},
-		"an app does not know the command line": {{orders + "/app", "roundtrip/internal/cli"}, {inventory + "/app", "roundtrip/internal/migration"}},
+		"an app does not import the command line": {{orders + "/app", "roundtrip/internal/cli"}, {inventory + "/app", "roundtrip/internal/migration"}},
 		"a client links no server framework": {
 			{"roundtrip/internal/restclient", echo}, {ordersInventory, echo}, {ordersInventory + "/httpclient", "roundtrip/internal/rest"},
 			{ordersInventory + "/wires", echo}, {"roundtrip/internal/rpc", echo}, {"roundtrip/internal/messaging", echo},
 		},
-		"HTTP reaches no other wire": {
+		"HTTP depends on no other wire": {
 			{"roundtrip/internal/rest", "roundtrip/internal/rpc"}, {"roundtrip/internal/restclient", "google.golang.org/grpc"},
 			{inventory + "/internal/httpapi", "roundtrip/contracts/proto/inventory/v1"}, {ordersInventory + "/httpclient", "roundtrip/internal/messaging"},
 		},
-		"gRPC reaches no other wire": {
+		"gRPC depends on no other wire": {
 			{"roundtrip/internal/rpc", "roundtrip/internal/rest"}, {"roundtrip/contracts/proto/inventory/v1", "roundtrip/internal/restclient"},
 			{inventory + "/internal/grpcapi", "roundtrip/internal/rest"}, {ordersInventory + "/grpcclient", ordersInventory + "/natsclient"},
 		},
-		"NATS reaches no other wire": {
+		"NATS depends on no other wire": {
 			{"roundtrip/internal/messaging", "roundtrip/internal/rest"}, {inventory + "/internal/natsapi", "roundtrip/internal/rest"},
 			{inventory + "/internal/natsapi", inventory + "/internal/grpcapi"}, {ordersInventory + "/natsclient", "roundtrip/internal/restclient"},
 		},
-		"what the wires share reaches none of them": {
+		"code that the wires share depends on no wire": {
 			{inventory + "/internal/payload", "roundtrip/internal/rest"}, {ordersInventory, "roundtrip/internal/restclient"},
 			{"roundtrip/internal/exchange", "github.com/nats-io/nats.go"}, {stock, "roundtrip/internal/rpc"}, {"roundtrip/internal/timestamp", echo},
 		},
-		"what both services share knows neither, and no contract": {
+		"code that both services share depends on neither, and on no contract": {
 			{"roundtrip/internal/rpc", "roundtrip/contracts/proto/inventory/v1"}, {"roundtrip/internal/rest", stock},
 			{"roundtrip/internal/rest", "roundtrip/test/support/memnet"}, {"roundtrip/internal/database", "roundtrip/tools/engine"},
 		},
-		"a contract knows problems, and nothing else of the tree": {{"roundtrip/contracts/proto/inventory/v1", "roundtrip/internal/rpc"}},
-		"problem is the standard library's":                       {{"roundtrip/internal/problem", "github.com/google/uuid"}, {"roundtrip/internal/problem", "roundtrip/internal/exchange"}},
-		"a server or a store does not know another, a client, or how they are put together": {
+		"a contract depends on no package of the tree but problem": {{"roundtrip/contracts/proto/inventory/v1", "roundtrip/internal/rpc"}},
+		"problem imports only the standard library":                {{"roundtrip/internal/problem", "github.com/google/uuid"}, {"roundtrip/internal/problem", "roundtrip/internal/exchange"}},
+		"a server or a store does not import another one, a client or an app": {
 			{inventory + "/internal/httpapi", inventory + "/internal/store"}, {inventory + "/internal/store", inventory + "/internal/natsapi"},
 			{orders + "/internal/httpapi", ordersInventory}, {orders + "/internal/httpapi", orders + "/app"},
 		},
-		"a client does not know another, a server, a store, or how they are put together": {
+		"a client does not import another one, a server, a store, an app or wires": {
 			{ordersInventory + "/httpclient", ordersInventory + "/natsclient"}, {ordersInventory, ordersInventory + "/httpclient"},
 			{ordersInventory + "/natsclient", orders + "/internal/store"}, {ordersInventory + "/grpcclient", ordersInventory + "/wires"},
 		},
-		"a package for tests is imported by tests alone":  {{orders + "/app", orders + "/orderstest"}, {ordersInventory + "/httpclient", ordersInventory + "/wiretest"}},
-		"orderstest is for the tests under test/":         {{orders + "/app", orders + "/orderstest"}},
+		"only tests import a package for tests":           {{orders + "/app", orders + "/orderstest"}, {ordersInventory + "/httpclient", ordersInventory + "/wiretest"}},
+		"only tests under test/ import orderstest":        {{orders + "/app", orders + "/orderstest"}},
 		"a service links no test and no contract library": {{orders, orders + "/orderstest"}, {inventory, "testing"}, {inventory, "roundtrip/contracts/openapi"}, {orders, "roundtrip/test/sim"}},
 	}
 	for _, r := range rules {
 		if len(cases[r.why]) == 0 {
-			t.Errorf("nothing breaks the rule: %s", r.why)
+			t.Errorf("no case breaks the rule: %s", r.why)
 		}
 		for _, c := range cases[r.why] {
 			found := violations([]rule{r}, made(c.path, "fmt", c.dependency))
@@ -338,13 +341,14 @@ func TestEveryRuleIsSeenToFail(t *testing.T) {
 	}
 }
 
-// made is a package that imports, and so reaches, these.
+// made returns one package that imports, and so depends on, the given ones.
 func made(path string, dependencies ...string) []listed {
 	return []listed{{ImportPath: path, Imports: dependencies, Deps: dependencies}}
 }
 
-// A rule sees the dependencies that it is about: those of tests, and the indirect ones.
-func TestARuleLooksAtItsDependenciesAlone(t *testing.T) {
+// Only importsWithTests has the imports of tests, and only reached has indirect
+// dependencies.
+func TestRulesSelectTheirDependencies(t *testing.T) {
 	t.Parallel()
 	p := listed{ImportPath: "p", Imports: []string{"i"}, TestImports: []string{"t"}, XTestImports: []string{"x"}, Deps: []string{"i", "d"}}
 	for _, c := range []struct {

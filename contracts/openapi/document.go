@@ -1,20 +1,19 @@
-// Package openapi holds the two services' REST contracts, inventory.yaml and
-// orders.yaml, and holds whoever is tested to them.
+// Package openapi contains the two services' REST contracts, inventory.yaml and
+// orders.yaml, and checks a service under test against them.
 //
-// A contract that nothing checks is a wish. Here the documents are checked by
-// the tests that run anyway: a test gives its HTTP client a [Document.Transport],
-// and every response that the client receives is then compared with the document
-// (its status, headers, content type and body), and so is every request that was
-// accepted. A service that sends an undocumented field, or takes a request that
-// the document forbids, fails whichever test noticed first. The other direction,
-// that a service serves what is documented and nothing else, is a comparison of
-// its routes with [Document.Operations].
+// Every test that uses REST can check the contract. It gives its HTTP client a
+// [Document.Transport]. The transport compares every response with the document
+// (its status, headers, content type and body), and every request that was
+// accepted. If a service sends an undocumented field, or accepts a request that
+// the document forbids, the test fails. To check the other direction, that a
+// service serves exactly what is documented, a test compares the service's routes
+// with [Document.Operations].
 //
-// A request that was refused is not compared: to send what the document forbids
-// is what tests of refusals are for.
+// A request that was refused is not compared, because a test of a refusal sends
+// what the document forbids.
 //
-// The package is for tests. It brings a validator with it that no service binary
-// should have in it.
+// The package is for tests only. It imports a validator that must not be linked
+// into a service's binary.
 package openapi
 
 import (
@@ -46,9 +45,9 @@ var ordersYAML []byte
 type Document struct {
 	spec   *openapi3.T
 	router routers.Router
-	// schemas are components/schemas by the references to them, compiled.
+	// schemas are the compiled components/schemas, by their references.
 	schemas map[string]*jsonschema.Schema
-	// nowhere stands for the paths and methods that the document does not have.
+	// nowhere is the route of paths and methods that the document does not have.
 	nowhere *routers.Route
 }
 
@@ -72,7 +71,7 @@ func Inventory() *Document { return inventory() }
 // Orders is orders' contract.
 func Orders() *Document { return orders() }
 
-// mustParse panics where the document is not valid: it is part of the program.
+// mustParse panics if the document is not valid, because it is part of the program.
 func mustParse(name string, text []byte) *Document {
 	d, err := parse(text)
 	if err != nil {
@@ -86,10 +85,10 @@ func parse(text []byte) (*Document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the document: %w", err)
 	}
-	// The legacy router, because it looks at the method and the path together: GET
-	// /v1/stock/import is about a SKU called "import", though POST there is not. It
-	// validates the document too, except for the examples: they cost a second, and
-	// this package's own tests look at them.
+	// The legacy router matches the method and the path together. That is needed,
+	// because GET /v1/stock/import reads a SKU called "import", and POST to the same
+	// path is an import. The router validates the document too, without the examples:
+	// they take a second, and this package's own tests validate them.
 	router, err := legacy.NewRouter(spec, openapi3.DisableExamplesValidation(), openapi3.EnableSchemaFormatValidation())
 	if err != nil {
 		return nil, fmt.Errorf("validate the document: %w", err)
@@ -101,7 +100,7 @@ func parse(text []byte) (*Document, error) {
 	d.nowhere = &routers.Route{Spec: spec, Operation: &openapi3.Operation{
 		OperationID: "no operation",
 		Responses: openapi3.NewResponses(
-			openapi3.WithStatus(400, spec.Components.Responses["Invalid"]), // what is no id is invalid before it is unknown
+			openapi3.WithStatus(400, spec.Components.Responses["Invalid"]), // an invalid id is answered 400, not 404
 			openapi3.WithStatus(404, spec.Components.Responses["NotFound"]),
 			openapi3.WithStatus(405, spec.Components.Responses["MethodNotAllowed"]),
 		),
@@ -109,13 +108,14 @@ func parse(text []byte) (*Document, error) {
 	return d, d.checkBodies()
 }
 
-// location is where the compiler finds the document; any URL that is no file's.
+// location is the URL by which the compiler finds the document. Any URL that is not
+// a file's will do.
 const location = "contract:document.json"
 
-// compile compiles components/schemas, with the validator that kin-openapi has
-// for OpenAPI 3.1. Left to kin-openapi, an order would be compiled again for each
-// body: 15 ms of a caller's deadline. An OpenAPI 3.1 document is itself a resource
-// that JSON Schema's references can point into.
+// compile compiles components/schemas once, with the validator that kin-openapi
+// uses for OpenAPI 3.1. kin-openapi itself would compile an order's schema again for
+// each body, which takes 15 ms of a caller's deadline. JSON Schema's references can
+// point into an OpenAPI 3.1 document.
 func (d *Document) compile() error {
 	text, err := json.Marshal(d.spec)
 	if err != nil {
@@ -152,7 +152,8 @@ func validateInt64(v any) error {
 	return nil
 }
 
-// checkBodies makes sure that no body goes unvalidated for want of a compiled schema.
+// checkBodies returns an error if a body has no compiled schema, because that body
+// would not be validated.
 func (d *Document) checkBodies() error {
 	for path, item := range d.spec.Paths.Map() {
 		for method, operation := range item.Operations() {
@@ -166,7 +167,7 @@ func (d *Document) checkBodies() error {
 			for _, content := range contents {
 				for media, body := range content {
 					if media != mediaCSV && (body.Schema == nil || d.schemas[body.Schema.Ref] == nil) {
-						return fmt.Errorf("%s %s: the schema of a %s body is none of components/schemas", method, path, media)
+						return fmt.Errorf("%s %s: the schema of a %s body is not one of components/schemas", method, path, media)
 					}
 				}
 			}
@@ -175,14 +176,15 @@ func (d *Document) checkBodies() error {
 	return nil
 }
 
-// Codes are the codes of the problems that each operation, by its ID, may answer.
+// Codes returns, by operation ID, the codes of the problems that each operation may
+// answer.
 func (d *Document) Codes() map[string][]problem.Code {
 	all := map[string][]problem.Code{}
 	for _, item := range d.spec.Paths.Map() {
 		for _, operation := range item.Operations() {
 			for _, response := range operation.Responses.Map() {
 				if media := response.Value.Content[mediaProblem]; media != nil {
-					for name := range media.Examples { // each has its code's name
+					for name := range media.Examples { // each example is named after its code
 						all[operation.OperationID] = append(all[operation.OperationID], problem.Code(name))
 					}
 				}

@@ -18,7 +18,7 @@ import (
 
 var documents = map[string]*Document{"inventory": Inventory(), "orders": Orders()}
 
-// eachDocument runs a test on both.
+// eachDocument runs a test on both documents.
 func eachDocument(t *testing.T, test func(*testing.T, *Document)) {
 	t.Parallel()
 	for name, d := range documents {
@@ -41,7 +41,7 @@ func TestDocumentsAreValidWithTheirExamples(t *testing.T) {
 	})
 }
 
-func TestDocumentsHaveTheOperationsOfTheDesign(t *testing.T) {
+func TestDocumentsHaveExactlyTheseOperations(t *testing.T) {
 	t.Parallel()
 	want := map[string][]string{
 		"inventory": {
@@ -82,12 +82,12 @@ func TestDocumentsHaveTheOperationsOfTheDesign(t *testing.T) {
 type body struct {
 	where string
 	media string
-	// status is 0 for a request's.
+	// status is 0 for the body of a request.
 	status int
 	*openapi3.MediaType
 }
 
-// examples are the body's, by name; the only one may have none.
+// examples returns the body's examples by name. A single example may have the name "".
 func (b body) examples() map[string]any {
 	all := map[string]any{}
 	if b.Example != nil {
@@ -129,7 +129,7 @@ func TestEveryBodyHasExamplesAndTheyMatchItsSchema(t *testing.T) {
 			}
 			for name, example := range b.examples() {
 				if b.media == mediaCSV {
-					continue // a string, which kin-openapi has looked at
+					continue // a string, which kin-openapi has validated
 				}
 				if _, err := validate(d.schemas[b.Schema.Ref], encode(t, example)); err != nil {
 					t.Errorf("%s, example %q: %v", b.where, name, err)
@@ -162,11 +162,11 @@ func codes(d *Document, ref string) map[problem.Code]*openapi3.Schema {
 	return all
 }
 
-// notAnswered are the codes that nothing answers as long as callers are not
-// known: what stands in front of the services has its own contract.
+// notAnswered are the codes that no service answers, because the services do not
+// authenticate their callers. A gateway in front of them has its own contract.
 var notAnswered = []problem.Code{problem.Unauthenticated, problem.Forbidden, problem.RateLimited}
 
-func TestProblemsAreThoseOfTheTable(t *testing.T) {
+func TestDocumentedProblemsMatchTheTable(t *testing.T) {
 	eachDocument(t, func(t *testing.T, d *Document) {
 		listed := map[problem.Code]bool{}
 		for _, code := range d.spec.Components.Schemas["Problem"].Value.Properties["code"].Value.Enum {
@@ -179,7 +179,7 @@ func TestProblemsAreThoseOfTheTable(t *testing.T) {
 			}
 			allowed := codes(d, b.Schema.Ref)
 			if got, want := slices.Sorted(maps.Keys(b.Examples)), slices.Sorted(maps.Keys(allowed)); fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("%s has examples of %v, and may be %v", b.where, got, want)
+				t.Errorf("%s has examples of %v, want %v", b.where, got, want)
 			}
 			for code, schema := range allowed {
 				answered[code] = true
@@ -208,7 +208,7 @@ func TestProblemsAreThoseOfTheTable(t *testing.T) {
 	})
 }
 
-func TestEveryProblemOfTheTableIsDocumentedWhereItIsAnswered(t *testing.T) {
+func TestEveryAnsweredProblemIsDocumented(t *testing.T) {
 	t.Parallel()
 	documented := map[problem.Code]bool{}
 	for _, d := range documents {
@@ -227,9 +227,9 @@ func TestEveryProblemOfTheTableIsDocumentedWhereItIsAnswered(t *testing.T) {
 	}
 }
 
-// An example that package problem reads and writes differently is one that no
-// service would send.
-func TestExamplesOfProblemsAreWhatPackageProblemWrites(t *testing.T) {
+// If package problem writes an example differently, no service would send that
+// example.
+func TestProblemExamplesMatchWhatPackageProblemWrites(t *testing.T) {
 	eachDocument(t, func(t *testing.T, d *Document) {
 		for _, b := range bodies(d) {
 			if b.media != mediaProblem {
@@ -259,8 +259,9 @@ func sameJSON(t *testing.T, a, b []byte) bool {
 	return reflect.DeepEqual(values[0], values[1])
 }
 
-// A response whose codes all say "after" must say after what.
-func TestRetryAfterIsDocumentedWithEveryProblemThatAdvisesIt(t *testing.T) {
+// Retry-After is documented if a code of the response has the retry "after", and
+// required if all of them have it.
+func TestRetryAfterIsDocumentedWithProblemsThatNeedIt(t *testing.T) {
 	eachDocument(t, func(t *testing.T, d *Document) {
 		for name, response := range d.spec.Components.Responses {
 			all, some := true, false
@@ -270,13 +271,13 @@ func TestRetryAfterIsDocumentedWithEveryProblemThatAdvisesIt(t *testing.T) {
 			}
 			header := response.Value.Headers["Retry-After"]
 			if some != (header != nil) || header != nil && header.Value.Required != all {
-				t.Errorf("response %s: is Retry-After documented right?", name)
+				t.Errorf("response %s: Retry-After is not documented as its codes need it", name)
 			}
 		}
 	})
 }
 
-func TestEveryObjectSaysWhetherThereMayBeMore(t *testing.T) {
+func TestEveryObjectDeclaresAdditionalProperties(t *testing.T) {
 	eachDocument(t, func(t *testing.T, d *Document) {
 		for name, schema := range d.spec.Components.Schemas {
 			if more := schema.Value.AdditionalProperties.Has; schema.Value.Type.Is(openapi3.TypeObject) && (more == nil || *more != (name == "Problem")) {
@@ -286,7 +287,7 @@ func TestEveryObjectSaysWhetherThereMayBeMore(t *testing.T) {
 	})
 }
 
-func TestEveryOperationAndParameterSaysWhatItIs(t *testing.T) {
+func TestEveryOperationAndParameterIsDescribed(t *testing.T) {
 	eachDocument(t, func(t *testing.T, d *Document) {
 		for _, o := range d.Operations() {
 			operation := d.spec.Paths.Value(o.Path).GetOperation(o.Method)
@@ -302,13 +303,13 @@ func TestEveryOperationAndParameterSaysWhatItIs(t *testing.T) {
 	})
 }
 
-func TestParseRefusesADocumentThatDoesNotHoldAnybody(t *testing.T) {
+func TestParseRejectsInvalidDocuments(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string][2]string{
-		"no YAML":                          {"openapi: 3.1.0", "openapi: ["},
-		"no such schema":                   {`{$ref: "#/components/schemas/Levels"}`, `{$ref: "#/components/schemas/Level5"}`},
+		"invalid YAML":                     {"openapi: 3.1.0", "openapi: ["},
+		"an unknown schema":                {`{$ref: "#/components/schemas/Levels"}`, `{$ref: "#/components/schemas/Level5"}`},
 		"a body without a compiled schema": {`{$ref: "#/components/schemas/Levels"}`, `{type: object}`},
-		"a pattern that is none":           {`^[A-Za-z0-9._-]{1,64}$`, `^[A-Za-z0-9._-{1,64}$`},
+		"an invalid pattern":               {`^[A-Za-z0-9._-]{1,64}$`, `^[A-Za-z0-9._-{1,64}$`},
 		"an operation without responses":   {`"504": {$ref: "#/components/responses/DeadlineExceeded"}`, `"504": {}`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -318,14 +319,14 @@ func TestParseRefusesADocumentThatDoesNotHoldAnybody(t *testing.T) {
 				t.Fatal("nothing was changed")
 			}
 			if _, err := parse(text); err == nil {
-				t.Error("was accepted")
+				t.Error("the document was accepted")
 			}
 		})
 	}
 }
 
-// The rules that the schemas hold beyond the types of their fields.
-func TestSchemasBite(t *testing.T) {
+// The schemas have rules beyond the types of their fields.
+func TestSchemasEnforceTheirRules(t *testing.T) {
 	t.Parallel()
 	order := `"version":1,"customer":"c","currency":"GBP","hold_seconds":900,"lines":[{"sku":"a","location":"main","quantity":1,"unit_price":5}],
 		"total":5,"created_at":"2026-11-24T13:00:00.000Z","updated_at":"2026-11-24T13:00:00.000Z"`
@@ -372,7 +373,7 @@ func TestSchemasBite(t *testing.T) {
 		{"orders", "PlaceConflictProblem", short, true},
 		{"orders", "PlaceConflictProblem", strings.Replace(short, `"shortages"`, `"short"`, 1), false},
 		{"orders", "PlaceConflictProblem", strings.Replace(short, `"code":"insufficient-stock"`, `"code":"given-up"`, 1), false},
-		{"inventory", "ReservationConflictProblem", short, false}, // it does not say the current seq and state
+		{"inventory", "ReservationConflictProblem", short, false}, // it lacks the current seq and state
 		{"inventory", "ReservationRequest", `{"seq":1,"state":"held","lines":[{"sku":"a","quantity":1}]}`, true},
 		{"inventory", "ReservationRequest", `{"seq":1,"state":"held"}`, false},
 		{"inventory", "ReservationRequest", `{"seq":0,"state":"released"}`, false},

@@ -25,16 +25,16 @@ const (
 	mediaProblem = "application/problem+json"
 )
 
-// Transport sends requests through next and calls fail for whatever contradicts
-// the document: a response whose status, headers, content type or body is not
-// documented for the operation, and a request that was accepted (answered below
-// 400) though its parameters or its body are not as documented. A path or method
-// that is not in the document may only be refused.
+// Transport sends requests through next and calls fail for each contradiction of
+// the document. One is a response whose status, headers, content type or body is
+// not documented for the operation. The other is a request that was accepted
+// (answered below 400) although its parameters or its body are not as documented.
+// A path or method that is not in the document must be refused.
 //
-// A response is complete when RoundTrip returns it, except for a stream (NDJSON),
-// of which each line is validated as it is read, and its end when that is
-// reached. A stream that is sent, such as an import, is not validated: its rows
-// are judged one by one, and a bad row in an accepted request is no contradiction.
+// RoundTrip reads and validates a whole response before it returns it. A stream
+// (NDJSON) is different: each line is validated as the caller reads it, and the end
+// when the caller reaches it. A request that is a stream, such as an import, is not
+// validated, because the service judges each row and may reject some.
 //
 // fail may be called from any goroutine that reads a response.
 func (d *Document) Transport(next http.RoundTripper, fail func(error)) http.RoundTripper {
@@ -50,9 +50,8 @@ type transport struct {
 // RoundTrip sends the request as it is.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	route, parameters, err := t.document.router.FindRoute(r)
-	// The router takes /v1/reservations for /v1/reservations/{id} with an empty id,
-	// where the one has not got the method that the other has; and /v1/stock/ for
-	// /v1/stock.
+	// If /v1/reservations does not have the method, the router matches the path as
+	// /v1/reservations/{id} with an empty id. It also matches /v1/stock/ as /v1/stock.
 	if err != nil || slices.Contains(slices.Collect(maps.Values(parameters)), "") || strings.HasSuffix(r.URL.Path, "/") {
 		route = t.document.nowhere
 	}
@@ -79,15 +78,15 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// checkResponse compares a response with what the route documents, and leaves
-// it to be read as if nobody had.
+// checkResponse compares a response with what the route documents. The caller can
+// still read the whole body afterwards.
 func (d *Document) checkResponse(route *routers.Route, r *http.Request, response *http.Response, report func(string, error)) error {
 	documented := route.Operation.Responses.Status(response.StatusCode)
 	if documented == nil {
 		return errors.New("the status is not documented")
 	}
 	err := openapi3filter.ValidateResponse(r.Context(), &openapi3filter.ResponseValidationInput{
-		// It only wants to know that the method is not HEAD, of which it checks nothing.
+		// It uses the request only to skip the checks for HEAD, so an empty one will do.
 		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: new(http.Request), Route: route},
 		Status:                 response.StatusCode,
 		Header:                 response.Header,
@@ -116,8 +115,8 @@ func (d *Document) checkResponse(route *routers.Route, r *http.Request, response
 	return err
 }
 
-// checkMembers reports members of a problem that are not documented. Its schema
-// allows any, because others may add to a problem; we would document what we add.
+// checkMembers reports undocumented members of a problem. The schema allows any
+// member, because a proxy may add its own. The services' own must be documented.
 func (d *Document) checkMembers(value any) error {
 	var unknown []string
 	for _, member := range slices.Sorted(maps.Keys(value.(map[string]any))) {
@@ -135,14 +134,15 @@ func (d *Document) checkMembers(value any) error {
 func (d *Document) checkRequest(route *routers.Route, parameters map[string]string, r *http.Request, body []byte) error {
 	err := openapi3filter.ValidateRequest(r.Context(), &openapi3filter.RequestValidationInput{
 		Request: r, PathParams: parameters, Route: route,
-		// Defaults would be written into the request, which is the caller's.
+		// kin-openapi would write defaults into the caller's request.
 		Options: &openapi3filter.Options{ExcludeRequestBody: true, SkipSettingDefaults: true, MultiError: true},
 	})
 	return errors.Join(err, checkQuery(route, r), d.checkRequestBody(route.Operation, r, body))
 }
 
-// checkQuery reports parameters that are not documented, or are repeated and
-// may not be. OpenAPI has no way to say so, but both documents do in words.
+// checkQuery reports query parameters that are not documented, and those that are
+// repeated although they may be given only once. OpenAPI can't express these rules;
+// both documents state them in words.
 func checkQuery(route *routers.Route, r *http.Request) error {
 	var errs []error
 	for name, values := range r.URL.Query() {
@@ -186,7 +186,7 @@ func (d *Document) schemaOf(content openapi3.Content, header http.Header) (media
 func validate(schema *jsonschema.Schema, body []byte) (any, error) {
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
 	if err != nil {
-		return nil, fmt.Errorf("the body is no JSON: %w", err)
+		return nil, fmt.Errorf("the body is not JSON: %w", err)
 	}
 	if err := schema.Validate(value); err != nil {
 		return nil, fmt.Errorf("%w\nin %.1000s", err, body)
@@ -199,8 +199,8 @@ func sendsStream(operation *openapi3.Operation) bool {
 	return operation.RequestBody != nil && operation.RequestBody.Value.Content[mediaNDJSON] != nil
 }
 
-// recording keeps a copy of a request's body as it is sent. The body is not read
-// ahead: a test may send it as slowly as it likes.
+// recording keeps a copy of a request's body as it is sent. It does not read ahead,
+// so a test may send the body slowly.
 type recording struct {
 	mu   sync.Mutex
 	sent bytes.Buffer
@@ -211,7 +211,7 @@ func (c *recording) watch(r *http.Request) *http.Request {
 	out := r.WithContext(r.Context())
 	out.Body = c.body(r.Body)
 	if r.GetBody != nil {
-		out.GetBody = func() (io.ReadCloser, error) { // the request is sent once more
+		out.GetBody = func() (io.ReadCloser, error) { // the request is sent again
 			body, err := r.GetBody()
 			if err != nil {
 				return nil, err
@@ -242,13 +242,13 @@ func (c *recording) bytes() []byte {
 	return bytes.Clone(c.sent.Bytes())
 }
 
-// replay reads from one thing and closes another.
+// replay reads from its Reader and closes its Closer.
 type replay struct {
 	io.Reader
 	io.Closer
 }
 
-// broken ends a reader with an error; with io.EOF where it is nil.
+// broken is a reader that returns err at once, or io.EOF if err is nil.
 type broken struct{ err error }
 
 func (b broken) Read([]byte) (int, error) {
@@ -263,11 +263,11 @@ type lines struct {
 	io.ReadCloser
 	schema *jsonschema.Schema
 	fail   func(error)
-	// line is the one that is not complete yet.
+	// line is the last line, as far as it was read.
 	line []byte
 }
 
-// Read reads on and validates what it completes.
+// Read reads from the body and validates each line that is complete.
 func (l *lines) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
 	l.line = append(l.line, p[:n]...)

@@ -34,11 +34,11 @@ func (v *violations) err() error {
 	return errors.Join(v.all...)
 }
 
-// answer is a service that answers everything alike.
+// answer is a service that gives every request the same answer.
 type answer func(*http.Request) (*http.Response, error)
 
 func (a answer) RoundTrip(r *http.Request) (*http.Response, error) {
-	// What is read here is what the service gets.
+	// Read the body, as a service does.
 	if r.Body != nil {
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			return nil, err
@@ -95,7 +95,7 @@ func request(t *testing.T, method, target, contentType, body string) *http.Reque
 	return r
 }
 
-// text is how an example is sent: CSV as it is, the rest as JSON.
+// text encodes an example as it is sent: CSV unchanged, anything else as JSON.
 func text(t *testing.T, example any) string {
 	if s, ok := example.(string); ok {
 		return s
@@ -103,8 +103,9 @@ func text(t *testing.T, example any) string {
 	return string(encode(t, example))
 }
 
-// Every request and every response that the documents show, sent and answered.
-func TestWhatIsDocumentedIsNotReported(t *testing.T) {
+// Sends every example request of the documents, and answers with every example
+// response.
+func TestTransportAcceptsDocumentedExamples(t *testing.T) {
 	eachDocument(t, func(t *testing.T, d *Document) {
 		for _, o := range d.Operations() {
 			item := d.spec.Paths.Value(o.Path)
@@ -134,7 +135,7 @@ func TestWhatIsDocumentedIsNotReported(t *testing.T) {
 	})
 }
 
-// exampleRequests makes a request of each of an operation's examples.
+// exampleRequests makes one request from each of an operation's examples.
 func exampleRequests(t *testing.T, item *openapi3.PathItem, o Operation) []*http.Request {
 	t.Helper()
 	operation := item.GetOperation(o.Method)
@@ -189,7 +190,7 @@ const (
 	imports = `{"row":1,"sku":"a","location":"main","outcome":"done"}` + "\n" + `{"rows":1,"done":1,"unchanged":0,"rejected":0}` + "\n"
 )
 
-func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
+func TestTransportReportsContradictions(t *testing.T) {
 	t.Parallel()
 	type header = map[string]string
 	json := header{"Content-Type": "application/json", "X-Request-Id": "r"}
@@ -213,35 +214,35 @@ func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
 	for name, test := range map[string]struct {
 		request func(*testing.T) *http.Request
 		answer  answer
-		// want is a part of the report; "" where there is to be none.
+		// want is a part of the report, or "" for no report.
 		want string
 	}{
-		"a right answer":                {get("/v1/stock/a"), respond(200, json, levels), ""},
+		"a valid answer":                {get("/v1/stock/a"), respond(200, json, levels), ""},
 		"a content type's parameter":    {get("/v1/stock/a"), respond(200, header{"Content-Type": "application/json; charset=UTF-8", "X-Request-Id": "r"}, levels), ""},
 		"an undocumented field":         {get("/v1/stock/a"), respond(200, json, change(levels, `"version"`, `"colour":"red","version"`)), "colour"},
 		"a differently cased field":     {get("/v1/stock/a"), respond(200, json, change(levels, `"version"`, `"Version"`)), "version"},
 		"a missing field":               {get("/v1/stock/a"), respond(200, json, change(levels, `,"version":1`, ``)), "version"},
-		"a field of another type":       {get("/v1/stock/a"), respond(200, json, change(levels, `"on_hand":2`, `"on_hand":"2"`)), "/levels/0/on_hand"},
+		"a field of a wrong type":       {get("/v1/stock/a"), respond(200, json, change(levels, `"on_hand":2`, `"on_hand":"2"`)), "/levels/0/on_hand"},
 		"a null":                        {get("/v1/stock?sku=a"), respond(200, json, `{"levels":null}`), "/levels"},
 		"a number out of range":         {get("/v1/stock/a"), respond(200, json, change(levels, `"reserved":1`, `"reserved":-1`)), "/levels/0/reserved"},
 		"a value that is not listed":    {get("/v1/reservations/o"), respond(200, json, change(held, `"held"`, `"kept"`)), "/state"},
 		"a time without milliseconds":   {get("/v1/reservations/o"), respond(200, json, change(held, `.000Z`, `Z`)), "/expires_at"},
-		"a time that never was":         {get("/v1/reservations/o"), respond(200, json, change(held, `11-24`, `11-31`)), "/expires_at"},
-		"no JSON":                       {get("/v1/stock/a"), respond(200, json, `<html>`), "no JSON"},
-		"two values":                    {get("/v1/stock/a"), respond(200, json, levels+levels), "no JSON"},
-		"no body":                       {get("/v1/stock/a"), respond(200, json, ``), "no JSON"},
-		"another content type":          {get("/v1/stock/a"), respond(200, header{"Content-Type": "text/plain", "X-Request-Id": "r"}, levels), "content type"},
+		"an impossible date":            {get("/v1/reservations/o"), respond(200, json, change(held, `11-24`, `11-31`)), "/expires_at"},
+		"invalid JSON":                  {get("/v1/stock/a"), respond(200, json, `<html>`), "not JSON"},
+		"two values":                    {get("/v1/stock/a"), respond(200, json, levels+levels), "not JSON"},
+		"no body":                       {get("/v1/stock/a"), respond(200, json, ``), "not JSON"},
+		"a wrong content type":          {get("/v1/stock/a"), respond(200, header{"Content-Type": "text/plain", "X-Request-Id": "r"}, levels), "content type"},
 		"no content type":               {get("/v1/stock/a"), respond(200, header{"Content-Type": "", "X-Request-Id": "r"}, levels), "content type"},
-		"a status that has none":        {get("/v1/stock/a"), respond(201, json, levels), "status is not documented"},
+		"an undocumented status":        {get("/v1/stock/a"), respond(201, json, levels), "status is not documented"},
 		"a redirect":                    {get("/v1/stock/a"), respond(301, json, levels), "status is not documented"},
 		"a missing header":              {get("/v1/stock/a"), respond(200, header{"Content-Type": "application/json"}, levels), "X-Request-Id"},
-		"a header that is not right":    {get("/v1/stock/a"), respond(200, header{"Content-Type": "application/json", "X-Request-Id": "a b"}, levels), "X-Request-Id"},
-		"a right problem":               {get("/v1/stock/a"), respond(404, problem, missing), ""},
+		"an invalid header":             {get("/v1/stock/a"), respond(200, header{"Content-Type": "application/json", "X-Request-Id": "a b"}, levels), "X-Request-Id"},
+		"a valid problem":               {get("/v1/stock/a"), respond(404, problem, missing), ""},
 		"a problem as plain JSON":       {get("/v1/stock/a"), respond(404, json, missing), "content type"},
-		"another status in a problem":   {get("/v1/stock/a"), respond(404, problem, change(missing, `404`, `400`)), "/status"},
-		"another code for the status":   {get("/v1/stock/a"), respond(404, problem, strings.ReplaceAll(missing, `not-found`, `wrong-state`)), "/code"},
+		"a wrong status in a problem":   {get("/v1/stock/a"), respond(404, problem, change(missing, `404`, `400`)), "/status"},
+		"a wrong code for the status":   {get("/v1/stock/a"), respond(404, problem, strings.ReplaceAll(missing, `not-found`, `wrong-state`)), "/code"},
 		"a code that is not listed":     {get("/v1/stock/a"), respond(404, problem, strings.ReplaceAll(missing, `not-found`, `gone`)), "/code"},
-		"another type for the code":     {get("/v1/stock/a"), respond(404, problem, change(missing, `problem:not-found`, `problem:invalid`)), "/type"},
+		"a wrong type for the code":     {get("/v1/stock/a"), respond(404, problem, change(missing, `problem:not-found`, `problem:invalid`)), "/type"},
 		"an inner error in a problem":   {get("/v1/stock/a"), respond(404, problem, change(missing, `"title"`, `"cause":"sql: no rows","title"`)), "cause"},
 		"a problem without Retry-After": {get("/v1/stock/a"), respond(503, problem, busy), "Retry-After"},
 		"a Retry-After of 0": {get("/v1/stock/a"), respond(503, header{"Content-Type": "application/problem+json", "X-Request-Id": "r", "Retry-After": "0"}, busy),
@@ -249,11 +250,11 @@ func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
 		"a problem of another operation": {get("/v1/stock"), respond(404, problem, missing), "status is not documented"},
 
 		"a path that does not exist":         {get("/v2/stock"), respond(404, problem, missing), ""},
-		"a path with a slash after it":       {get("/v1/stock/"), respond(404, problem, missing), ""},
-		"an id that can't be one":            {get("/v1/reservations/a%2Fb"), respond(400, problem, wrong), ""},
+		"a path with a trailing slash":       {get("/v1/stock/"), respond(404, problem, missing), ""},
+		"an invalid id, refused":             {get("/v1/reservations/a%2Fb"), respond(400, problem, wrong), ""},
 		"a path that does not exist, served": {get("/v2/stock"), respond(200, json, levels), "status is not documented"},
 		"a path that does not exist, failed": {get("/v2/stock"), respond(500, problem, missing), "status is not documented"},
-		"a page for what does not exist":     {get("/v2/stock"), respond(404, header{"Content-Type": "text/html", "X-Request-Id": "r"}, "<html>"), "content type"},
+		"an HTML page for an unknown path":   {get("/v2/stock"), respond(404, header{"Content-Type": "text/html", "X-Request-Id": "r"}, "<html>"), "content type"},
 		"a method that does not exist": {send("DELETE", "/v1/stock", "", ""),
 			respond(405, header{"Content-Type": "application/problem+json", "X-Request-Id": "r", "Allow": "GET"}, noRoute), ""},
 		"a method that does not exist, without Allow": {send("DELETE", "/v1/stock", "", ""), respond(405, problem, noRoute), "Allow"},
@@ -263,13 +264,13 @@ func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
 		"HEAD, served":        {send("HEAD", "/v1/stock", "", ""), respond(200, json, ""), "status is not documented"},
 		"a SKU called import": {get("/v1/stock/import"), respond(200, json, levels), ""},
 
-		"a right request":                      {send("PUT", "/v1/reservations/o", "application/json", ask), respond(200, json, held), ""},
+		"a valid request":                      {send("PUT", "/v1/reservations/o", "application/json", ask), respond(200, json, held), ""},
 		"a bad body, refused":                  {send("PUT", "/v1/reservations/o", "application/json", `{"seq":0}`), respond(400, problem, wrong), ""},
 		"a bad body, accepted":                 {send("PUT", "/v1/reservations/o", "application/json", change(ask, `:1,`, `:0,`)), respond(200, json, held), "/seq"},
 		"an unknown field, accepted":           {send("PUT", "/v1/reservations/o", "application/json", change(ask, `{`, `{"colour":"red",`)), respond(200, json, held), "colour"},
-		"a field that may not be there":        {send("PUT", "/v1/reservations/o", "application/json", change(ask, `held`, `released`)), respond(200, json, held), "not"},
-		"no body, accepted":                    {send("PUT", "/v1/reservations/o", "application/json", ""), respond(200, json, held), "no JSON"},
-		"another content type, accepted":       {send("PUT", "/v1/reservations/o", "text/plain", ask), respond(200, json, held), "content type"},
+		"a forbidden field, accepted":          {send("PUT", "/v1/reservations/o", "application/json", change(ask, `held`, `released`)), respond(200, json, held), "not"},
+		"no body, accepted":                    {send("PUT", "/v1/reservations/o", "application/json", ""), respond(200, json, held), "not JSON"},
+		"a wrong content type, accepted":       {send("PUT", "/v1/reservations/o", "text/plain", ask), respond(200, json, held), "content type"},
 		"a body where none is taken, accepted": {send("GET", "/v1/stock/a", "application/json", "{}"), respond(200, json, levels), "takes no body"},
 		"a bad id, accepted":                   {get("/v1/stock/a%20b"), respond(200, json, levels), "sku"},
 		"an escaped id":                        {get("/v1/stock/%61"), respond(200, json, levels), ""},
@@ -281,27 +282,27 @@ func TestTransportReportsWhatContradictsTheDocument(t *testing.T) {
 		"a bad SKU among others, accepted":     {get("/v1/stock?sku=a&sku=b%20c"), respond(200, json, levels), "sku"},
 		"a bad header, accepted":               {with("Request-Timeout-Ms", "soon", get("/v1/stock")), respond(200, json, levels), "Request-Timeout-Ms"},
 		"a deadline beyond the cap":            {with("Request-Timeout-Ms", "86400000", get("/v1/stock")), respond(200, json, levels), ""},
-		"an odd request id":                    {with("X-Request-Id", "a b", get("/v1/stock")), respond(200, json, levels), ""},
+		"an invalid request id":                {with("X-Request-Id", "a b", get("/v1/stock")), respond(200, json, levels), ""},
 
-		"a right stream":              {send("POST", "/v1/stock/import", "text/csv", "sku,on_hand\na,1\n"), respond(200, ndjson, imports), ""},
-		"a bad row is no bad request": {send("POST", "/v1/stock/import", "application/x-ndjson", "{}\n"), respond(200, ndjson, imports), ""},
-		"a stream of something else":  {send("POST", "/v1/stock/import", "application/json", "{}\n"), respond(200, ndjson, imports), "content type"},
+		"a valid stream":                   {send("POST", "/v1/stock/import", "text/csv", "sku,on_hand\na,1\n"), respond(200, ndjson, imports), ""},
+		"a bad row in a valid request":     {send("POST", "/v1/stock/import", "application/x-ndjson", "{}\n"), respond(200, ndjson, imports), ""},
+		"a stream of another content type": {send("POST", "/v1/stock/import", "application/json", "{}\n"), respond(200, ndjson, imports), "content type"},
 		"a bad line": {send("POST", "/v1/stock/import", "text/csv", "sku,on_hand\na,1\n"),
 			respond(200, ndjson, change(imports, `"done"`, `"perhaps"`)), "/outcome"},
 		"a line that is cut off": {send("POST", "/v1/stock/import", "text/csv", "sku,on_hand\na,1\n"),
 			respond(200, ndjson, strings.TrimSuffix(imports, "}\n")), "in the middle of a line"},
-		"an import that is no stream": {send("POST", "/v1/stock/import", "text/csv", "sku,on_hand\na,1\n"), respond(200, json, imports), "content type"},
+		"an import report as plain JSON": {send("POST", "/v1/stock/import", "text/csv", "sku,on_hand\na,1\n"), respond(200, json, imports), "content type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			err := exchange(t, Inventory(), test.request(t), test.answer)
 			switch {
 			case test.want == "" && err != nil:
-				t.Errorf("was reported: %v", err)
+				t.Errorf("reported %v, want no report", err)
 			case test.want != "" && err == nil:
-				t.Error("was not reported")
+				t.Errorf("no report, want one with %q", test.want)
 			case test.want != "" && !strings.Contains(err.Error(), test.want):
-				t.Errorf("was reported without %q: %v", test.want, err)
+				t.Errorf("reported %v, want a report with %q", err, test.want)
 			}
 		})
 	}
@@ -321,7 +322,7 @@ func TestTransportReportsAnUnsettledAnswerWithoutItsHeaders(t *testing.T) {
 	}
 }
 
-// What passes through the transport must be what passes without it.
+// A request and its response are the same with the transport as without it.
 func TestTransportChangesNothing(t *testing.T) {
 	t.Parallel()
 	var got []byte
@@ -355,7 +356,7 @@ func TestTransportChangesNothing(t *testing.T) {
 	}
 }
 
-// A body may be sent more than once, when a kept connection turns out to be closed.
+// net/http sends a body again if a kept connection turns out to be closed.
 func TestTransportValidatesABodyThatIsSentTwice(t *testing.T) {
 	t.Parallel()
 	twice := answer(func(r *http.Request) (*http.Response, error) {
@@ -373,7 +374,7 @@ func TestTransportValidatesABodyThatIsSentTwice(t *testing.T) {
 	}
 }
 
-func TestTransportPassesOnABrokenConnection(t *testing.T) {
+func TestTransportReturnsConnectionErrors(t *testing.T) {
 	t.Parallel()
 	gone := errors.New("connection reset")
 	var v violations
@@ -400,8 +401,9 @@ func TestTransportPassesOnABrokenConnection(t *testing.T) {
 	}
 }
 
-// A report is read while rows are still being sent: neither side is kept back.
-func TestTransportDoesNotHoldAStreamBack(t *testing.T) {
+// The client reads the report while it still sends rows. The transport delays
+// neither direction.
+func TestTransportDoesNotDelayStreams(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
@@ -435,7 +437,7 @@ func TestTransportDoesNotHoldAStreamBack(t *testing.T) {
 	defer response.Body.Close()
 	report := bufio.NewScanner(response.Body)
 	if !report.Scan() {
-		t.Fatal("the first row was not reported while the second was not sent")
+		t.Fatal("the first row was not reported before the second was sent")
 	}
 	if err := v.err(); err != nil {
 		t.Error(err)

@@ -1,4 +1,4 @@
-// Package proto holds the generated code against the contract that it was
+// Package proto tests that the generated code matches the contract that it was
 // generated from.
 package proto
 
@@ -13,9 +13,9 @@ import (
 	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
 )
 
-// Whoever changes the contract runs make generate: here the contract is compiled
-// anew and compared with what the generated code says of itself.
-func TestGeneratedCodeIsThatOfTheContract(t *testing.T) {
+// A change of the contract needs make generate. The test compiles the contract and
+// compares it with the descriptor in the generated code.
+func TestGeneratedCodeMatchesContract(t *testing.T) {
 	t.Parallel()
 	compiler := protocompile.Compiler{Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{})}
 	files, err := compiler.Compile(t.Context(), "inventory/v1/inventory.proto")
@@ -26,7 +26,7 @@ func TestGeneratedCodeIsThatOfTheContract(t *testing.T) {
 	got := protodesc.ToFileDescriptorProto(inventoryv1.File_inventory_v1_inventory_proto)
 	want.SourceCodeInfo = nil
 	if !proto.Equal(got, want) {
-		t.Errorf("the generated code is of another contract; run make generate\ngenerated: %v\ncontract: %v", got, want)
+		t.Errorf("the generated code does not match the contract; run make generate\ngenerated: %v\ncontract: %v", got, want)
 	}
 	if _, err := os.Stat("inventory/v1/inventory_grpc.pb.go"); err != nil {
 		t.Error(err)

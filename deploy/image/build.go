@@ -25,31 +25,31 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// architectures are those of the images, all for Linux.
+// architectures are the architectures of the images. All are for Linux.
 var architectures = []string{"amd64", "arm64"}
 
 const (
-	// user is nobody in particular; it needs no entry in any file.
+	// user is an unprivileged user id. It needs no entry in /etc/passwd.
 	user = 65532
-	// maxSize is the most bytes of an image, compressed.
+	// maxSize is the largest allowed size of an image, compressed, in bytes.
 	maxSize = 12 << 20
 	// rootsPath is where Go's and other TLS libraries look first.
 	rootsPath = "etc/ssl/certs/ca-certificates.crt"
-	// dataPath is the folder of the SQLite database: a volume that is mounted there
-	// belongs to the user from the first.
+	// dataPath is the folder of the SQLite database. It belongs to the user, so a
+	// volume that is mounted there does too.
 	dataPath = "data/"
 )
 
-// source is what the images are made from.
+// source is the checkout that the images are built from.
 type source struct {
 	folder, version, commit string
-	// overlay is "" or a file for Go's -overlay.
+	// overlay is a file for Go's -overlay, or "" for none.
 	overlay string
-	// at is the commit's time: an image has no other.
+	// at is the time of the commit. It is the only time in an image.
 	at time.Time
 }
 
-// readSource asks git about a folder of the module's.
+// readSource asks git about a folder of the module.
 func readSource(ctx context.Context, folder string) (source, error) {
 	git := func(args ...string) (string, error) {
 		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", folder}, args...)...).Output()
@@ -77,8 +77,8 @@ func readSource(ctx context.Context, folder string) (source, error) {
 	return s, err
 }
 
-// build makes a service's image for each architecture, by platform, and writes
-// what is in its binary beside it.
+// build returns a service's images by platform, one for each architecture. Next to
+// each binary it writes the list of the binary's modules.
 func build(ctx context.Context, s source, service, out string) (map[string]v1.Image, error) {
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func build(ctx context.Context, s source, service, out string) (map[string]v1.Im
 	return images, nil
 }
 
-// compile builds a static binary without symbols, that knows its commit.
+// compile builds a static binary without symbols. The binary contains its commit.
 func compile(ctx context.Context, s source, service, architecture, to string) error {
 	args := []string{"build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w", "-o", to}
 	if s.overlay != "" {
@@ -119,7 +119,7 @@ func compile(ctx context.Context, s source, service, architecture, to string) er
 	return nil
 }
 
-// imageOf is an image of a binary and the roots of public certificates.
+// imageOf returns an image of a binary, the root certificates and the data folder.
 func imageOf(s source, service, architecture, binary string) (v1.Image, error) {
 	content, err := os.ReadFile(binary)
 	if err != nil {
@@ -164,7 +164,7 @@ func imageOf(s source, service, architecture, binary string) (v1.Image, error) {
 	return mutate.ConfigFile(image, config)
 }
 
-// entry is a file, or, where its path ends so, a folder.
+// entry is a file, or a folder if its path ends with a slash.
 type entry struct {
 	path    string
 	mode    int64
@@ -172,12 +172,12 @@ type entry struct {
 	content []byte
 }
 
-// layerOf is a layer of one entry, and the folders that it is in.
+// layerOf returns a layer with one entry and its parent folders.
 func layerOf(e entry) (v1.Layer, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	header := func(h tar.Header) error {
-		h.Format = tar.FormatUSTAR // it has no time, so that nothing depends on when it was made
+		h.Format = tar.FormatUSTAR // USTAR without times, so the layer does not depend on when it was made
 		return w.WriteHeader(&h)
 	}
 	parents, name := path.Split(strings.TrimSuffix(e.path, "/"))
@@ -208,8 +208,8 @@ func layerOf(e entry) (v1.Layer, error) {
 		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.DefaultCompression), tarball.WithCompressedCaching)
 }
 
-// roots are the root certificates that Mozilla trusts without constraints of its
-// own on them, as Go's module for them has them.
+// roots returns the root certificates that Mozilla trusts without extra constraints,
+// as PEM. They come from Go's module x509roots.
 func roots() []byte {
 	var all bytes.Buffer
 	for root := range bundle.Roots() {
@@ -239,7 +239,7 @@ func checkSize(image v1.Image) error {
 	return nil
 }
 
-// indexOf is one image for all platforms.
+// indexOf returns one image index for all platforms.
 func indexOf(images map[string]v1.Image) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, architecture := range architectures {
@@ -253,8 +253,8 @@ func indexOf(images map[string]v1.Image) (v1.ImageIndex, error) {
 	return index, nil
 }
 
-// writeContents lists the modules that a binary is made of, as the binary itself
-// says, in CycloneDX.
+// writeContents writes the list of a binary's modules as CycloneDX JSON. It reads
+// them from the binary's own build information.
 func writeContents(binary, service, version string) error {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// What is built twice, in different folders, is the same to the last byte.
-func TestTheSameSourceGivesTheSameDigest(t *testing.T) {
+// Two builds in different folders give the same bytes.
+func TestSameSourceGivesSameDigest(t *testing.T) {
 	t.Parallel()
 	s, err := readSource(t.Context(), ".")
 	if err != nil {
@@ -52,7 +52,8 @@ func TestTheSameSourceGivesTheSameDigest(t *testing.T) {
 	}
 }
 
-// A registry has the index under the version, and in it both platforms' images.
+// After a push the registry has the index under the version. The index has both
+// platforms' images.
 func TestPush(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "orders")
@@ -92,17 +93,17 @@ func TestPush(t *testing.T) {
 	for i, m := range manifest.Manifests {
 		want, err := images["linux/"+architectures[i]].Digest()
 		if err != nil || m.Digest != want || m.Platform.Architecture != architectures[i] {
-			t.Errorf("for %s there is %s, want %s (%v)", m.Platform, m.Digest, want, err)
+			t.Errorf("%s has the image %s, want %s (%v)", m.Platform, m.Digest, want, err)
 		}
 	}
 	if len(manifest.Manifests) != len(architectures) {
-		t.Errorf("there are %d images", len(manifest.Manifests))
+		t.Errorf("the index has %d images, want %d", len(manifest.Manifests), len(architectures))
 	}
 }
 
-// An image holds the binary, the root certificates and an empty folder, belongs to nobody in
-// particular, and starts what it is named after.
-func TestAnImageHoldsNothingElse(t *testing.T) {
+// An image holds the binary, the root certificates and an empty data folder. It runs
+// as an unprivileged user and starts the service that it is named after.
+func TestImageHoldsOnlyBinaryAndCertificates(t *testing.T) {
 	t.Parallel()
 	binary := filepath.Join(t.TempDir(), "orders")
 	if err := os.WriteFile(binary, []byte("a binary"), 0o600); err != nil {
@@ -145,7 +146,7 @@ func TestAnImageHoldsNothingElse(t *testing.T) {
 				continue
 			}
 			if header.Uid != 0 || !header.ModTime.IsZero() && header.ModTime.Unix() != 0 || header.Mode&0o222 != 0 {
-				t.Errorf("%s belongs to %d, is of %s and has the mode %o", header.Name, header.Uid, header.ModTime, header.Mode)
+				t.Errorf("%s has the owner %d, the time %s and the mode %o", header.Name, header.Uid, header.ModTime, header.Mode)
 			}
 			if header.Typeflag == tar.TypeReg {
 				if files[header.Name], err = io.ReadAll(archive); err != nil {
@@ -155,16 +156,16 @@ func TestAnImageHoldsNothingElse(t *testing.T) {
 		}
 	}
 	if len(files) != 2 || string(files["orders"]) != "a binary" || !data {
-		t.Errorf("it holds %d files; a folder for data: %t", len(files), data)
+		t.Errorf("the image holds %d files, want 2; has a data folder: %t", len(files), data)
 	}
 	if pool := x509.NewCertPool(); !pool.AppendCertsFromPEM(files[rootsPath]) {
-		t.Error("it has no root certificates")
+		t.Error("the image has no root certificates")
 	}
 }
 
-func TestTheListOfContentsNamesTheModules(t *testing.T) {
+func TestContentsListModules(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable() // the test's own binary is as good as any
+	self, err := os.Executable() // any Go binary will do
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,12 @@
-// Command image makes the services' container images, without a container engine:
-// nothing but the static binary, the roots of public certificates and an empty
-// folder for data, for amd64 and arm64. The same source gives the same digest.
+// Command image makes the services' container images for amd64 and arm64. It needs
+// no container engine. An image has the static binary, the public root certificates,
+// an empty data folder, and nothing else. The same source gives the same digest.
 //
 //	image [--load] [--push=REGISTRY/PREFIX] [--out=.build/images]
 //
-// It writes an OCI image layout for each service, and beside it what is in each
-// binary (CycloneDX). With --load the image for this machine also goes into the
-// local engine, with --push all of it to a registry.
+// It writes an OCI image layout for each service, and next to it a list of the
+// modules in each binary (CycloneDX). With --load it also loads the image for this
+// machine into the local engine. With --push it also pushes all images to a registry.
 package main
 
 import (
@@ -31,19 +31,19 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// services are what there are images of.
+// services are the services that get an image.
 var services = []string{"inventory", "orders"}
 
 type flags struct {
-	Out  string `help:"Where the image layouts and the lists of contents go." default:".build/images" type:"path"`
+	Out  string `help:"Folder for the image layouts and the lists of contents." default:".build/images" type:"path"`
 	Load bool   `help:"Also load the image for this machine into the local engine, as roundtrip/SERVICE:VERSION and :latest."`
 	Push string `help:"Also push to this registry and prefix, such as images.example.com/roundtrip." placeholder:"PREFIX"`
 
-	Here    bool   `help:"Only the image for this machine's architecture. For tests."`
-	Source  string `help:"The git checkout to make them from. For tests of one version against another." default:"." type:"path"`
-	Overlay string `help:"Go's -overlay: source files in the place of others. For tests of the tests." type:"path" placeholder:"JSON"`
-	Tag     string `help:"With --load, the tag instead of VERSION and latest."`
-	Version string `help:"The version, where git has several names for it."`
+	Here    bool   `help:"Make only the image for this machine's architecture. For tests."`
+	Source  string `help:"Git checkout to build from. For tests of one version against another." default:"." type:"path"`
+	Overlay string `help:"File for Go's -overlay, which replaces source files. For tests of the tests." type:"path" placeholder:"JSON"`
+	Tag     string `help:"With --load, use this tag instead of VERSION and latest."`
+	Version string `help:"The version. Needed if git has several names for the commit."`
 }
 
 func main() {
@@ -141,12 +141,12 @@ func load(ctx context.Context, image v1.Image, service string, names []string) e
 		return err
 	}
 	defer answer.Close()
-	_, err = io.Copy(io.Discard, answer) // it is loaded when this ends
+	_, err = io.Copy(io.Discard, answer) // the engine has loaded the image when its answer ends
 	return err
 }
 
-// push puts all platforms' images into a registry, under the version, and prints what
-// is there now: the index, and each platform's image.
+// push pushes all platforms' images to a registry, under the version. It prints the
+// digests of the index and of each platform's image.
 func push(ctx context.Context, index v1.ImageIndex, repository, version string) error {
 	tag, err := name.NewTag(repository + ":" + version)
 	if err != nil {

@@ -1,12 +1,14 @@
 // Package adminport serves a service's private port, which only its operators
 // reach.
 //
-// /livez says that the process runs, and touches nothing else: a restart repairs
-// nothing outside of it. /startupz says that the service has finished starting.
-// /readyz says whether it wants requests: not before it has started, and not while
-// it drains. It never asks the other service, or one that is down would take down
-// the one that can still answer; only a start may wait for it, some seconds.
-// /metrics is for Prometheus.
+//   - /livez says that the process runs. It checks nothing outside the process,
+//     because a restart repairs nothing there.
+//   - /startupz says that the service has finished starting.
+//   - /readyz says that the service accepts requests. It fails before the service has
+//     started and while it drains. It never asks the other service. Otherwise a
+//     service that is down would also take down the one that can still answer. Only
+//     at its start may a service wait some seconds for the other one.
+//   - /metrics is for Prometheus.
 package adminport
 
 import (
@@ -52,17 +54,17 @@ func New(metrics prometheus.Gatherer, log *slog.Logger) *Server {
 func answer(yes func() bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if yes() {
-			_, _ = w.Write([]byte("ok\n")) // the prober has gone
+			_, _ = w.Write([]byte("ok\n")) // an error means that the prober has hung up
 			return
 		}
 		http.Error(w, "no", http.StatusServiceUnavailable)
 	}
 }
 
-// Started says that the service takes requests from now on.
+// Started makes /startupz and /readyz succeed: the service accepts requests.
 func (a *Server) Started() { a.state.Store(ready) }
 
-// Draining says that it wants no more of them.
+// Draining makes /readyz fail: the service wants no more requests.
 func (a *Server) Draining() { a.state.Store(draining) }
 
 // Serve accepts connections until Shutdown, and then returns nil.

@@ -1,16 +1,16 @@
 // Package cli is the command line that both services have: flags, commands, exit
 // codes and the log.
 //
-// Every flag has an environment variable, which begins with the service's name:
-// --http-addr of orders is also ORDERS_HTTP_ADDR, and the flag wins. A command
-// line that can't be understood ends with [ExitFailed], as does a command that
-// can't do its work; one that did it and found something wrong ends with
-// [ExitDifference].
+// Every flag has an environment variable that begins with the service's name. For
+// example, --http-addr of orders is also ORDERS_HTTP_ADDR. If both are set, the flag
+// wins. The exit code is [ExitFailed] if the command line is invalid or the command
+// can't do its work, and [ExitDifference] if the command did its work and found
+// something wrong.
 //
-// Logs go to standard error: a JSON object a line, or text on a terminal. Each
-// exchange has one line, with its request id, its outcome and how long it took,
-// and with the cause when something went wrong; the request id joins the lines of
-// both services. No line holds what a request says, or a password.
+// Logs go to standard error: one JSON object per line, or text on a terminal. Each
+// exchange has one line with its request id, its outcome and its duration. After an
+// error the line has the cause too. The request id connects the lines of both
+// services. No line holds contents of a request, or a password.
 //
 // The first SIGINT or SIGTERM cancels a command's context. The second ends the
 // process at once.
@@ -55,14 +55,14 @@ type DatabaseFlags struct {
 	AllowUnsafeDatabase bool `help:"For trials only: accept a PostgreSQL server with fsync or synchronous_commit off."`
 }
 
-// Options are how the database is used.
+// Options returns the options for the database.
 func (f DatabaseFlags) Options(log *slog.Logger) database.Options {
 	return database.Options{
 		Source: f.Source(), Connections: f.DatabaseConnections, AllowUnsafe: f.AllowUnsafeDatabase, Log: log,
 	}
 }
 
-// Source is the database's address, from the file when there is one.
+// Source returns the source of the database's address: the file if one is given.
 func (f DatabaseFlags) Source() database.Source {
 	if f.DatabaseFile != "" {
 		return database.FromFile(f.DatabaseFile)
@@ -70,7 +70,7 @@ func (f DatabaseFlags) Source() database.Source {
 	return database.FromAddress(f.Database)
 }
 
-// Validate refuses a number that nothing works with.
+// Validate refuses numbers with which the service can't work.
 func (f DatabaseFlags) Validate() error {
 	if f.DatabaseConnections < 1 {
 		return errors.New("--database-connections must be at least 1")
@@ -78,7 +78,7 @@ func (f DatabaseFlags) Validate() error {
 	return nil
 }
 
-// ServeFlags are those of `serve` that both services have.
+// ServeFlags are the flags of `serve` that both services have.
 type ServeFlags struct {
 	DatabaseFlags
 	HTTPAddr     string        `name:"http-addr" help:"Address of the REST API. Port 0 takes a free port." default:"${http_addr}"`
@@ -89,14 +89,14 @@ type ServeFlags struct {
 	BatchMax     int           `hidden:"" help:"For measurements: most requests that one transaction decides; 1 merges none." default:"256"`
 }
 
-// Options are how the database is used.
+// Options returns the options for the database.
 func (f ServeFlags) Options(log *slog.Logger) database.Options {
 	o := f.DatabaseFlags.Options(log)
 	o.BatchMax = f.BatchMax
 	return o
 }
 
-// Validate refuses a number that nothing works with.
+// Validate refuses numbers with which the service can't work.
 func (f ServeFlags) Validate() error {
 	if f.MaxInFlight < 1 {
 		return errors.New("--max-in-flight must be at least 1")
@@ -104,7 +104,7 @@ func (f ServeFlags) Validate() error {
 	return nil
 }
 
-// Listen listens where the API is served, and on the private port.
+// Listen opens the listeners of the REST API and of the private port.
 func (f ServeFlags) Listen() (api, private net.Listener, err error) {
 	if api, err = net.Listen("tcp", f.HTTPAddr); err != nil {
 		return nil, nil, err
@@ -115,13 +115,13 @@ func (f ServeFlags) Listen() (api, private net.Listener, err error) {
 	return api, private, nil
 }
 
-// HealthcheckFlags are those of `healthcheck`.
+// HealthcheckFlags are the flags of `healthcheck`.
 type HealthcheckFlags struct {
 	AdminAddr string `help:"Private port of the service to check." default:"${admin_addr}"`
 }
 
-// Run asks whether the service takes requests: it is what an image's or a
-// supervisor's health check runs.
+// Run checks whether the service accepts requests. The health check of an image or of a
+// supervisor runs it.
 func (h HealthcheckFlags) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -141,7 +141,7 @@ func (h HealthcheckFlags) Run(ctx context.Context) error {
 	return nil
 }
 
-// VersionFlags are those of `version`.
+// VersionFlags are the flags of `version`.
 type VersionFlags struct{}
 
 // Run prints the version.
@@ -157,12 +157,12 @@ type exit struct {
 
 func (e exit) Unwrap() error { return e.error }
 
-// Exit makes an error with which [Main] ends the process with that code.
+// Exit makes an error for which [Main] returns this exit code.
 func Exit(code int, err error) error { return exit{err, code} }
 
-// Main reads the command line into cli, runs the command that it names, and
-// returns the process's exit code. Commands have a method Run, which is given a
-// context that the first SIGINT or SIGTERM cancels; the second ends the process.
+// Main reads the command line into cli, runs the command that it names, and returns the
+// process's exit code. Commands have a method Run. The first SIGINT or SIGTERM cancels
+// the context that Run gets. The second ends the process.
 func Main(name, description string, cli any, defaults map[string]string) int {
 	vars := kong.Vars{"name": name}
 	maps.Copy(vars, defaults)
@@ -172,7 +172,7 @@ func Main(name, description string, cli any, defaults map[string]string) int {
 		kong.DefaultEnvars(strings.ToUpper(name)), vars, kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.BindTo(ctx, (*context.Context)(nil)))
 	if err != nil {
-		panic(err) // the command line's own definition is wrong
+		panic(err) // the definition of the command line is wrong
 	}
 	command, err := parser.Parse(os.Args[1:])
 	if err != nil {
@@ -189,8 +189,8 @@ func Main(name, description string, cli any, defaults map[string]string) int {
 	return 0
 }
 
-// signals cancels a context at the first signal to stop and ends the process at
-// the second, as a shell would report it.
+// signals returns a context that the first signal to stop cancels. The second signal
+// ends the process, with the exit code that a shell reports for this signal.
 func signals() (ctx context.Context, stop context.CancelFunc) {
 	ctx, stop = context.WithCancel(context.Background())
 	received := make(chan os.Signal, 2)
@@ -204,11 +204,12 @@ func signals() (ctx context.Context, stop context.CancelFunc) {
 	return ctx, stop
 }
 
-// NewLogger writes structured logs: JSON, or text where w is a terminal.
+// NewLogger makes a logger of structured lines: text if w is a terminal, JSON
+// otherwise.
 func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		// A problem is written as it crosses a wire, without its cause, which is what a
-		// log is for.
+		// A problem's JSON lacks its cause, which the log must have. So an error is written
+		// with its Error method.
 		if err, ok := a.Value.Any().(error); ok {
 			a.Value = slog.StringValue(err.Error())
 		}

@@ -23,7 +23,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-func TestTheDatabasesAddressComesFromTheFileWhereThereIsOne(t *testing.T) {
+func TestDatabaseAddressComesFromTheFileIfThereIsOne(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "address")
 	flags := cli.DatabaseFlags{Database: "sqlite:flag.db"}
@@ -45,8 +45,8 @@ func TestTheDatabasesAddressComesFromTheFileWhereThereIsOne(t *testing.T) {
 	}
 }
 
-// A problem crosses a wire without its cause; a log has it.
-func TestALoggedErrorHasItsCause(t *testing.T) {
+// A problem's JSON lacks its cause. A log has it.
+func TestLoggedErrorHasItsCause(t *testing.T) {
 	t.Parallel()
 	var buffer bytes.Buffer
 	cli.NewLogger(&buffer, slog.LevelInfo).Error("it failed", "error", problem.Wrap(errors.New("no space left"), problem.Unavailable, "It can't be done."))
@@ -56,7 +56,7 @@ func TestALoggedErrorHasItsCause(t *testing.T) {
 	}
 }
 
-func TestLogsAreJSONUnlessSomebodyWatches(t *testing.T) {
+func TestLogsAreJSONWithoutATerminal(t *testing.T) {
 	t.Parallel()
 	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
@@ -83,11 +83,11 @@ func TestLogsAreJSONUnlessSomebodyWatches(t *testing.T) {
 		}
 	}
 	if !cli.NewLogger(io.Discard, slog.LevelDebug).Enabled(t.Context(), slog.LevelDebug) {
-		t.Error("debug is not logged where it is asked for")
+		t.Error("debug is not logged at level debug")
 	}
 }
 
-// leftOut skips a test for want of something, and says so; in CI nothing is skipped.
+// leftOut skips a test and says why. In CI the test fails instead.
 func leftOut(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -100,20 +100,20 @@ func TestLogsAreTextOnATerminal(t *testing.T) {
 	t.Parallel()
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		leftOut(t, "this machine makes no terminal: "+err.Error())
+		leftOut(t, "this machine can't make a terminal: "+err.Error())
 	}
 	defer terminal.Close()
 	if !term.IsTerminal(int(terminal.Fd())) {
-		leftOut(t, "on this system the owner's end of a terminal is none itself")
+		leftOut(t, "on this system the master side of a terminal is not a terminal")
 	}
 	if log := cli.NewLogger(terminal, slog.LevelWarn); log.Enabled(t.Context(), slog.LevelInfo) {
-		t.Error("info is logged where only warnings are asked for")
+		t.Error("info is logged at level warn")
 	} else if _, ok := log.Handler().(*slog.TextHandler); !ok {
 		t.Errorf("its handler is %T", log.Handler())
 	}
 }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an event that must happen.
 const patience = 45 * time.Second
 
 func listen(t *testing.T) net.Listener {
@@ -152,21 +152,21 @@ func TestHealthcheck(t *testing.T) {
 		// Container hosts set such variables in every container.
 		r := run(t, []string{"HTTP_PROXY=http://127.0.0.1:1", "http_proxy=http://127.0.0.1:1", "TRIAL_ADMIN_ADDR=" + address}, "healthcheck")
 		if r.code != 0 || r.stdout+r.stderr != "" {
-			t.Errorf("%s, beside a proxy: got %+v", address, r)
+			t.Errorf("%s, with a proxy: got %+v", address, r)
 		}
 	}
 	if err := f.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	wantSick("when it has stopped")
+	wantSick("after it has stopped")
 	if r := run(t, nil, "healthcheck", "--admin-addr", address); r.code != cli.ExitDifference || !strings.HasPrefix(r.stderr, "trial: not healthy: ") {
 		t.Errorf("the command: got %+v", r)
 	}
 }
 
-func TestAHealthcheckEndsByItself(t *testing.T) {
+func TestHealthcheckTimesOut(t *testing.T) {
 	t.Parallel()
-	silent := listen(t) // connections are made, and nobody answers
+	silent := listen(t) // accepts connections and never answers
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := (cli.HealthcheckFlags{AdminAddr: silent.Addr().String()}).Run(ctx); !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {

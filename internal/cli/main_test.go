@@ -22,8 +22,8 @@ import (
 	"roundtrip/test/support/containers"
 )
 
-// asTrial makes this test's binary the service "trial", which is what Main makes
-// of the command line below.
+// asTrial names the variable that makes this test's binary run as the service "trial",
+// whose command line is below.
 const asTrial = "ROUNDTRIP_AS_TRIAL"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	}, map[string]string{"http_addr": "127.0.0.1:8089", "admin_addr": "127.0.0.1:9089"}))
 }
 
-// trialMigration fails where its statements are given little time.
+// trialMigration fails if there is a statement timeout.
 const trialMigration = `-- +goose Up
 SELECT 1 / (current_setting('statement_timeout') = '0')::int;
 `
@@ -49,7 +49,7 @@ type trial struct {
 	Version     cli.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
-// trialServe has the flags of both services, and one of its own as they have.
+// trialServe has the flags that both services have, and one more, as each service has.
 type trialServe struct {
 	cli.ServeFlags
 	SettleInterval time.Duration `help:"How often." default:"1s"`
@@ -117,7 +117,7 @@ func serveFlags(t *testing.T, variables []string, arguments ...string) (flags tr
 	return flags
 }
 
-// everyVariable sets each flag to what is not its default.
+// everyVariable sets each flag to a value that is not its default.
 var everyVariable = []string{
 	"TRIAL_DATABASE=sqlite:other.db", "TRIAL_DATABASE_FILE=/run/address", "TRIAL_DATABASE_CONNECTIONS=3", "TRIAL_ALLOW_UNSAFE_DATABASE=true",
 	"TRIAL_HTTP_ADDR=:1", "TRIAL_ADMIN_ADDR=:2", "TRIAL_LOG_LEVEL=debug", "TRIAL_DRAIN_TIMEOUT=3s", "TRIAL_MAX_IN_FLIGHT=4",
@@ -161,7 +161,7 @@ func TestEveryFlagHasADefaultAndAVariable(t *testing.T) {
 	}
 	want.AdminAddr = ":7"
 	if got := serveFlags(t, everyVariable, "--admin-addr=:7"); got != want {
-		t.Errorf("beside a flag they give %+v, want %+v", got, want)
+		t.Errorf("with a flag they give %+v, want %+v", got, want)
 	}
 }
 
@@ -174,7 +174,7 @@ func TestHelpNamesEveryFlagAndItsVariable(t *testing.T) {
 	for _, assignment := range everyVariable {
 		variable, _, _ := strings.Cut(assignment, "=")
 		flag := "--" + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(variable, "TRIAL_"), "_", "-"))
-		if flag == "--batch-max" { // for measurements, and nobody else
+		if flag == "--batch-max" { // only for measurements
 			if strings.Contains(r.stdout, flag) {
 				t.Errorf("%s is not hidden", flag)
 			}
@@ -187,7 +187,7 @@ func TestHelpNamesEveryFlagAndItsVariable(t *testing.T) {
 	}
 }
 
-func TestACommandLineThatIsWrong(t *testing.T) {
+func TestInvalidCommandLine(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		arguments, variables []string
@@ -197,14 +197,14 @@ func TestACommandLineThatIsWrong(t *testing.T) {
 		"an unknown command":    {[]string{"sever"}, nil, "sever"},
 		"an unknown flag":       {[]string{"serve", "--nope"}, nil, "--nope"},
 		"too many arguments":    {[]string{"serve", "now"}, nil, "now"},
-		"a level":               {[]string{"serve", "--log-level=loud"}, nil, "--log-level"},
-		"a duration":            {[]string{"serve", "--drain-timeout=10"}, nil, "--drain-timeout"},
-		"a number":              {[]string{"serve", "--max-in-flight=many"}, nil, "--max-in-flight"},
-		"a variable":            {[]string{"serve"}, []string{"TRIAL_DRAIN_TIMEOUT=soon"}, "TRIAL_DRAIN_TIMEOUT"},
+		"an invalid level":      {[]string{"serve", "--log-level=loud"}, nil, "--log-level"},
+		"an invalid duration":   {[]string{"serve", "--drain-timeout=10"}, nil, "--drain-timeout"},
+		"an invalid number":     {[]string{"serve", "--max-in-flight=many"}, nil, "--max-in-flight"},
+		"an invalid variable":   {[]string{"serve"}, []string{"TRIAL_DRAIN_TIMEOUT=soon"}, "TRIAL_DRAIN_TIMEOUT"},
 		"no requests at all":    {[]string{"serve", "--max-in-flight=0"}, nil, "--max-in-flight must be at least 1"},
-		"less than none":        {[]string{"serve"}, []string{"TRIAL_MAX_IN_FLIGHT=-1"}, "--max-in-flight must be at least 1"},
+		"a negative number":     {[]string{"serve"}, []string{"TRIAL_MAX_IN_FLIGHT=-1"}, "--max-in-flight must be at least 1"},
 		"no connections at all": {[]string{"migrate", "up", "--database-connections=0"}, nil, "--database-connections must be at least 1"},
-		"connections below":     {[]string{"serve", "--database-connections=-1"}, nil, "--database-connections must be at least 1"},
+		"negative connections":  {[]string{"serve", "--database-connections=-1"}, nil, "--database-connections must be at least 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +216,7 @@ func TestACommandLineThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestACommandsErrorIsPrintedAndDecidesTheExitCode(t *testing.T) {
+func TestCommandErrorIsPrintedAndSetsTheExitCode(t *testing.T) {
 	t.Parallel()
 	for how, want := range map[string]result{
 		"plainly": {code: cli.ExitFailed, stderr: "trial: no luck\n"},
@@ -234,27 +234,27 @@ func TestACommandsErrorIsPrintedAndDecidesTheExitCode(t *testing.T) {
 	}
 }
 
-func TestTheVersionIsPrinted(t *testing.T) {
+func TestVersionIsPrinted(t *testing.T) {
 	t.Parallel()
 	if r := run(t, nil, "version"); r.code != 0 || r.stdout != "trial "+lifecycle.Version()+"\n" {
 		t.Errorf("got %+v", r)
 	}
 }
 
-func TestOnSQLiteThereIsNothingToMigrate(t *testing.T) {
+func TestMigrateRefusesSQLite(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"up", "status"} {
 		r := run(t, nil, "migrate", command)
-		if r.code != cli.ExitFailed || r.stdout != "" || r.stderr != "trial: on SQLite there is nothing to do: serve migrates by itself\n" {
+		if r.code != cli.ExitFailed || r.stdout != "" || r.stderr != "trial: nothing to do on SQLite: serve applies the migrations\n" {
 			t.Errorf("%s: got %+v", command, r)
 		}
 		if len(r.folder) != 0 {
-			t.Errorf("%s: it makes %v", command, r.folder)
+			t.Errorf("%s: it creates %v", command, r.folder)
 		}
 	}
 }
 
-// What is not there is not waited for.
+// Without a server, migrate fails at once.
 func TestMigrateWithoutAServerFails(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"up", "status"} {
@@ -268,13 +268,13 @@ func TestMigrateWithoutAServerFails(t *testing.T) {
 				t.Errorf("%s: got %+v", command, r)
 			}
 			if strings.Contains(r.stderr, "hunter2") {
-				t.Errorf("%s: it tells the password: %s", command, r.stderr)
+				t.Errorf("%s: it discloses the password: %s", command, r.stderr)
 			}
 		}
 	}
 }
 
-func TestMigrateBringsASchemaUpToDate(t *testing.T) {
+func TestMigrateUpdatesTheSchema(t *testing.T) {
 	t.Parallel()
 	address := containers.SharedPostgres(t).Database(t, "trial", func(string) error { return nil })
 	for _, step := range []struct {
@@ -288,7 +288,7 @@ func TestMigrateBringsASchemaUpToDate(t *testing.T) {
 	} {
 		r := run(t, []string{"TRIAL_DATABASE=" + address}, "migrate", step.command)
 		if step.command == "up" && r.code == 0 {
-			r.stderr = "" // a log of what it does
+			r.stderr = "" // it has log lines
 		}
 		if r.code != step.want.code || r.stdout != step.want.stdout || r.stderr != step.want.stderr {
 			t.Errorf("%s: got %+v, want %+v", step.command, r, step.want)
@@ -296,8 +296,8 @@ func TestMigrateBringsASchemaUpToDate(t *testing.T) {
 	}
 }
 
-// Help and complaints may speak of variables, and not of what is in them.
-func TestThePasswordIsNotPrinted(t *testing.T) {
+// Help and error messages may name variables, but not print their values.
+func TestPasswordIsNotPrinted(t *testing.T) {
 	t.Parallel()
 	for _, arguments := range []string{"--help", "serve --help", "migrate up --help", "serve --nope", "serve --max-in-flight=0"} {
 		r := run(t, []string{"TRIAL_DATABASE=postgres://u:hunter2@db/x"}, strings.Fields(arguments)...)

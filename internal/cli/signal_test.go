@@ -20,8 +20,8 @@ import (
 	"roundtrip/internal/metrics"
 )
 
-// trialRun serves on free ports until it is told to stop. Each request is
-// answered once nothing more comes from standard input.
+// trialRun serves on free ports until its context ends. It answers each request when
+// standard input ends.
 type trialRun struct {
 	cli.ServeFlags
 }
@@ -45,10 +45,10 @@ func (r trialRun) Run(ctx context.Context) error {
 	}
 	f.OnStop("store", note("store closed"))
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		log.Info("begun")
-		_, _ = io.Copy(io.Discard, os.Stdin) // until it is closed
+		log.Info("request started")
+		_, _ = io.Copy(io.Discard, os.Stdin) // until standard input ends
 		log.Info("answered")
-		_, _ = io.WriteString(w, "done") // the caller may have gone
+		_, _ = io.WriteString(w, "done") // the caller may have hung up
 	})
 	return lifecycle.Run(ctx, trialApp{f, func() error {
 		f.Serve("http", api, &trialServer{http.Server{Handler: handler}})
@@ -74,7 +74,7 @@ func (s *trialServer) Serve(l net.Listener) error {
 	return nil
 }
 
-// running is trial while it runs.
+// running is a running process of trial.
 type running struct {
 	*exec.Cmd
 	stdin io.Closer
@@ -83,7 +83,7 @@ type running struct {
 
 type line struct{ Msg, HTTP, Admin string }
 
-// next is the next line of its log; nothing where there is none any more.
+// next returns the next line of the log; an empty one at the end.
 func (r *running) next(t *testing.T) (l line) {
 	t.Helper()
 	if !r.log.Scan() {
@@ -95,7 +95,7 @@ func (r *running) next(t *testing.T) (l line) {
 	return l
 }
 
-// rest is what it logs until it ends, and how it ended.
+// rest returns what the process logs until it ends, and its exit code.
 func (r *running) rest(t *testing.T) (messages []string, code int) {
 	t.Helper()
 	for l := r.next(t); l.Msg != ""; l = r.next(t) {
@@ -105,8 +105,8 @@ func (r *running) rest(t *testing.T) (messages []string, code int) {
 	return messages, r.ProcessState.ExitCode()
 }
 
-// stopRunning runs trial up to where it has a request in flight and is told to
-// stop. The answer comes from the channel: "done", or why there is none.
+// stopRunning starts trial, sends it a request and then the signal, while the request is
+// in flight. The channel gives the answer: "done", or why there is none.
 func stopRunning(t *testing.T, signal os.Signal) (*running, <-chan string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -159,7 +159,7 @@ func stopRunning(t *testing.T, signal os.Signal) (*running, <-chan string) {
 		_, text := get(at.HTTP, "/")
 		answer <- text
 	}()
-	want("begun")
+	want("request started")
 	if err := r.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func stopRunning(t *testing.T, signal os.Signal) (*running, <-chan string) {
 	return r, answer
 }
 
-func TestASignalStopsWithoutLosingWhatIsInFlight(t *testing.T) {
+func TestSignalStopsAfterRequestsInFlightAreAnswered(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		r, answer := stopRunning(t, signal)
@@ -190,7 +190,7 @@ func TestASignalStopsWithoutLosingWhatIsInFlight(t *testing.T) {
 	}
 }
 
-func TestASecondSignalEndsAtOnce(t *testing.T) {
+func TestSecondSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		r, answer := stopRunning(t, syscall.SIGTERM)
@@ -201,7 +201,7 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 			t.Errorf("%s: it logs %q and exits with %d", signal, messages, code)
 		}
 		if got := <-answer; got == "done" {
-			t.Errorf("%s: it waited for what was in flight", signal)
+			t.Errorf("%s: it waited for the request in flight", signal)
 		}
 	}
 }

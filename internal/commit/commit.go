@@ -7,31 +7,31 @@
 // disk to confirm the commit. That wait is the same for one change as for a
 // hundred. So the commands that arrive during one commit queue up, and all of
 // them together are the next batch (DeWitt et al., "Implementation Techniques
-// for Main Memory Database Systems", SIGMOD 1984, call it group commit). No
-// timer is involved: a batch starts as soon as the one before has ended, and its
-// size follows the load. Commands for the same row share a commit too, so a hot
-// row is as fast as a cold one.
+// for Main Memory Database Systems", SIGMOD 1984, call it group commit). There
+// is no timer: a batch starts as soon as the previous one has ended, and its size
+// follows the load. Commands for the same row share a commit too, so a hot row is as
+// fast as a cold one.
 //
 // A lone caller's commands run at once, in its own goroutine.
 //
 // # What happens to a call
 //
 // A [Group] validates each command, queues the valid ones, decides them in one
-// [Transaction] with those of other callers, and answers once that is committed.
-// Calls are served in the order in which they came. A call whose context ends
+// [Transaction] with those of other callers, and answers after the commit. Calls are
+// served in the order in which they came. A call whose context ends
 // before its batch starts is dropped. The queue is bounded: a call that finds it
 // full is refused as overloaded.
 //
 // # When a transaction fails
 //
-// A result that was decided beside a failure is worth nothing, because the
-// transaction was rolled back. The batch is halved, and each half is decided in
-// a transaction of its own, until the command that fails is alone: among n
-// commands it is found in at most 2·log2(n) further transactions. A panic is such
-// a failure. Commands whose callers have left meanwhile are not decided again.
+// If one command fails, the transaction is rolled back and the results of the others
+// are lost. The batch is then halved, and each half is decided in its own transaction.
+// This is repeated until the failing command is alone. Among n commands it is found in
+// at most 2·log2(n) further transactions. A panic counts as a failure. Commands whose
+// callers have left in the meantime are not decided again.
 //
-// After a commit whose result is unknown ([ErrUnknown]), [AfterUnknown] says what
-// happens.
+// [AfterUnknown] says what happens after a commit whose result is unknown
+// ([ErrUnknown]).
 package commit
 
 import (
@@ -45,11 +45,11 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// DefaultMax is the most commands of a batch, unless the options say otherwise
-// or one call alone brings more.
+// DefaultMax is the largest number of commands in a batch, unless the options set
+// another one or a single call has more.
 const DefaultMax = 256
 
-// maxQueue is the most calls that may wait for the next batch.
+// maxQueue is the largest number of calls that may wait for the next batch.
 const maxQueue = 4096
 
 var (
@@ -69,33 +69,33 @@ type Command interface {
 
 // Transaction decides commands in one transaction, one after the other, commits
 // it, and returns a result for each. After an error nothing has taken effect,
-// unless the error wraps [ErrUnknown]. The context is not a caller's: it does not
-// end when one hangs up.
+// unless the error wraps [ErrUnknown]. The context does not belong to a caller: it
+// does not end when a caller hangs up.
 type Transaction[C Command, R any] func(ctx context.Context, commands []C) ([]R, error)
 
 // AfterUnknown says what a [Group] does after a commit whose result is unknown.
 type AfterUnknown int
 
 const (
-	// AskAgain answers every member unavailable: its caller repeats the command,
-	// and a repeat is recognised.
+	// AskAgain answers every command of the batch as unavailable. Its caller repeats the
+	// command, and the repeat is recognised.
 	AskAgain AfterUnknown = iota
-	// DecideAgain decides the batch once more, in a new transaction, which finds
-	// what the first one recorded. If that fails too, every member is answered
-	// unavailable.
+	// DecideAgain decides the batch once more, in a new transaction, which sees what
+	// the first one recorded. If that fails too, every command of the batch is answered
+	// as unavailable.
 	DecideAgain
 )
 
 // Options of a [Group].
 type Options struct {
-	// Queue is the most calls that may wait. Default: 4,096.
+	// Queue is the largest number of calls that may wait. Default: 4,096.
 	Queue int
 	// InFlight is how many transactions may run at the same time. Default: 1,
 	// which makes the largest batches and costs the least.
 	InFlight int
-	// Max is the most commands of a batch. Default: [DefaultMax].
+	// Max is the largest number of commands in a batch. Default: [DefaultMax].
 	Max int
-	// AfterUnknown is what follows a commit whose result is unknown.
+	// AfterUnknown is what to do after a commit whose result is unknown.
 	AfterUnknown AfterUnknown
 }
 
@@ -110,7 +110,7 @@ type Group[C Command, R any] struct {
 	running int
 }
 
-// call is what one caller asked for. Its results are set when done is closed.
+// call holds the commands of one caller. Its results are set before done is closed.
 type call[C Command, R any] struct {
 	ctx      context.Context
 	commands []C
@@ -119,15 +119,15 @@ type call[C Command, R any] struct {
 	done     chan struct{}
 }
 
-// member is a command of a batch, and where its result goes.
+// member is a command of a batch, with the place for its result.
 type member[C Command, R any] struct {
 	ctx     context.Context
 	command C
 	result  *R
 }
 
-// NewGroup makes a Group. It calls failed to make the result of a command that
-// has an error instead.
+// NewGroup makes a Group. The Group calls failed to turn the error of a command into
+// its result.
 func NewGroup[C Command, R any](transaction Transaction[C, R], failed func(error) R, o Options) *Group[C, R] {
 	if o.Queue == 0 {
 		o.Queue = maxQueue
@@ -141,12 +141,15 @@ func NewGroup[C Command, R any](transaction Transaction[C, R], failed func(error
 	return &Group[C, R]{transaction: transaction, failed: failed, options: o}
 }
 
-// Do decides commands in one transaction, with those of other callers, and
-// returns their results in order. A command's error is invalid when it is not
-// valid (the others are decided); overloaded when the queue is full; the
-// context's when that ended before the batch started; unavailable, wrapping
-// [ErrStarted], when it ended later; internal when the command panicked; or the
-// transaction's.
+// Do decides commands in one transaction, with those of other callers, and returns
+// their results in order. The error of a command is one of these:
+//
+//   - an invalid problem, if the command is not valid (the others are decided);
+//   - overloaded, if the queue is full;
+//   - the context's error, if the context ended before the batch started;
+//   - unavailable, wrapping [ErrStarted], if the context ended later;
+//   - internal, if the command panicked;
+//   - the transaction's error.
 func (g *Group[C, R]) Do(ctx context.Context, commands []C) []R {
 	results := make([]R, len(commands))
 	c := &call[C, R]{ctx: ctx, done: make(chan struct{})}
@@ -189,8 +192,8 @@ func (g *Group[C, R]) submit(c *call[C, R]) error {
 	g.mu.Unlock()
 
 	if lead {
-		// The caller serves one batch itself. Batches that queued up meanwhile get a
-		// goroutine of their own, so that the caller can leave.
+		// The caller serves one batch itself. A new goroutine serves the batches that
+		// have queued up in the meantime, so that the caller can return.
 		g.serve(first)
 		if more := g.nextOrRest(); more != nil {
 			go func() {
@@ -206,7 +209,7 @@ func (g *Group[C, R]) submit(c *call[C, R]) error {
 	case <-c.ctx.Done():
 	}
 	select {
-	case <-c.done: // results that are there are better than none
+	case <-c.done: // the results have arrived at the same time: return them
 		return c.err
 	default:
 	}
@@ -316,7 +319,7 @@ func (g *Group[C, R]) fail(batch []member[C, R], err error) {
 	}
 }
 
-// try decides a batch in one transaction. A panic is an error.
+// try decides a batch in one transaction. It turns a panic into an error.
 func (g *Group[C, R]) try(batch []member[C, R]) (err error) {
 	if len(batch) == 0 {
 		return nil
@@ -335,7 +338,7 @@ func (g *Group[C, R]) try(batch []member[C, R]) (err error) {
 		return err
 	}
 	if len(results) != len(batch) {
-		return fmt.Errorf("a batch of %d commands gave %d results", len(batch), len(results))
+		return fmt.Errorf("a batch of %d commands returned %d results", len(batch), len(results))
 	}
 	for i, m := range batch {
 		*m.result = results[i]
@@ -343,10 +346,11 @@ func (g *Group[C, R]) try(batch []member[C, R]) (err error) {
 	return nil
 }
 
-// left is the error of a caller that left after its batch had started.
+// left makes the error for a caller that left after its batch had started.
 func left(err error) error { return unknown(fmt.Errorf("%w: %w", ErrStarted, err)) }
 
-// unknown tells a caller what it may do about commands whose outcome is unknown.
+// unknown makes the error that tells a caller what to do about commands whose outcome
+// is unknown.
 func unknown(err error) error {
 	return problem.Wrap(err, problem.Unavailable,
 		"The database can't be used at the moment. The request may be recorded; repeat it with the same id.")

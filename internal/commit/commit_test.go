@@ -18,7 +18,8 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// number is a command whose result is twice itself. A negative one is not valid.
+// number is a command whose result is twice the number. A negative number is not
+// valid.
 type number int
 
 func (n number) Validate() error {
@@ -43,7 +44,8 @@ func double(commands []number) []result {
 	return results
 }
 
-// gate is a transaction that reports each batch and waits to be let through.
+// gate is a transaction that reports each batch and waits until the test lets it
+// continue.
 type gate struct {
 	started chan []number
 	open    chan error
@@ -64,7 +66,7 @@ func one(ctx context.Context, g *Group[number, result], n number) (int, error) {
 	return r.doubled, r.err
 }
 
-func TestCommandsThatQueueDuringABatchAreTheNextOne(t *testing.T) {
+func TestCommandsQueuedDuringABatchAreTheNextBatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gate := newGate()
@@ -90,7 +92,7 @@ func TestCommandsThatQueueDuringABatchAreTheNextOne(t *testing.T) {
 	})
 }
 
-func TestABatchHoldsAtMostMaxCommands(t *testing.T) {
+func TestBatchHasAtMostMaxCommands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gate := newGate()
@@ -110,7 +112,7 @@ func TestABatchHoldsAtMostMaxCommands(t *testing.T) {
 		call(1, 2, 3)
 		call(4, 5)
 		call(6)
-		call(7, 8, 9, 10, 11, 12) // more than Max by itself
+		call(7, 8, 9, 10, 11, 12) // alone more than Max
 		for range 4 {
 			gate.open <- nil
 		}
@@ -147,7 +149,7 @@ func TestWithMaxOneNothingIsMerged(t *testing.T) {
 	})
 }
 
-func TestAFullQueueRefuses(t *testing.T) {
+func TestFullQueueRefusesCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gate := newGate()
@@ -174,7 +176,7 @@ func TestAFullQueueRefuses(t *testing.T) {
 	})
 }
 
-func TestACommandThatIsNotValidIsAnsweredAlone(t *testing.T) {
+func TestInvalidCommandDoesNotAffectTheOthers(t *testing.T) {
 	t.Parallel()
 	var batches [][]number
 	g := NewGroup(func(_ context.Context, commands []number) ([]result, error) {
@@ -193,7 +195,7 @@ func TestACommandThatIsNotValidIsAnsweredAlone(t *testing.T) {
 	}
 }
 
-func TestACallerWhoLeavesBeforeItsBatchIsDropped(t *testing.T) {
+func TestCallThatEndsBeforeItsBatchIsDropped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gate := newGate()
@@ -219,13 +221,13 @@ func TestACallerWhoLeavesBeforeItsBatchIsDropped(t *testing.T) {
 		gate.open <- nil
 		callers.Wait()
 		if _, err := one(short, g, 4); !errors.Is(err, context.DeadlineExceeded) || len(gate.started) > 0 {
-			t.Errorf("a call that is late from the start: %v", err)
+			t.Errorf("a call whose context has ended before it starts: %v", err)
 		}
 	})
 }
 
-// A caller who leaves knows whether its command may still take effect.
-func TestACallerWhoLeavesDuringItsBatchIsToldThatTheOutcomeIsUnknown(t *testing.T) {
+// The error tells a caller that left whether its command may still take effect.
+func TestCallThatEndsDuringItsBatchHasAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		gate := newGate()
@@ -242,7 +244,7 @@ func TestACallerWhoLeavesDuringItsBatchIsToldThatTheOutcomeIsUnknown(t *testing.
 					t.Errorf("%d: got %v", n, err)
 				}
 				if started && (problem.CodeOf(err) != problem.Unavailable || !strings.Contains(err.Error(), "repeat it with the same id")) {
-					t.Errorf("%d: it says %v", n, err)
+					t.Errorf("%d: the error is %v", n, err)
 				}
 			})
 			synctest.Wait()
@@ -250,7 +252,7 @@ func TestACallerWhoLeavesDuringItsBatchIsToldThatTheOutcomeIsUnknown(t *testing.
 		within(time.Second, 2, false)
 		within(3*time.Second, 3, true)
 		time.Sleep(2 * time.Second)
-		within(time.Hour, 4, true) // it has the room of the one who left
+		within(time.Hour, 4, true) // it takes the place of the call that left the queue
 		gate.open <- nil
 		synctest.Wait()
 		time.Sleep(2 * time.Hour)
@@ -271,8 +273,8 @@ func members(n int) []number {
 	return all
 }
 
-// What was decided beside a failure is decided again, in halves.
-func TestAMemberThatFailsIsFoundByHalving(t *testing.T) {
+// The other commands of a batch that failed are decided again, in halves.
+func TestFailingCommandIsFoundByHalving(t *testing.T) {
 	t.Parallel()
 	for what, fail := range map[string]func() error{
 		"an error": func() error { return problem.New(problem.Unavailable, "It can't be written.") },
@@ -301,7 +303,7 @@ func TestAMemberThatFailsIsFoundByHalving(t *testing.T) {
 	}
 }
 
-func TestAMemberWhoseCallerHasLeftIsNotDecidedAgain(t *testing.T) {
+func TestCommandWhoseCallerHasLeftIsNotDecidedAgain(t *testing.T) {
 	t.Parallel()
 	for what, err := range map[string]error{"failed": errors.New("it failed"), "unknown": fmt.Errorf("lost: %w", ErrUnknown)} {
 		synctest.Test(t, func(t *testing.T) {
@@ -335,14 +337,14 @@ func TestAMemberWhoseCallerHasLeftIsNotDecidedAgain(t *testing.T) {
 				again = append(again, batch...)
 			}
 			if !slices.Equal(again, []number{4, 5}) {
-				t.Errorf("%s: decided again were %v", what, again)
+				t.Errorf("%s: these were decided again: %v", what, again)
 			}
 		})
 	}
 }
 
-// ended has ended, and does not tell: as when its end and its batch's are at the
-// same moment.
+// ended is a context that has ended but whose Done channel stays open, as if it ended
+// at the same moment as its batch.
 type ended struct {
 	context.Context
 	asked int
@@ -355,7 +357,7 @@ func (e *ended) Err() error {
 	return context.DeadlineExceeded
 }
 
-func TestAMemberThatIsNotDecidedAgainIsNoSuccess(t *testing.T) {
+func TestCommandThatIsNotDecidedAgainGetsAnError(t *testing.T) {
 	t.Parallel()
 	for what, err := range map[string]error{"failed": errors.New("it failed"), "unknown": fmt.Errorf("lost: %w", ErrUnknown)} {
 		g := NewGroup(func(_ context.Context, commands []number) ([]result, error) { return double(commands), err }, failed, Options{AfterUnknown: DecideAgain})
@@ -367,12 +369,12 @@ func TestAMemberThatIsNotDecidedAgainIsNoSuccess(t *testing.T) {
 	}
 }
 
-func TestAfterACommitWhoseResultIsUnknown(t *testing.T) {
+func TestAfterAnUnknownCommitResult(t *testing.T) {
 	t.Parallel()
 	lost := problem.Wrap(fmt.Errorf("%w: the connection broke", ErrUnknown), problem.Unavailable, "The database can't be used.")
 	for name, c := range map[string]struct {
 		after   AfterUnknown
-		fates   []error // of the transactions; those after them succeed
+		fates   []error // the errors of the first transactions; later ones succeed
 		batches int
 		unknown bool
 	}{
@@ -404,7 +406,7 @@ func TestAfterACommitWhoseResultIsUnknown(t *testing.T) {
 					t.Errorf("member %d got %v", i, p)
 				}
 				if r.doubled != 0 {
-					t.Errorf("member %d got what was decided: %+v", i, r)
+					t.Errorf("member %d got a result: %+v", i, r)
 				}
 			}
 			if batches != c.batches {
@@ -414,7 +416,7 @@ func TestAfterACommitWhoseResultIsUnknown(t *testing.T) {
 	}
 }
 
-func TestATransactionWithoutAResultForEachCommandIsAnError(t *testing.T) {
+func TestMissingResultIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	g := NewGroup(func(context.Context, []number) ([]result, error) { return nil, nil }, failed, Options{})
 	if _, err := one(t.Context(), g, 1); problem.CodeOf(err) != problem.Internal {
@@ -422,7 +424,7 @@ func TestATransactionWithoutAResultForEachCommandIsAnError(t *testing.T) {
 	}
 }
 
-func TestALoneCallerIsServedInItsOwnGoroutine(t *testing.T) { // not parallel: it counts allocations
+func TestLoneCallerIsServedInItsOwnGoroutine(t *testing.T) { // not parallel: it counts allocations
 	g := NewGroup(func(_ context.Context, commands []number) ([]result, error) { return double(commands), nil }, failed, Options{})
 	if n := testing.AllocsPerRun(100, func() { _, _ = one(t.Context(), g, 1) }); n > 12 {
 		t.Errorf("it allocates %v times", n)

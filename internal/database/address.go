@@ -1,44 +1,44 @@
-// Package database opens, migrates and uses the databases that both services
-// keep their state in.
+// Package database opens, migrates and uses the databases in which both services
+// keep their state.
 //
 // # SQLite
 //
-// The embedded default is one file with one owner. A [SQLite] holds a lock on
-// PATH.lock for as long as it is open, so that a second process is refused with
-// a sentence instead of corrupting anything. The journal is a write-ahead log
-// and synchronous is FULL: a commit is on the disk before it is reported, which
-// is what "never lost" rests on. There is one connection that writes, and its
-// transactions begin IMMEDIATE: they take the write lock before they read, so
-// that what was read under it can't change before it is written. Reads have
-// connections of their own and never wait for a writer.
+// The embedded default is one file that one process owns. A [SQLite] locks PATH.lock
+// for as long as it is open. A second process then gets an error that says so, and
+// can't corrupt the database. The journal is a write-ahead log and synchronous is
+// FULL: a commit is on the disk before it is reported. The promise "never lost"
+// depends on this. One connection writes, and its transactions begin IMMEDIATE: they
+// take the write lock before they read. So the data that a transaction has read can't
+// change before it writes. Reads have their own connections and never wait for a
+// writer.
 //
 // # PostgreSQL
 //
 // Any number of processes share a PostgreSQL database. A [Postgres] is a pool of
-// connections; transactions are READ COMMITTED and lock the rows that they
-// decide on, in one order everywhere: a statement after the lock sees what
-// the lock's last holder has committed. One that deadlocks all the same, or that
-// meets a row which another one has just made, is run again. The address is read
-// again whenever a connection is opened, so that credentials may change while a
+// connections. Transactions are READ COMMITTED and lock the rows that they decide on,
+// always in the same order. A statement after the lock sees what the previous holder
+// of the lock has committed. A transaction that deadlocks nevertheless, or that
+// conflicts with a row that another one has just inserted, is run again. The address
+// is read again for every new connection, so that credentials may change while a
 // process runs.
 //
 // # Migrations
 //
-// A schema is made by numbered files in the binary, each applied once, in order,
-// by one process at a time. The owner of an SQLite file applies them when it
-// opens it. On PostgreSQL an old and a new version of a service run side by side
-// while one replaces the other. So a command of its own applies them first, the
-// services only wait for it ([Migrations.WaitForSchema]), and a migration takes
-// nothing away that the version before still uses.
+// A schema is made by numbered files in the binary. Each is applied once, in order,
+// by one process at a time. On SQLite the process that owns the file applies them when
+// it opens the file. On PostgreSQL an old and a new version of a service run at the
+// same time while one replaces the other. So a separate command applies the
+// migrations first, and the services only wait for it ([Migrations.WaitForSchema]). A
+// migration removes nothing that the previous version still uses.
 //
 // # Errors
 //
-// An error of the database itself (a full disk, a failing device, a lock that
-// can't be had) is an unavailable problem that wraps its cause: the transaction
-// was rolled back, or its commit's result is unknown ([commit.ErrUnknown]), and either way the
-// request may be sent again. A problem that a transaction's function returns
-// passes through, as does the end of its context; any other error of the
-// function is taken for the database's.
+// An error of the database itself (a full disk, a failing device, a lock that it could
+// not get) is an unavailable problem that wraps its cause. Either the transaction was
+// rolled back, or the result of its commit is unknown ([commit.ErrUnknown]). In both
+// cases the request may be sent again. A problem that a transaction's function returns
+// passes through, and so does the error of a context that has ended. Any other error
+// of the function counts as an error of the database.
 package database
 
 import (
@@ -51,7 +51,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Address says where a database is. One of its fields is set.
+// Address is the location of a database. Exactly one of its fields is set.
 type Address struct {
 	// SQLite is the file of an SQLite database.
 	SQLite string
@@ -71,25 +71,26 @@ func ParseAddress(s string) (Address, error) {
 		if err == nil {
 			return Address{Postgres: s}, nil
 		}
-		// sslrootcert and the like, of the address or, as PGSSLROOTCERT, of the environment.
+		// Parameters such as sslrootcert name files. They come from the address, or from
+		// environment variables such as PGSSLROOTCERT.
 		if file := new(fs.PathError); errors.As(err, &file) {
 			return Address{}, fmt.Errorf("the database's certificates: %w", file)
 		}
 	}
-	// The address is not repeated: it may hold a password.
+	// The error does not repeat the address, because it may hold a password.
 	return Address{}, errors.New("a database's address looks like sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME")
 }
 
-// Source says where the database is, each time that it is opened: the answer
-// may change while a process runs.
+// Source returns the database's address. It is called for every new connection,
+// because the address may change while a process runs.
 type Source func() (Address, error)
 
-// FromAddress is a Source that always gives the same answer.
+// FromAddress makes a Source that always returns the same address.
 func FromAddress(address string) Source {
 	return func() (Address, error) { return ParseAddress(address) }
 }
 
-// FromFile is a Source that reads the address from a file, each time anew.
+// FromFile makes a Source that reads the address from a file at every call.
 func FromFile(path string) Source {
 	return func() (Address, error) {
 		content, err := os.ReadFile(path)

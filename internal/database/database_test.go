@@ -86,7 +86,7 @@ func TestSecondProcessIsRefused(t *testing.T) {
 	again.Close()
 }
 
-func TestReadOnlyBesideTheService(t *testing.T) {
+func TestReadOnlyWhileTheServiceRunsAndAfterwards(t *testing.T) {
 	t.Parallel()
 	db, path := openTest(t)
 	if err := insert(t.Context(), db, "one"); err != nil {

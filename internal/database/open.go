@@ -12,21 +12,21 @@ import (
 // them once, and the app passes them to the store.
 type Options struct {
 	Source Source
-	// Connections is the most connections to a PostgreSQL server.
+	// Connections is the largest number of connections to a PostgreSQL server.
 	Connections int
-	// AllowUnsafe accepts a PostgreSQL server that may lose what it has confirmed.
+	// AllowUnsafe accepts a PostgreSQL server that may lose confirmed data.
 	AllowUnsafe bool
-	// BatchMax is the most commands that one transaction decides.
+	// BatchMax is the largest number of commands that one transaction decides.
 	// Default: [commit.DefaultMax].
 	BatchMax int
-	// Log is told of migrations. Default: nothing is logged.
+	// Log gets a line for each migration. Default: nothing is logged.
 	Log *slog.Logger
 }
 
-// Schema is the schema of a service's database: the migrations that make it.
+// Schema is the schema of a service's database, as the migrations that make it.
 type Schema struct{ sqlite, postgres fs.FS }
 
-// NewSchema makes a Schema of the files in migrations/sqlite and
+// NewSchema makes a Schema from the files in migrations/sqlite and
 // migrations/postgres.
 func NewSchema(files fs.FS) Schema {
 	folder := func(name string) fs.FS {
@@ -39,18 +39,18 @@ func NewSchema(files fs.FS) Schema {
 	return Schema{folder("sqlite"), folder("postgres")}
 }
 
-// Migrations are those of the schema on PostgreSQL.
+// Migrations returns the schema's migrations for PostgreSQL.
 func (s Schema) Migrations(log *slog.Logger) Migrations { return Migrations{s.postgres, log} }
 
-// Database is an open database. One of its fields is set.
+// Database is an open database. Exactly one of its fields is set.
 type Database struct {
 	SQLite   *SQLite
 	Postgres *Postgres
 }
 
-// Open opens the database that the options name. An SQLite database can be used
-// at once. A PostgreSQL server may still be away: the database can be used after
-// wait has returned, which needs the schema to be there.
+// Open opens the database that the options name. An SQLite database can be used at
+// once. A PostgreSQL server may still be unreachable: call wait before the database is
+// used. It waits until the schema is up to date.
 func Open(ctx context.Context, schema Schema, o Options) (db Database, wait func(context.Context) error, err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -72,7 +72,8 @@ func Open(ctx context.Context, schema Schema, o Options) (db Database, wait func
 	}, err
 }
 
-// OpenReadOnly opens a database for reading, beside a service that has it open.
+// OpenReadOnly opens a database for reading. A service may have it open at the same
+// time.
 func OpenReadOnly(source Source) (Database, error) {
 	address, err := source()
 	if err != nil {

@@ -22,32 +22,33 @@ import (
 )
 
 const (
-	// maxTries is how often a transaction that met another one is run.
+	// maxTries is how often a transaction is run that conflicts with others.
 	maxTries = 5
-	// rollbackBound is how long a server may take to roll back.
+	// rollbackBound is the time limit for a rollback.
 	rollbackBound = time.Second
 )
 
-// settings are those of every connection; an address may set others. The bounds,
-// in milliseconds, are the server's own, so that a connection whose client has
-// gone holds no locks for long.
+// settings are the defaults for every connection. The address may override them. The
+// server enforces the timeouts, which are in milliseconds, so that a connection whose
+// client is gone does not hold locks for long.
 var settings = map[string]string{
 	"statement_timeout": "2000", "lock_timeout": "1500", "idle_in_transaction_session_timeout": "5000",
-	// Every statement of a transaction finds its rows by an index. A plan that was
-	// made while a table was small, and is kept with its statement, would go on to
-	// read all of it until the table is analyzed.
+	// Every statement of a transaction finds its rows by an index. The server keeps a
+	// plan with its prepared statement. A plan that was made while a table was small
+	// would otherwise read the whole table until the table is analyzed.
 	"enable_seqscan": "off",
 }
 
 // Postgres is a pool of connections to a PostgreSQL database.
 type Postgres struct {
 	pool *pgxpool.Pool
-	// bound is the time for a transaction: what it was for is past its deadline
-	// then, and somebody else waits for its locks.
+	// bound is the time limit for a transaction. After it, the request's deadline has
+	// passed, and other transactions wait for the locks.
 	bound time.Duration
 }
 
-// OpenPostgres makes a pool of at most connections. It does not connect yet.
+// OpenPostgres makes a pool with the given maximum of connections. It does not
+// connect yet.
 func OpenPostgres(source Source, connections int) (*Postgres, error) {
 	address, err := source()
 	if err != nil {
@@ -55,7 +56,7 @@ func OpenPostgres(source Source, connections int) (*Postgres, error) {
 	}
 	config, err := pgxpool.ParseConfig(address.Postgres)
 	if err != nil {
-		return nil, errors.New("the database's address can't be read") // the error repeats it, password and all
+		return nil, errors.New("the database's address can't be read") // err repeats the address, with its password
 	}
 	config.MaxConns = int32(connections)
 	config.MaxConnLifetime, config.MaxConnLifetimeJitter = 30*time.Minute, 5*time.Minute
@@ -83,8 +84,9 @@ func OpenPostgres(source Source, connections int) (*Postgres, error) {
 		return nil, errors.New("statement_timeout in the database's address must be a number of milliseconds")
 	}
 	bound := 2 * time.Duration(statement) * time.Millisecond
-	if config.ConnConfig.ConnectTimeout == 0 { // the address's connect_timeout
-		// The pool's own is two minutes, for which a server that is gone would hold every place.
+	if config.ConnConfig.ConnectTimeout == 0 { // the address has no connect_timeout
+		// The pool's default is two minutes. For that time, connection attempts to an
+		// unreachable server would occupy the whole pool.
 		config.ConnConfig.ConnectTimeout = bound
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
@@ -100,7 +102,7 @@ func (db *Postgres) Close() error {
 	return nil
 }
 
-// CheckDurable returns an error if the server may lose what it has confirmed.
+// CheckDurable returns an error if the server may lose confirmed data.
 func (db *Postgres) CheckDurable(ctx context.Context) error {
 	for _, setting := range []string{"fsync", "synchronous_commit", "full_page_writes"} {
 		var value string
@@ -108,18 +110,19 @@ func (db *Postgres) CheckDurable(ctx context.Context) error {
 			return unavailable(ctx, err)
 		}
 		if value == "off" {
-			return fmt.Errorf("the database server has %s off, so a crash may lose what it has confirmed; turn it on, or allow it with --allow-unsafe-database", setting)
+			return fmt.Errorf("the database server has %s off, so a crash may lose confirmed data; turn it on, or accept the risk with --allow-unsafe-database", setting)
 		}
 	}
 	return nil
 }
 
-// Write runs f in a transaction and commits it. Where f returns an error or
-// panics it is rolled back. One that met another transaction (a deadlock, or a
-// row that was just made) is run again from the start.
+// Write runs f in a transaction and commits it. If f returns an error or panics, the
+// transaction is rolled back. A transaction that conflicts with another one (a
+// deadlock, or a row that was just inserted) is run again from the start.
 func (db *Postgres) Write(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
-	// The caller's ctx is kept apart: that this bound has passed is the
-	// database's fault, and not told as the caller's own deadline.
+	// ctx, the caller's context, stays separate. If only this time limit has passed, the
+	// error says that the database is unavailable, and not that the caller's deadline
+	// has passed.
 	bounded, cancel := context.WithTimeout(ctx, db.bound)
 	defer cancel()
 	for try := 1; ; try++ {
@@ -151,7 +154,7 @@ func ReadRows[Row any](ctx context.Context, db *Postgres, f func(context.Context
 	return rows, err
 }
 
-// ReadAll is [Postgres.Read] for as long as it takes: for an audit.
+// ReadAll is [Postgres.Read] without a time limit, for an audit.
 func (db *Postgres) ReadAll(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
 	return unavailable(ctx, db.read(ctx, f))
 }
@@ -166,7 +169,8 @@ func (db *Postgres) once(ctx context.Context, options pgx.TxOptions, f func(cont
 		return err
 	}
 	defer func() {
-		// After a commit it does nothing. A server that does not answer even that loses the connection.
+		// After a commit this does nothing. If the server does not answer, the connection
+		// is closed.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackBound)
 		defer cancel()
 		_ = tx.Rollback(ctx)
@@ -182,10 +186,10 @@ func (db *Postgres) once(ctx context.Context, options pgx.TxOptions, f func(cont
 	return err
 }
 
-// metAnother tells whether a transaction failed because of another one, so that
-// it may succeed when it is run again: serialization failure, deadlock, a row
-// that another one has just made, a lock that could not be had in time
-// (PostgreSQL 15, Appendix A).
+// metAnother reports whether a transaction failed because of another one, so that
+// it may succeed when it is run again. This is after a serialization failure, a
+// deadlock, a row that another one has just inserted, or a lock timeout (PostgreSQL
+// 15, Appendix A).
 func metAnother(err error) bool {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
@@ -198,13 +202,14 @@ func metAnother(err error) bool {
 	return false
 }
 
-// Migrations are those of one service's PostgreSQL schema.
+// Migrations are the migrations of one service's PostgreSQL schema.
 type Migrations struct {
 	Files fs.FS
 	Log   *slog.Logger
 }
 
-// provider runs migrations one process at a time, under an advisory lock.
+// provider makes what runs the migrations: in one process at a time, under an advisory
+// lock.
 func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
@@ -213,9 +218,9 @@ func (m Migrations) provider(db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, m.Files, goose.WithSessionLocker(locker))
 }
 
-// Up applies the migrations that are new, in order, and returns how many. Their
-// statements may take any time. Only a lock must be had soon: later transactions
-// wait for it too.
+// Up applies the new migrations in order, and returns how many it applied. Their
+// statements may take any time. Only the wait for a lock is limited, because later
+// transactions queue behind it.
 func (m Migrations) Up(ctx context.Context, db *Postgres) (int, error) {
 	config := db.pool.Config()
 	config.ConnConfig.RuntimeParams["statement_timeout"] = "0"
@@ -261,8 +266,8 @@ func (m Migrations) Pending(ctx context.Context, db *Postgres) ([]string, error)
 	return pending, nil
 }
 
-// WaitForSchema returns once every migration has been applied, in any process,
-// and logs what it waits for.
+// WaitForSchema returns after every migration has been applied, by any process. It logs
+// what it waits for.
 func (m Migrations) WaitForSchema(ctx context.Context, db *Postgres) error {
 	said := ""
 	for {

@@ -58,7 +58,7 @@ func TestCredentialsMayChangeAtRunTime(t *testing.T) {
 	}
 }
 
-// This test stops, kills and restarts a server of its own.
+// This test pauses, kills and restarts its own server.
 func TestPoolRecoversWhenItsServerReturns(t *testing.T) {
 	t.Parallel()
 	containers.SharedPostgres(t) // skips the test without an engine

@@ -70,7 +70,7 @@ func execute(ctx context.Context, db *Postgres, statement string) error {
 	return db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error { _, err := tx.Exec(ctx, statement); return err })
 }
 
-// queryInt returns the one number that a query gives.
+// queryInt returns the number that a query selects.
 func queryInt(t *testing.T, db *Postgres, query string) (n int) {
 	t.Helper()
 	err := db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error { return tx.QueryRow(ctx, query).Scan(&n) })
@@ -80,7 +80,7 @@ func queryInt(t *testing.T, db *Postgres, query string) (n int) {
 	return n
 }
 
-// connect opens a connection beside the pool.
+// connect opens a connection outside the pool.
 func connect(t *testing.T, address string) *pgx.Conn {
 	t.Helper()
 	connection, err := pgx.Connect(t.Context(), address)

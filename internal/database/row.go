@@ -11,7 +11,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Column takes one column out of rows, for unnest on PostgreSQL.
+// Column returns one column of rows, for unnest on PostgreSQL.
 func Column[Row, T any](rows []Row, of func(Row) T) []T {
 	values := make([]T, len(rows))
 	for i, r := range rows {
@@ -20,8 +20,8 @@ func Column[Row, T any](rows []Row, of func(Row) T) []T {
 	return values
 }
 
-// Rows encodes rows for json_each on SQLite: one statement then takes any number
-// of them.
+// Rows encodes rows for json_each on SQLite, so that one statement can use any number
+// of rows.
 func Rows[T any](rows []T) string {
 	text, err := json.Marshal(rows)
 	if err != nil { // rows hold strings and numbers only
@@ -56,7 +56,7 @@ func Strings(tx *sql.Tx, query string, args ...any) (values []string, err error)
 	return values, err
 }
 
-// ReadProblem reads a problem's column; nil for NULL.
+// ReadProblem decodes the column of a problem; nil for NULL.
 func ReadProblem(text *string) (*problem.Problem, error) {
 	if text == nil {
 		return nil, nil
@@ -65,7 +65,7 @@ func ReadProblem(text *string) (*problem.Problem, error) {
 	return p, json.Unmarshal([]byte(*text), p)
 }
 
-// WriteProblem makes a problem's column; NULL for nil.
+// WriteProblem encodes a problem for its column; NULL for nil.
 func WriteProblem(p *problem.Problem) *string {
 	if p == nil {
 		return nil
@@ -78,8 +78,8 @@ func WriteProblem(p *problem.Problem) *string {
 	return &text
 }
 
-// Page cuts a list to limit rows. A row beyond that shows that there is another
-// page, whose cursor is made of the sort key of this page's last row.
+// Page cuts a list to limit rows. If there are more rows, there is another page. Its
+// cursor is made from the sort key of this page's last row.
 func Page[Row any](rows []Row, limit int, key func(Row) []any) (page []Row, next string) {
 	if len(rows) <= limit {
 		return rows, ""
@@ -87,10 +87,11 @@ func Page[Row any](rows []Row, limit int, key func(Row) []any) (page []Row, next
 	return rows[:limit], EncodeCursor(key(rows[limit-1])...)
 }
 
-// PostgresTime is a time in Unix milliseconds, brought into what PostgreSQL stores.
+// PostgresTime converts Unix milliseconds to a time, limited to the range that
+// PostgreSQL can store.
 func PostgresTime(ms int64) time.Time { return time.UnixMilli(max(0, min(ms, 1<<53))) }
 
-// EncodeCursor makes a list's cursor of the sort key of its last row.
+// EncodeCursor makes a list's cursor from the sort key of its last row.
 func EncodeCursor(key ...any) string {
 	text, err := json.Marshal(key)
 	if err != nil { // a key holds strings and numbers only
@@ -99,9 +100,9 @@ func EncodeCursor(key ...any) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// DecodeCursor reads a cursor that [EncodeCursor] made into pointers, and leaves
-// them as they are when there is none. Anything else is an invalid problem with
-// the pointer /cursor, and so is NUL, which PostgreSQL's text can't hold.
+// DecodeCursor reads a cursor that [EncodeCursor] made into pointers. An empty cursor
+// leaves them unchanged. Anything else is an invalid problem with the pointer /cursor.
+// So is a NUL character, which PostgreSQL's text can't hold.
 func DecodeCursor(cursor string, key ...any) error {
 	if cursor == "" {
 		return nil
@@ -116,17 +117,18 @@ func DecodeCursor(cursor string, key ...any) error {
 			err = json.Unmarshal(parts[i], key[i])
 		}
 	}
-	// The same key can be written in many ways, null among them. A list writes one.
+	// The same key can be encoded in many ways, for example with null. Only the encoding
+	// that a list itself writes is accepted.
 	if err != nil || EncodeCursor(key...) != cursor || bytes.Contains(text, []byte(`\u0000`)) {
 		var f problem.Fields
-		f.Add("/cursor", "is not the cursor of a page of this list")
+		f.Add("/cursor", "is not a cursor of this list")
 		return f.Err()
 	}
 	return nil
 }
 
-// One is the row that a read found. A read that found none is a not-found problem
-// with this detail.
+// One returns the row that a read found. If the read found none, it returns a
+// not-found problem with this detail.
 func One[Row any](rows []Row, err error, detail string, args ...any) (row Row, _ error) {
 	if err == nil && len(rows) == 0 {
 		err = problem.New(problem.NotFound, detail, args...)

@@ -23,7 +23,8 @@ import (
 const (
 	// readers is how many reads may run at the same time.
 	readers = 4
-	// busyTimeout is how long SQLite waits for a lock that another connection has.
+	// busyTimeout is how long, in milliseconds, SQLite waits for a lock that another
+	// connection holds.
 	busyTimeout = "2000"
 )
 
@@ -33,9 +34,9 @@ type SQLite struct {
 	lock        *os.File
 }
 
-// OpenSQLite opens a database, and makes it and its folder if they are missing.
-// It takes the lock that keeps other processes out, and applies the migrations
-// that are new, in order.
+// OpenSQLite opens a database, and creates it and its folder if they are missing.
+// It takes the lock that keeps other processes out, and applies the new migrations
+// in order.
 func OpenSQLite(ctx context.Context, path string, migrations fs.FS, log *slog.Logger) (_ *SQLite, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the database's folder: %w", err)
@@ -64,8 +65,8 @@ func OpenSQLite(ctx context.Context, path string, migrations fs.FS, log *slog.Lo
 	return db, nil
 }
 
-// OpenSQLiteReadOnly opens a database for reading, beside a process that has it
-// open or after it has ended. It takes no lock and changes nothing.
+// OpenSQLiteReadOnly opens a database for reading. Another process may have it open.
+// It takes no lock and changes nothing.
 func OpenSQLiteReadOnly(path string) (*SQLite, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open the database: %w", err)
@@ -81,7 +82,7 @@ func openReader(path string) (*sql.DB, error) {
 }
 
 func open(path string, options url.Values, connections int) (*sql.DB, error) {
-	// The path is escaped: it may hold what means something in a URI.
+	// The path is escaped, because it may contain characters with a meaning in a URI.
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -91,7 +92,8 @@ func open(path string, options url.Values, connections int) (*sql.DB, error) {
 	return db, nil
 }
 
-// lockFile keeps other processes out of a database for as long as the file is open.
+// lockFile locks a file, which keeps other processes out of a database until the file
+// is closed.
 func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -100,7 +102,7 @@ func lockFile(path string) (*os.File, error) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another process has this database open (%s); stop that one, or give this one another file", path)
+			return nil, fmt.Errorf("another process has this database open (%s); stop that process, or use another file", path)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -119,7 +121,7 @@ func migrate(ctx context.Context, db *sql.DB, migrations fs.FS, log *slog.Logger
 	return err
 }
 
-// Close closes the database and lets others have it. It may be called twice.
+// Close closes the database and releases its lock. It may be called twice.
 func (db *SQLite) Close() error {
 	var errs []error
 	for _, pool := range []*sql.DB{db.read, db.write} {
@@ -134,8 +136,8 @@ func (db *SQLite) Close() error {
 	return errors.Join(errs...)
 }
 
-// Write runs f in the one transaction that writes, and commits it. Where f
-// returns an error or panics it is rolled back.
+// Write runs f in a transaction on the one connection that writes, and commits it. If
+// f returns an error or panics, the transaction is rolled back.
 func (db *SQLite) Write(ctx context.Context, f func(*sql.Tx) error) error {
 	return transaction(ctx, db.write, nil, f)
 }
@@ -158,9 +160,9 @@ func transaction(ctx context.Context, pool *sql.DB, options *sql.TxOptions, f fu
 	if pool == nil {
 		return problem.New(problem.Unavailable, "The database is closed.")
 	}
-	// The transaction itself is not tied to ctx: a caller's hang-up between two
-	// statements would roll back what has been decided, and interrupt the driver.
-	// Waiting for a connection is.
+	// ctx bounds the wait for a connection, and not the transaction itself. Otherwise a
+	// caller that hangs up between two statements would roll back what has been decided,
+	// and interrupt the driver.
 	conn, err := pool.Conn(ctx)
 	if err != nil {
 		return unavailable(ctx, err)
@@ -170,14 +172,15 @@ func transaction(ctx context.Context, pool *sql.DB, options *sql.TxOptions, f fu
 	if err != nil {
 		return unavailable(ctx, err)
 	}
-	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
+	defer func() { _ = tx.Rollback() }() // does nothing after a commit
 	if err := f(tx); err != nil {
 		return unavailable(ctx, err)
 	}
 	return unavailable(ctx, tx.Commit())
 }
 
-// begin tries again while the database is busy, until ctx is done.
+// begin begins a transaction. It tries again while the database is busy, until ctx
+// ends.
 func begin(ctx context.Context, conn *sql.Conn, options *sql.TxOptions) (*sql.Tx, error) {
 	for {
 		tx, err := conn.BeginTx(context.WithoutCancel(ctx), options)
@@ -193,7 +196,7 @@ func begin(ctx context.Context, conn *sql.Conn, options *sql.TxOptions) (*sql.Tx
 	}
 }
 
-// unavailable makes a problem of an error of the database's.
+// unavailable turns an error of the database into a problem.
 func unavailable(ctx context.Context, err error) error {
 	var p *problem.Problem
 	switch {

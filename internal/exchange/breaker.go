@@ -9,13 +9,13 @@ import (
 const (
 	// openAfter is how many attempts in a row must fail to connect.
 	openAfter = 5
-	// probeInterval is the least time between two probes of an open breaker, so
-	// that a responder is found within a moment of its return.
+	// probeInterval is the shortest time between two probes of an open breaker. It is
+	// short, so that a responder is found soon after its return.
 	probeInterval = 250 * time.Millisecond
 )
 
-// breaker refuses attempts while the responder can't be connected to, except
-// for one probe at a time.
+// breaker refuses attempts while connections to the responder fail, except for one
+// probe at a time.
 type breaker struct {
 	mu       sync.Mutex
 	failures int
@@ -29,7 +29,7 @@ func (b *breaker) open() bool {
 	return b.failures >= openAfter
 }
 
-// allow tells whether an attempt may be made, and whether it is a probe.
+// allow reports whether an attempt may be made, and whether it is a probe.
 func (b *breaker) allow() (probe, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -43,9 +43,9 @@ func (b *breaker) allow() (probe, ok bool) {
 	return true, true
 }
 
-// record counts how an attempt that was allowed ended. Anything but a failure to
-// connect shows that the responder is there; an attempt that ran out of time
-// shows nothing.
+// record counts how an attempt that was allowed ended. A success, or any error except
+// a failure to connect, shows that the responder is reachable. An attempt that ran out
+// of time shows nothing.
 func (b *breaker) record(probe bool, err error, timedOut bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

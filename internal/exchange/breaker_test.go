@@ -132,17 +132,17 @@ func TestProbeClosesTheBreakerOrLeavesItOpen(t *testing.T) {
 		attempt exchange.Attempt
 		away    bool
 	}{
-		"success":                     {returns(nil), false},
-		"a rejection":                 {returns(problem.New(problem.InsufficientStock, "")), false},
-		"an internal error":           {returns(problem.New(problem.Internal, "")), false},
-		"overload":                    {returns(problem.New(problem.Overloaded, "")), false},
-		"a broken connection":         {returns(fault), false},
-		"an error that is no problem": {returns(errors.New("a bug")), false},
-		"success after the deadline":  {expired(nil), false},
-		"no connection":               {returns(refused), true},
-		"no connection in time":       {expired(refused), true},
-		"no answer in time":           {expired(context.DeadlineExceeded), true},
-		"a timeout of its own":        {returns(problem.New(problem.DeadlineExceeded, "")), true},
+		"success":                        {returns(nil), false},
+		"a rejection":                    {returns(problem.New(problem.InsufficientStock, "")), false},
+		"an internal error":              {returns(problem.New(problem.Internal, "")), false},
+		"overload":                       {returns(problem.New(problem.Overloaded, "")), false},
+		"a broken connection":            {returns(fault), false},
+		"an error that is not a problem": {returns(errors.New("a bug")), false},
+		"success after the deadline":     {expired(nil), false},
+		"no connection":                  {returns(refused), true},
+		"no connection in time":          {expired(refused), true},
+		"no answer in time":              {expired(context.DeadlineExceeded), true},
+		"a timeout of its own":           {returns(problem.New(problem.DeadlineExceeded, "")), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -150,7 +150,7 @@ func TestProbeClosesTheBreakerOrLeavesItOpen(t *testing.T) {
 				c := openBreaker(t)
 				_ = c.Resend(within(t, time.Second), "Put", test.attempt)
 				if c.Unreachable() != test.away {
-					t.Errorf("Away is %v", c.Unreachable())
+					t.Errorf("Unreachable is %v", c.Unreachable())
 				}
 			})
 		})
@@ -182,7 +182,7 @@ func TestBreakerCountsConsecutiveFailures(t *testing.T) {
 				}
 				resend(t, c, refused)
 				if c.Unreachable() != test.away {
-					t.Errorf("Away is %v", c.Unreachable())
+					t.Errorf("Unreachable is %v", c.Unreachable())
 				}
 			})
 		})

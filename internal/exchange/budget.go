@@ -6,17 +6,17 @@ import (
 )
 
 const (
-	// retriesPerRequest and retriesPerSecond are what the budget grows by.
+	// retriesPerRequest and retriesPerSecond say how fast the budget grows.
 	retriesPerRequest = 0.1
 	retriesPerSecond  = 10
-	// budgetBurst is the most that may be saved up.
+	// budgetBurst is the largest number of retries that the budget can hold.
 	budgetBurst = 100
-	// idleBurst is the most that time alone saves up.
+	// idleBurst is the largest number of retries that the passing of time alone adds.
 	idleBurst = 10
 )
 
-// budget bounds retries to a share of the requests plus a rate. It begins
-// empty, so that over any time since then
+// budget limits retries to a share of the requests plus a rate. It begins empty, so
+// that over any time from its beginning
 //
 //	retries <= 0.1 x requests + 10 x seconds.
 type budget struct {
@@ -27,7 +27,7 @@ type budget struct {
 
 func newBudget() *budget { return &budget{filled: time.Now()} }
 
-// request counts a request and what it adds.
+// request adds to the budget what one request adds.
 func (b *budget) request() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -35,7 +35,7 @@ func (b *budget) request() {
 	b.tokens = min(b.tokens+retriesPerRequest, budgetBurst)
 }
 
-// retry takes what one retry costs. It returns false when too little is left.
+// retry takes one retry from the budget. It returns false if too little is left.
 func (b *budget) retry() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

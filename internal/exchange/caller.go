@@ -17,20 +17,21 @@ const (
 
 // Options of a [Caller].
 type Options struct {
-	// SplitTimeout says that the wire does not tell when a responder is gone with a
-	// request. An attempt then waits for half of the time that is left, so that one
-	// more can reach another responder; the last waits for all of it.
+	// SplitTimeout is for a wire that does not report that a responder has received a
+	// request and then disappeared. An attempt then waits for half of the time that is
+	// left, so that another attempt can reach another responder. The last attempt waits
+	// for all of it.
 	SplitTimeout bool
-	// Observe is told of every exchange once it has ended; it may be nil.
+	// Observe is called after every exchange has ended. It may be nil.
 	Observe func(CallObservation)
 }
 
-// CallObservation is what is known of an exchange that has ended.
+// CallObservation describes an exchange that has ended.
 type CallObservation struct {
 	Operation, RequestID string
-	// TraceID is "" where the request belongs to no trace.
+	// TraceID is "" if the request belongs to no trace.
 	TraceID string
-	// Resend tells the settler's exchanges from a caller's own.
+	// Resend is true for an exchange of the settler ([Caller.Resend]).
 	Resend bool
 	// Attempts are in the order in which they were made.
 	Attempts []AttemptObservation
@@ -38,8 +39,8 @@ type CallObservation struct {
 	Err      error
 }
 
-// AttemptObservation is one attempt of an exchange: how long after the exchange's
-// beginning it began, how long it took, and how it ended.
+// AttemptObservation describes one attempt of an exchange: how long after the beginning
+// of the exchange it began, how long it took, and how it ended.
 type AttemptObservation struct {
 	After, Duration time.Duration
 	Err             error
@@ -61,23 +62,23 @@ func NewCaller(o Options) *Caller {
 	return &Caller{splitTimeout: o.SplitTimeout, observe: o.Observe, budget: newBudget()}
 }
 
-// Unreachable reports that the responder can't be connected to at the moment.
+// Unreachable reports that connections to the responder fail at the moment.
 func (c *Caller) Unreachable() bool { return c.breaker.open() }
 
-// Attempt is one try of an exchange: the n-th, from 1. Its error is a
-// *problem.Problem; one that could not connect is made by [Unreachable].
+// Attempt makes the n-th attempt of an exchange, counted from 1. Its error is a
+// *problem.Problem. If it could not connect, it returns the error of [Unreachable].
 type Attempt func(ctx context.Context, n int) error
 
-// Do makes an exchange and returns its last attempt's error. When the deadline
-// passes it is deadline-exceeded; then and after a transport fault it is
+// Do makes an exchange and returns its last attempt's error. If the deadline passes,
+// the error is deadline-exceeded. In that case, and after a transport fault, it is
 // unknown whether the request took effect.
 func (c *Caller) Do(ctx context.Context, operation string, attempt Attempt) error {
 	c.budget.request()
 	return c.exchange(ctx, operation, attempt, false)
 }
 
-// Resend makes an exchange of one attempt, outside the budget: the settler's
-// repeats are paced by its lease.
+// Resend makes an exchange of one attempt. It does not use the budget, because the
+// settler's lease limits how often the settler sends a request again.
 func (c *Caller) Resend(ctx context.Context, operation string, attempt Attempt) error {
 	return c.exchange(ctx, operation, attempt, true)
 }
@@ -96,7 +97,8 @@ func (c *Caller) exchange(ctx context.Context, operation string, attempt Attempt
 	return o.Err
 }
 
-// attempts tries until there is an answer, no time, no budget or no use.
+// attempts makes attempts until one is answered, the time or the budget is used up, or
+// another attempt would not help.
 func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (err error) {
 	for n := 0; ; {
 		if left, ok := Remaining(ctx); ok && left < MinTimeout || ctx.Err() != nil {
@@ -108,7 +110,7 @@ func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (er
 		probe, ok := c.breaker.allow()
 		if !ok {
 			if err == nil {
-				err = problem.New(problem.Unavailable, "The other service can't be connected to at the moment.")
+				err = problem.New(problem.Unavailable, "Can't connect to the other service at the moment.")
 			}
 			return err
 		}
@@ -136,8 +138,8 @@ func (c *Caller) attempts(ctx context.Context, attempt Attempt, resend bool) (er
 	}
 }
 
-// try makes one attempt and tells the breaker of its end, even if it panics. One
-// that is to be brief does not wait until the exchange's deadline.
+// try makes one attempt and reports its end to the breaker, even if it panics. If brief
+// is true, the attempt gets only half of the time that is left.
 func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe, brief bool) (err error) {
 	own := ctx
 	if left, ok := Remaining(ctx); brief && ok && left/2 >= MinTimeout {
@@ -155,8 +157,8 @@ func (c *Caller) try(ctx context.Context, attempt Attempt, n int, probe, brief b
 	return attempt(own, n)
 }
 
-// Answered tells an answer of the responder's, be it an error, from a fault of the
-// transport.
+// Answered reports whether the responder answered, with a success or an error. It is
+// false for a fault of the transport.
 func Answered(err error) bool {
 	var p *problem.Problem
 	return err == nil || errors.As(err, &p) && p.Unwrap() == nil
@@ -167,9 +169,9 @@ func retryable(err error) bool {
 	return code == problem.Unavailable || code == problem.Overloaded
 }
 
-// backoff is the wait after the n-th attempt: random, below a ceiling that
-// doubles with each attempt. It comes on top of the responder's own advice, where
-// it gave any: those who were told the same are not to come back together either.
+// backoff is the wait after the n-th attempt. It is random, below a ceiling that
+// doubles with each attempt. It is added to the responder's Retry-After, if there is
+// one, so that callers with the same Retry-After do not come back together.
 func backoff(n int, err error) time.Duration {
 	ceiling := min(baseBackoff<<(n-1), maxBackoff)
 	return problem.From(err).RetryAfter + rand.N(ceiling)

@@ -55,7 +55,7 @@ func TestRetriedErrors(t *testing.T) {
 		err      error
 		attempts int
 	}
-	tests := []test{{"no error", nil, 1}, {"an error that is no problem", errors.New("a bug"), 1}, {"a fault", fault, 3}, {"no connection", refused, 3},
+	tests := []test{{"no error", nil, 1}, {"an error that is not a problem", errors.New("a bug"), 1}, {"a fault", fault, 3}, {"no connection", refused, 3},
 		{"an unknown code", problem.New("teapot", ""), 1}}
 	for _, code := range problem.Codes() {
 		attempts := 1

@@ -56,7 +56,7 @@ func TestTooLittleTimeForARetry(t *testing.T) {
 	})
 }
 
-// hang waits until its caller has no time left, but at most for d.
+// hang waits until ctx ends, but at most for d.
 func hang(ctx context.Context, d time.Duration, err error) error {
 	select {
 	case <-ctx.Done():

@@ -55,7 +55,7 @@ func ExampleCaller_Do_rejected() {
 	// insufficient-stock: There are 2 of 85123A.
 }
 
-// Each hop passes on what is left of the deadline.
+// Each hop passes on the time that is left.
 func ExampleFormatTimeout() {
 	granted, _ := exchange.ParseTimeout("1850")
 	const spent = 40 * time.Millisecond

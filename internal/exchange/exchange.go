@@ -1,39 +1,40 @@
 // Package exchange is how one service asks another: one request, one response,
-// a deadline, and a few careful repeats. It serves every wire; an adapter brings
-// the single attempt, and what an attempt may fail with is in internal/problem.
+// a deadline, and a few careful retries. It serves every wire. An adapter makes the
+// single attempt. The errors of an attempt are in internal/problem.
 //
-// # Deadlines travel
+// # Deadlines are passed on
 //
-// Every exchange has a deadline, and each hop tells the next what is left of it
-// ([TimeoutHeader]). A responder that no longer has time drops the request
-// instead of working for a caller who has gone. Deadlines save work; that is all
-// they do. Whether a request took effect is never inferred from one.
+// Every exchange has a deadline, and each hop tells the next how much time is left
+// ([TimeoutHeader]). A responder that has no time left drops the request, because its
+// caller is gone. Deadlines only save work. A passed deadline never shows whether a
+// request took effect.
 //
 // # One loop, with a budget
 //
-// A fault that may pass (the transport, unavailable, overloaded) is tried again,
-// at most three times in all, with full jitter: a random wait between nothing and
-// a ceiling that doubles, from 25 ms to 500 ms, so that callers who failed
-// together do not come back together (Marc Brooker, "Exponential Backoff And
-// Jitter", AWS Architecture Blog, 2015). What the responder itself advises comes
-// before that wait. A wait that would pass the deadline is not begun.
-// Repeats are safe because every request carries an id and a seq.
+// An exchange is retried after a fault that may pass (the transport, unavailable,
+// overloaded). It makes at most three attempts, with full jitter: a random wait
+// between zero and a ceiling that doubles, from 25 ms to 500 ms. So callers that
+// failed together do not come back together (Marc Brooker, "Exponential Backoff And
+// Jitter", AWS Architecture Blog, 2015). A responder's Retry-After is added to that
+// wait. If the wait would end too late for the deadline, there is no retry. Retries
+// are safe because every request carries an id and a seq.
 //
-// Retries are also how an overload becomes an outage that outlives its cause
+// Retries can also turn an overload into an outage that lasts longer than its cause
 // (Bronson et al., "Metastable Failures in Distributed Systems", HotOS 2021). So
 // all callers of a process share a budget: retries are at most a tenth of the
-// requests plus ten a second. What the settler sends again is paced by its lease
-// and counted apart ([Caller.Resend]). There is one loop, here, for every wire;
-// libraries' own retries are off, because two loops multiply. What a process has in
-// flight is bounded where its callers' requests are admitted ([Responder]).
+// requests plus ten a second. The requests that the settler sends again are counted
+// separately, and its lease limits them ([Caller.Resend]). This package has the one
+// retry loop for every wire. The libraries' own retries are off, because two loops
+// multiply the attempts. The requests that a process has in flight are limited where
+// it admits its callers' requests ([Responder]).
 //
-// # The breaker looks at connecting only
+// # The breaker counts only failures to connect
 //
-// Requests that can't even reach the responder can be refused at once: waiting
-// would not help, and nothing can have taken effect. The breaker opens after
-// five in a row and then lets one probe through at a time, four a second at most.
-// It looks at nothing else: a slow or failing responder is still deciding things,
-// and the budget and the deadline already bound what we ask of it.
+// Requests that can't reach the responder can be refused at once: waiting would not
+// help, and the requests can't have taken effect. The breaker opens after five such
+// failures in a row. It then allows one probe at a time, at most four a second. It
+// ignores other errors, because a slow or failing responder is still deciding
+// requests, and the budget and the deadline already limit what callers ask of it.
 package exchange
 
 import (
@@ -47,21 +48,23 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// What a request carries beside its body, as HTTP and NATS headers.
+// What a request carries in addition to its body, as HTTP and NATS headers.
 const (
 	// TimeoutHeader is how much of the deadline is left, in milliseconds.
 	TimeoutHeader = "Request-Timeout-Ms"
-	// RequestIDHeader finds all that one caller's request caused, in every log.
+	// RequestIDHeader is the id under which every log has all that one caller's request
+	// caused.
 	RequestIDHeader = "X-Request-Id"
 	// AttemptHeader counts the attempts of one exchange: 1, 2, 3.
 	AttemptHeader = "Request-Attempt"
-	// TraceHeader says which trace a request belongs to (W3C Trace Context). NATS
-	// tells upper from lower case, and the recommendation has it in lower case.
+	// TraceHeader says which trace a request belongs to (W3C Trace Context). It is in
+	// lower case, as the recommendation writes it, because NATS headers are
+	// case-sensitive.
 	TraceHeader = "traceparent"
 )
 
 // RetryAfterHeader is how long to wait before a request is sent again, in whole
-// seconds; a response carries it, on HTTP and NATS.
+// seconds. Responses on HTTP and NATS carry it.
 const RetryAfterHeader = "Retry-After"
 
 // FormatRetryAfter writes a wait as a [RetryAfterHeader]: at least one second.
@@ -69,7 +72,8 @@ func FormatRetryAfter(wait time.Duration) string {
 	return strconv.FormatInt(max(1, int64((wait+time.Second-1)/time.Second)), 10)
 }
 
-// ParseRetryAfter reads a [RetryAfterHeader]; 0 for one that says nothing.
+// ParseRetryAfter reads a [RetryAfterHeader]. It returns 0 for a missing or invalid
+// one.
 func ParseRetryAfter(header string) time.Duration {
 	seconds, err := strconv.ParseUint(header, 10, 31)
 	if err != nil {
@@ -80,16 +84,17 @@ func ParseRetryAfter(header string) time.Duration {
 
 // The bounds of a deadline.
 const (
-	// DefaultTimeout is that of a request which names none.
+	// DefaultTimeout is the timeout of a request without a [TimeoutHeader].
 	DefaultTimeout = 2 * time.Second
-	// MaxTimeout is the most that any request is granted.
+	// MaxTimeout is the longest timeout of a request.
 	MaxTimeout = 5 * time.Second
-	// MinTimeout is the least with which an exchange is begun.
+	// MinTimeout is the shortest time that must be left to begin an exchange.
 	MinTimeout = 20 * time.Millisecond
 )
 
-// ParseTimeout reads a [TimeoutHeader]: the default where it is empty, at most
-// [MaxTimeout], an invalid problem where it is no positive number.
+// ParseTimeout reads a [TimeoutHeader]. It returns [DefaultTimeout] if the header is
+// empty, at most [MaxTimeout], and an invalid problem if the header is not a positive
+// number.
 func ParseTimeout(header string) (time.Duration, error) {
 	if header == "" {
 		return DefaultTimeout, nil
@@ -106,13 +111,14 @@ func ParseTimeout(header string) (time.Duration, error) {
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
-// FormatTimeout writes what is left as a [TimeoutHeader], at least 1.
+// FormatTimeout writes the time that is left as a [TimeoutHeader], at least 1.
 func FormatTimeout(left time.Duration) string {
 	return strconv.FormatInt(max(1, left.Milliseconds()), 10)
 }
 
-// WithTimeout gives a request that was received its deadline: what its caller says
-// is left, at most [MaxTimeout]; deadline-exceeded where that is too little.
+// WithTimeout gives a received request its deadline: the time that its caller says is
+// left, at most [MaxTimeout]. It returns deadline-exceeded if less than [MinTimeout]
+// is left.
 func WithTimeout(ctx context.Context, left time.Duration) (context.Context, context.CancelFunc, error) {
 	if left < MinTimeout {
 		return ctx, nil, problem.New(problem.DeadlineExceeded, "Too little time was left to begin.")
@@ -121,7 +127,7 @@ func WithTimeout(ctx context.Context, left time.Duration) (context.Context, cont
 	return ctx, cancel, nil
 }
 
-// Remaining is the time until the context's deadline; false where it has none.
+// Remaining is the time until the context's deadline; false if it has none.
 func Remaining(ctx context.Context) (time.Duration, bool) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -137,19 +143,19 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
 }
 
-// RequestID is the id of the request that the context belongs to; "" where it
-// belongs to none.
+// RequestID is the id of the request that the context belongs to; "" if it belongs to
+// none.
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestIDKey{}).(string)
 	return id
 }
 
-// NewRequestID makes an id for a request that brought none.
+// NewRequestID makes an id for a request without a valid one.
 func NewRequestID() string { return uuid.NewString() }
 
 var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// ValidRequestID tells whether a caller's id may be used as it is.
+// ValidRequestID reports whether a caller's id may be used as it is.
 func ValidRequestID(id string) bool { return requestIDPattern.MatchString(id) }
 
 // unreachable marks an error of an attempt that never reached the responder.
@@ -157,10 +163,10 @@ type unreachable struct{ error }
 
 func (u unreachable) Unwrap() error { return u.error }
 
-// Unreachable makes an unavailable problem of an attempt that could not connect.
-// Nothing can have taken effect, and the breaker counts it.
+// Unreachable makes the unavailable problem of an attempt that could not connect. The
+// request can't have taken effect. The breaker counts such attempts.
 func Unreachable(err error) error {
-	return problem.Wrap(unreachable{err}, problem.Unavailable, "The other service can't be connected to.")
+	return problem.Wrap(unreachable{err}, problem.Unavailable, "Can't connect to the other service.")
 }
 
 func deadlineExceeded(cause error, attempts int) error {

@@ -13,42 +13,42 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Responder is what answering has in common on every wire: one limit on the
-// requests in flight, which all wires of a service share, one line in the log for
-// each request, and panics that become problems. It is safe for concurrent use.
+// Responder does what every wire needs to answer requests. It enforces one limit on
+// the requests in flight, which all wires of a service share, writes one line in the
+// log for each request, and turns panics into problems. It is safe for concurrent use.
 //
-// More requests than a service can work on only make all of them late, so above
-// the limit they are shed before any work is done. The last fifth of the limit is
-// kept for requests with priority: those that finish what was begun and so give
-// something back. They are shed last.
+// If a service worked on more requests than it can handle, all of them would be late.
+// So requests above the limit are shed before any work is done. The last fifth of the
+// limit is reserved for requests with priority. They finish what an earlier request
+// began, and so free resources. They are shed last.
 //
-// Every request is admitted before its handler runs. The few operations for which
-// that is different are listed in [ResponderOptions].
+// Every request is admitted before its handler runs. [ResponderOptions] lists the few
+// operations that are admitted in another way.
 type Responder struct {
 	options ResponderOptions
 	used    atomic.Int64
 }
 
-// ResponderOptions are those of a [Responder].
+// ResponderOptions are the options of a [Responder].
 type ResponderOptions struct {
 	Logger *slog.Logger
-	// MaxInFlight bounds the requests that are worked on at the same time.
+	// MaxInFlight limits the requests that are worked on at the same time.
 	MaxInFlight int
 	// Admission lists the operations that are not admitted as usual.
 	Admission map[string]Admission
-	// Observe is told of every request once it is answered; it may be nil.
+	// Observe is called after every request has been answered. It may be nil.
 	Observe func(RequestObservation)
 	// Around wraps every handler. It may be nil. Tests use it to inject faults.
 	Around func(operation string, handle func() error) error
 }
 
-// RequestObservation is what is known of a request that was answered.
+// RequestObservation describes a request that was answered.
 type RequestObservation struct {
 	Wire, Operation, RequestID string
-	// Outcome is that of [Outcome], or "unknown" where the answer says so.
+	// Outcome is the value of [Outcome], or "unknown" if the answer says so.
 	Outcome  string
 	Duration time.Duration
-	// Shed says that it was refused because too many were in flight.
+	// Shed says that the request was refused because too many were in flight.
 	Shed bool
 }
 
@@ -60,12 +60,12 @@ func NewResponder(o ResponderOptions) *Responder {
 	return &Responder{options: o}
 }
 
-// Logger is where its requests are logged.
+// Logger returns the logger for the responder's requests.
 func (r *Responder) Logger() *slog.Logger { return r.options.Logger }
 
 // Received is one request from its arrival to its answer.
 type Received struct {
-	// Operation is what it asks for, as the contract names it.
+	// Operation is the name of the operation in the contract.
 	Operation string
 
 	responder      *Responder
@@ -78,16 +78,16 @@ type Received struct {
 
 type receivedKey struct{}
 
-// Receive begins a request. The id is the caller's, or, where that can't be used,
-// a new one. Both it and the request are in the context that it returns. The attempt
-// is what the caller calls it, for the log. The trace that the request belongs to is
-// in ctx already ([WithTrace]).
+// Receive begins a request. It uses the caller's id if that is valid, and otherwise a
+// new one. The context that it returns holds the id and the request. attempt is the
+// caller's number of the attempt, for the log. ctx already holds the trace that the
+// request belongs to ([WithTrace]).
 func (r *Responder) Receive(ctx context.Context, wire, operation, id, attempt string) (context.Context, *Received) {
 	if !ValidRequestID(id) {
 		id = NewRequestID()
 	}
 	q := &Received{Operation: operation, responder: r, wire: wire, id: id, began: time.Now()}
-	q.attempt, _ = strconv.Atoi(attempt) // 0 is none
+	q.attempt, _ = strconv.Atoi(attempt) // 0 if there is none
 	return context.WithValue(WithRequestID(ctx, id), receivedKey{}, q), q
 }
 
@@ -102,14 +102,14 @@ const (
 	AdmitOrdinary Admission = iota
 	// AdmitPriority does the same, with priority.
 	AdmitPriority
-	// AdmitByHandler leaves it to the handler, which calls [Admit] once it has read
-	// enough of the request to know its priority. A handler that succeeds without
-	// doing so is answered as an internal error.
+	// AdmitByHandler leaves the admission to the handler. The handler calls [Admit] when
+	// it has read enough of the request to know its priority. If it succeeds without a
+	// call of [Admit], the answer is an internal error.
 	AdmitByHandler
 )
 
-// Admit counts the request among those in flight, or returns overloaded, unless
-// that is its handler's to do. Every wire calls it before the handler.
+// Admit counts the request as in flight, or returns overloaded. For an operation with
+// [AdmitByHandler] it does nothing. Every wire calls it before the handler.
 func (q *Received) Admit() error {
 	switch q.responder.options.Admission[q.Operation] {
 	case AdmitByHandler:
@@ -120,7 +120,7 @@ func (q *Received) Admit() error {
 	return q.admit(false)
 }
 
-// Admit is for the handler of an operation with [AdmitByHandler], which calls it
+// Admit admits a request. The handler of an operation with [AdmitByHandler] calls it
 // once.
 func Admit(ctx context.Context, priority bool) error {
 	return ctx.Value(receivedKey{}).(*Received).admit(priority)
@@ -131,8 +131,8 @@ func (q *Received) admit(priority bool) error {
 	if !priority {
 		limit -= limit / 5
 	}
-	// The count never exceeds the limit, not even for a moment: a crowd that is
-	// being shed would take room from requests with priority.
+	// The count never exceeds the limit, not even for a moment. Otherwise requests that
+	// are being shed would take the place of requests with priority.
 	for used := &q.responder.used; ; {
 		n := used.Load()
 		if n >= limit {
@@ -145,15 +145,16 @@ func (q *Received) admit(priority bool) error {
 	}
 }
 
-// Shed refuses the request as overloaded: for a wire that has too much to even
-// look at it.
+// Shed refuses the request as overloaded. A wire calls it if it is too busy to read
+// the request.
 func (q *Received) Shed() error {
 	q.shed = true
 	return problem.New(problem.Overloaded, "Too many requests are in flight.")
 }
 
-// Run runs the handler, turns its panic into an error, and gives its place back.
-// A panic with one of these values goes on: they are the transport's own.
+// Run runs the handler and turns its panic into an error. After it, the request no
+// longer counts as in flight. A panic with one of the values in through is the
+// transport's own and is not caught.
 func (q *Received) Run(handle func() error, through ...any) (err error) {
 	defer func() {
 		if q.admitted {
@@ -176,12 +177,12 @@ func (q *Received) Run(handle func() error, through ...any) (err error) {
 		err = handle()
 	}
 	if err == nil && !q.admitted {
-		err = fmt.Errorf("%s was handled without being admitted", q.Operation)
+		err = fmt.Errorf("the handler of %s did not admit its request", q.Operation)
 	}
 	return err
 }
 
-// Problem reads a handler's error; nil for none.
+// Problem turns a handler's error into a problem; nil if there is no error.
 func Problem(err error) *problem.Problem {
 	var p *problem.Problem
 	switch {
@@ -197,8 +198,8 @@ func Problem(err error) *problem.Problem {
 	return problem.From(err)
 }
 
-// Done logs and reports a request that was answered: with what outcome, and with
-// a problem or with none.
+// Done logs and reports a request that was answered. p is nil if the answer was not a
+// problem.
 func (q *Received) Done(ctx context.Context, outcome string, p *problem.Problem, more ...slog.Attr) {
 	duration := time.Since(q.began)
 	level := slog.LevelInfo
@@ -225,8 +226,8 @@ func (q *Received) Done(ctx context.Context, outcome string, p *problem.Problem,
 	})
 }
 
-// Outcome is "ok", "canceled" where a caller hung up, or the problem's code. A
-// code that is not in the table is "other": a stranger does not name our time series.
+// Outcome is "ok", "canceled" if the caller hung up, or the problem's code. A code that
+// is not in the table is "other", so that another program can't create time series.
 func Outcome(p *problem.Problem) string {
 	switch {
 	case p == nil:

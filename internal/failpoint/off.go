@@ -1,10 +1,10 @@
 //go:build !failpoints
 
-// Package failpoint stops a process dead at a named point, for tests that need
-// to know what a crash exactly there leaves behind.
+// Package failpoint kills a process at a named point. Tests use it to see what a
+// crash at exactly this point leaves behind.
 //
-// It does so only in binaries that are built with the tag "failpoints"; in all
-// others [Hit] is empty and the compiler removes the call.
+// It works only in binaries that are built with the tag "failpoints". In all others
+// [Hit] is empty and the compiler removes the call.
 package failpoint
 
 // Hit does nothing in this build.

@@ -1,7 +1,7 @@
 //go:build failpoints
 
-// Package failpoint stops a process dead at a named point, for tests that need
-// to know what a crash exactly there leaves behind.
+// Package failpoint kills a process at a named point. Tests use it to see what a
+// crash at exactly this point leaves behind.
 package failpoint
 
 import (
@@ -10,13 +10,14 @@ import (
 	"syscall"
 )
 
-// Hit kills the process as kill -9 does where the folder that the environment
-// names in FAILPOINTS holds a file point:operation. It takes the file away: of
-// several replicas that share a folder, the one that comes first dies.
+// Hit kills the process, as kill -9 does, if there is a file named point:operation
+// in the folder that the environment variable FAILPOINTS names. It removes the file
+// first. So if several replicas share a folder, only the first one that reaches the
+// point dies.
 func Hit(point, operation string) {
 	folder := os.Getenv("FAILPOINTS")
 	if folder != "" && os.Remove(filepath.Join(folder, point+":"+operation)) == nil {
-		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // an error has no reader
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // nothing could handle an error
 		select {}
 	}
 }

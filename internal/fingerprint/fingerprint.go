@@ -1,7 +1,7 @@
-// Package fingerprint condenses what a request asked for into a short string
-// that is equal for equal requests only. It is stored with what the request
-// did; a repeat is recognised by it, and so is another request that came under
-// the same id, seq or key.
+// Package fingerprint makes a short string from the contents of a request. Only
+// equal requests have equal fingerprints. A service stores the fingerprint with the
+// result of the request. A later request with the same id, seq or key is a repeat if
+// its fingerprint is the same, and a different request otherwise.
 package fingerprint
 
 import (
@@ -10,13 +10,13 @@ import (
 	"fmt"
 )
 
-// version names the algorithm. Every fingerprint begins with it, so that one
-// made by a later algorithm is never taken for a different request by accident. A
-// change of the algorithm decides what an old fingerprint means.
+// version names the algorithm. Every fingerprint begins with it, so that a different
+// algorithm is not mistaken for a different request. A change of the algorithm has
+// to decide what an old fingerprint means.
 const version = "1"
 
-// Of makes the fingerprint of a list of parts. Each part is written with its
-// length, so that no two lists run together into the same bytes.
+// Of makes the fingerprint of a list of parts. It writes each part with its length,
+// so that different lists always give different bytes.
 func Of(parts ...any) string {
 	h := sha256.New()
 	for _, p := range parts {

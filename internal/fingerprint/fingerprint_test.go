@@ -9,7 +9,7 @@ import (
 	"roundtrip/internal/fingerprint"
 )
 
-func TestEqualForEqualListsOnly(t *testing.T) {
+func TestOnlyEqualListsHaveEqualFingerprints(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.StringMatching(`[ab:1]{0,3}`)
 		a := rapid.SliceOfN(part, 0, 4).Draw(t, "a")
@@ -20,8 +20,8 @@ func TestEqualForEqualListsOnly(t *testing.T) {
 	})
 }
 
-// A fingerprint is stored: the algorithm can't change without a new version.
-func TestStaysAsItIs(t *testing.T) {
+// Fingerprints are stored, so a change of the algorithm needs a new version.
+func TestFingerprintDoesNotChange(t *testing.T) {
 	const want = "1:b896b1d292d2e29ff48f37c42c1afd66584108b88899a12e223666f74fd49862"
 	if got := fingerprint.Of("held", int64(900), "main", "85123A", int64(6)); got != want {
 		t.Errorf("got %s, want %s", got, want)

@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// Closers remembers how to stop what was started, and stops it in the reverse
+// Closers is a list of the steps that stop a service. It takes them in the reverse
 // order. The zero value is ready for use.
 type Closers struct {
 	mu    sync.Mutex
-	steps [][]step // those that are stopped side by side are together
+	steps [][]step // steps that are taken in parallel are in one slice
 }
 
 type step struct {
@@ -20,8 +20,8 @@ type step struct {
 	stop func(context.Context) error
 }
 
-// Add adds the step that is taken first. The name says in an error what
-// did not stop.
+// Add adds a step that is taken before all earlier ones. The name identifies the step in
+// an error.
 func (s *Closers) Add(name string, stop func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -29,7 +29,7 @@ func (s *Closers) Add(name string, stop func(context.Context) error) {
 }
 
 // AddParallel adds a step that is taken at the same time as the one that was added
-// last: neither waits for the other.
+// last. Neither step waits for the other.
 func (s *Closers) AddParallel(name string, stop func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,10 +37,10 @@ func (s *Closers) AddParallel(name string, stop func(context.Context) error) {
 	*last = append(*last, step{name, stop})
 }
 
-// Stop takes every step, the last one first, also after one that failed, and
-// joins their errors. A step that does not return by the time ctx is done is
-// left behind and reported; those after it are still begun, but not waited for.
-// Stopping again does nothing.
+// Stop takes every step, the last one first, and joins their errors. A failed step does
+// not prevent the others. If a step has not returned when ctx ends, Stop reports it and
+// no longer waits for it. It still starts the remaining steps, but does not wait for
+// them. A second Stop does nothing.
 func (s *Closers) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	steps := s.steps

@@ -14,7 +14,7 @@ import (
 	"roundtrip/internal/lifecycle"
 )
 
-// steps notes which of its steps were taken, in order.
+// steps records which of its steps were taken, in order.
 type steps struct {
 	mu    sync.Mutex
 	taken []string
@@ -40,7 +40,7 @@ func (s *steps) want(t *testing.T, names ...string) {
 
 func fine(context.Context) error { return nil }
 
-func TestWhatIsStartedLastIsStoppedFirst(t *testing.T) {
+func TestStepsAreTakenInReverseOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var stack lifecycle.Closers
@@ -63,8 +63,8 @@ func TestWhatIsStartedLastIsStoppedFirst(t *testing.T) {
 	})
 }
 
-// One that takes all the time there is leaves the others theirs.
-func TestWhatIsBesideAnotherIsStoppedAtTheSameTime(t *testing.T) {
+// A step that takes all the time does not shorten the time of the others.
+func TestParallelStepsAreTakenAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var stack lifecycle.Closers
@@ -99,7 +99,7 @@ func TestWhatIsBesideAnotherIsStoppedAtTheSameTime(t *testing.T) {
 	})
 }
 
-func TestAStepThatFailsIsNamedAndHoldsUpNothing(t *testing.T) {
+func TestFailedStepIsNamedAndDoesNotStopTheOthers(t *testing.T) {
 	t.Parallel()
 	var stack lifecycle.Closers
 	var s steps
@@ -114,7 +114,7 @@ func TestAStepThatFailsIsNamedAndHoldsUpNothing(t *testing.T) {
 	s.want(t, "http", "wire", "store")
 }
 
-func TestAStepThatHangsIsLeftBehind(t *testing.T) {
+func TestStopDoesNotWaitForAStepThatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var stack lifecycle.Closers
@@ -122,7 +122,7 @@ func TestAStepThatHangsIsLeftBehind(t *testing.T) {
 		end := make(chan struct{})
 		stack.Add("store", s.step("store", fine))
 		stack.Add("http", s.step("http", func(context.Context) error {
-			<-end // whatever its context says
+			<-end // it ignores its context
 			return nil
 		}))
 		stack.Add("settler", s.step("settler", fine))
@@ -140,7 +140,7 @@ func TestAStepThatHangsIsLeftBehind(t *testing.T) {
 	})
 }
 
-func TestAStepIsToldWhenItMustEnd(t *testing.T) {
+func TestStepGetsTheDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var stack lifecycle.Closers
@@ -158,7 +158,7 @@ func TestAStepIsToldWhenItMustEnd(t *testing.T) {
 	})
 }
 
-// within is a context with a deadline.
+// within returns a context with a deadline.
 func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)

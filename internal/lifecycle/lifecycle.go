@@ -1,9 +1,9 @@
 // Package lifecycle starts a service and stops it in order.
 //
-// What is started last is stopped first, each step named and all of them within
-// one bound ([Closers]). On SIGTERM or SIGINT a service first says that it is not
-// ready, then answers what is in flight, and closes its store when nothing uses it
-// any more.
+// The parts of a service stop in the reverse order of their start. Each step of
+// stopping has a name, and one time limit applies to all of them ([Closers]). On
+// SIGTERM or SIGINT a service first reports that it is not ready. Then it answers the
+// requests in flight. It closes its store when nothing uses the store any more.
 package lifecycle
 
 import (
@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Lifecycle is the order in which an app's parts start and stop.
+// Lifecycle starts and stops the parts of an app in order.
 type Lifecycle struct {
 	private  PrivatePort
 	listener net.Listener
@@ -27,32 +27,32 @@ type Lifecycle struct {
 	state string
 }
 
-// Server is what a Lifecycle serves on a listener.
+// Server is a server that a Lifecycle runs on a listener.
 type Server interface {
 	// Serve accepts connections until Shutdown, and then returns nil.
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 }
 
-// PrivatePort is where an app tells its state.
+// PrivatePort is the server on which an app reports its state.
 type PrivatePort interface {
 	Server
-	// Started says that the app takes requests from now on.
+	// Started reports that the app accepts requests from now on.
 	Started()
-	// Draining says that it wants no more of them.
+	// Draining reports that the app wants no more requests.
 	Draining()
 }
 
-// New makes the lifecycle of an app that is not started. It owns the private
-// port's listener from now on.
+// New makes the lifecycle of an app that is not started. The lifecycle owns the private
+// port's listener and closes it.
 func New(private PrivatePort, listener net.Listener) *Lifecycle {
 	l := &Lifecycle{private: private, listener: listener, failed: make(chan error, 8), state: "new"}
 	l.OnStop("private port's listener", CloseListener(listener))
 	return l
 }
 
-// OnStop adds a step to be taken when the app stops, before those that were
-// added earlier.
+// OnStop adds a step to take when the app stops, before the steps that were added
+// earlier.
 func (l *Lifecycle) OnStop(name string, stop func(context.Context) error) { l.closers.Add(name, stop) }
 
 // OnStopParallel adds a step that is taken at the same time as the one that was
@@ -61,14 +61,13 @@ func (l *Lifecycle) OnStopParallel(name string, stop func(context.Context) error
 	l.closers.AddParallel(name, stop)
 }
 
-// Start serves the private port, calls start, and then says that the app is
-// ready. An app starts once. Where start returns an error the app is to be
-// stopped.
+// Start serves the private port, calls start, and then reports that the app is ready.
+// An app can start once. If start returns an error, stop the app.
 func (l *Lifecycle) Start(start func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state != "new" {
-		return fmt.Errorf("can't start what is %s", l.state)
+		return fmt.Errorf("can't start an app that is already %s", l.state)
 	}
 	l.state = "started"
 	l.Serve("private port", l.listener, l.private)
@@ -79,13 +78,13 @@ func (l *Lifecycle) Start(start func() error) error {
 	return nil
 }
 
-// Serve serves on a listener until the app stops. It is called by start.
+// Serve serves on a listener until the app stops. Call it in start.
 func (l *Lifecycle) Serve(name string, on net.Listener, s Server) {
 	l.OnStop(name, l.serve(name, on, s))
 }
 
-// ServeParallel is [Lifecycle.Serve] of a server that stops at the same time as
-// what was added last.
+// ServeParallel is like [Lifecycle.Serve], for a server that stops at the same time as
+// the step that was added last.
 func (l *Lifecycle) ServeParallel(name string, on net.Listener, s Server) {
 	l.OnStopParallel(name, l.serve(name, on, s))
 }
@@ -105,8 +104,8 @@ func (l *Lifecycle) serve(name string, on net.Listener, s Server) (stop func(con
 	}
 }
 
-// Go runs something until the app stops, and then waits for its end. It is
-// called by start.
+// Go calls run in a goroutine. When the app stops, Go cancels run's context and waits
+// until run returns. Call it in start.
 func (l *Lifecycle) Go(name string, run func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -121,11 +120,11 @@ func (l *Lifecycle) Go(name string, run func(context.Context)) {
 	})
 }
 
-// Failed sends why the app can't go on.
+// Failed sends the error after which the app must stop.
 func (l *Lifecycle) Failed() <-chan error { return l.failed }
 
-// Stop says that the app is not ready, then takes every step of stopping within
-// ctx. Stopping again, or what never started, is fine.
+// Stop reports that the app is not ready, then takes every step of stopping within ctx.
+// It may be called again, and for an app that never started.
 func (l *Lifecycle) Stop(ctx context.Context) error {
 	l.mu.Lock()
 	l.state = "stopped"
@@ -134,7 +133,7 @@ func (l *Lifecycle) Stop(ctx context.Context) error {
 	return l.closers.Stop(ctx)
 }
 
-// closed forgives a listener that its server has closed before.
+// closed ignores the error of a listener that its server has already closed.
 func closed(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return nil
@@ -142,21 +141,22 @@ func closed(err error) error {
 	return err
 }
 
-// CloseListener is a step that closes a listener which may be closed already.
+// CloseListener returns a step that closes a listener. The listener may already be
+// closed.
 func CloseListener(l net.Listener) func(context.Context) error {
 	return func(context.Context) error { return closed(l.Close()) }
 }
 
-// App is a service that was put together: see the services' app packages.
+// App is a complete service. See the services' app packages.
 type App interface {
 	Start(ctx context.Context) error
 	Stop(ctx context.Context) error
-	// Failed sends why the app can't go on.
+	// Failed sends the error after which the app must stop.
 	Failed() <-chan error
 }
 
-// Run starts an app, and stops it within the drain time when ctx is done or it
-// can't go on.
+// Run starts an app. When ctx ends or a part of the app fails, Run stops the app within
+// the drain time.
 func Run(ctx context.Context, app App, drain time.Duration, log *slog.Logger) error {
 	err := app.Start(ctx)
 	if err == nil {
@@ -164,7 +164,7 @@ func Run(ctx context.Context, app App, drain time.Duration, log *slog.Logger) er
 		case <-ctx.Done():
 			log.Info("stopping", "drain_timeout", drain.String())
 		case err = <-app.Failed():
-			log.Error("can't go on", "error", err)
+			log.Error("stopping after a failure", "error", err)
 		}
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)

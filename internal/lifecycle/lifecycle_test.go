@@ -17,8 +17,8 @@ import (
 	"roundtrip/internal/metrics"
 )
 
-// patience is how long a test waits for what must happen. Nothing is judged by
-// it but that it happens.
+// patience is how long a test waits for an event that must happen. How long the event
+// takes does not matter.
 const patience = 45 * time.Second
 
 func listen(t *testing.T) net.Listener {
@@ -31,7 +31,8 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-// newLifecycle makes a lifecycle, and what asks its private port.
+// newLifecycle makes a lifecycle, its listener, and a function that requests a path of
+// its private port.
 func newLifecycle(t *testing.T) (*lifecycle.Lifecycle, net.Listener, func(path string) (int, string)) {
 	t.Helper()
 	l := listen(t)
@@ -67,7 +68,7 @@ func wantClosed(t *testing.T, l net.Listener) {
 
 func nothing() error { return nil }
 
-func TestThePrivatePortTellsTheState(t *testing.T) {
+func TestPrivatePortReportsTheState(t *testing.T) {
 	t.Parallel()
 	f, l, get := newLifecycle(t)
 	wantStates := func(when string, live, started, ready int) {
@@ -81,7 +82,7 @@ func TestThePrivatePortTellsTheState(t *testing.T) {
 	draining, drained := make(chan struct{}), make(chan struct{})
 	err := f.Start(func() error {
 		wantStates("while it starts", 200, 503, 503)
-		f.OnStop("what is in flight", func(context.Context) error {
+		f.OnStop("requests in flight", func(context.Context) error {
 			close(draining)
 			<-drained
 			return nil
@@ -103,12 +104,12 @@ func TestThePrivatePortTellsTheState(t *testing.T) {
 	wantClosed(t, l)
 	select {
 	case err := <-f.Failed():
-		t.Errorf("a stop is told as a failure: %v", err)
+		t.Errorf("a stop is reported as a failure: %v", err)
 	default:
 	}
 }
 
-func TestAnAppStartsOnce(t *testing.T) {
+func TestAppStartsOnce(t *testing.T) {
 	t.Parallel()
 	f, _, _ := newLifecycle(t)
 	if err := f.Start(nothing); err != nil {
@@ -129,12 +130,12 @@ func TestAnAppStartsOnce(t *testing.T) {
 	never, l, _ := newLifecycle(t)
 	stop(t, never)
 	if err := never.Start(again); err == nil {
-		t.Error("it starts after it was stopped unstarted")
+		t.Error("it starts after it was stopped without a start")
 	}
 	wantClosed(t, l)
 }
 
-func TestAStartThatFailsIsStopped(t *testing.T) {
+func TestFailedStartCanBeStopped(t *testing.T) {
 	t.Parallel()
 	f, l, get := newLifecycle(t)
 	var s steps
@@ -154,7 +155,7 @@ func TestAStartThatFailsIsStopped(t *testing.T) {
 	wantClosed(t, l)
 }
 
-// server is a lifecycle.Server that serves until it is told to end, and a second
+// server is a lifecycle.Server that serves until Shutdown or an error, and one second
 // longer.
 type server struct {
 	steps
@@ -176,7 +177,7 @@ func (s *server) Shutdown(context.Context) error {
 	return s.step("shut down", func(context.Context) error { return s.shutdown })(nil)
 }
 
-func TestAServerIsShutDownAndWaitedFor(t *testing.T) {
+func TestStopShutsAServerDownAndWaitsForIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := lifecycle.New(adminport.New(metrics.New().Registry, slog.New(slog.DiscardHandler)), noListener{})
@@ -191,7 +192,7 @@ func TestAServerIsShutDownAndWaitedFor(t *testing.T) {
 	})
 }
 
-func TestAServerThatBreaksIsTold(t *testing.T) {
+func TestServerFailureIsReported(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := lifecycle.New(adminport.New(metrics.New().Registry, slog.New(slog.DiscardHandler)), noListener{})
@@ -208,7 +209,7 @@ func TestAServerThatBreaksIsTold(t *testing.T) {
 	})
 }
 
-func TestAPrivatePortThatBreaksIsTold(t *testing.T) {
+func TestPrivatePortFailureIsReported(t *testing.T) {
 	t.Parallel()
 	f, l, _ := newLifecycle(t)
 	if err := f.Start(nothing); err != nil {
@@ -221,12 +222,12 @@ func TestAPrivatePortThatBreaksIsTold(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	case <-time.After(patience):
-		t.Error("nobody is told")
+		t.Error("the failure is not reported")
 	}
 	stop(t, f)
 }
 
-func TestWhatRunsBesideIsEndedAndWaitedFor(t *testing.T) {
+func TestStopEndsBackgroundWorkAndWaitsForIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, takes := range []time.Duration{time.Second, time.Hour} {
@@ -234,13 +235,13 @@ func TestWhatRunsBesideIsEndedAndWaitedFor(t *testing.T) {
 			var ended time.Time
 			f.Go("settler", func(ctx context.Context) {
 				<-ctx.Done()
-				time.Sleep(takes) // it finishes what it is at
+				time.Sleep(takes) // it finishes its work
 				ended = time.Now()
 			})
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			if !ended.IsZero() {
-				t.Error("it ends by itself")
+				t.Error("it ended before the stop")
 			}
 			began := time.Now()
 			err := f.Stop(within(t, 10*time.Second))
@@ -248,22 +249,22 @@ func TestWhatRunsBesideIsEndedAndWaitedFor(t *testing.T) {
 				t.Errorf("the stop took %s", took)
 			}
 			if takes < 10*time.Second && (err != nil || ended.IsZero()) {
-				t.Errorf("it is left behind: %v", err)
+				t.Errorf("the stop did not wait for it: %v", err)
 			}
 			if takes > 10*time.Second && (!errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "stop settler: ")) {
-				t.Errorf("what was left behind is not told: %v", err)
+				t.Errorf("the step that did not end is not reported: %v", err)
 			}
 			time.Sleep(takes)
 		}
 	})
 }
 
-// noListener stands in for a private port that nobody asks.
+// noListener is the listener of a private port that gets no requests.
 type noListener struct{ net.Listener }
 
 func (noListener) Close() error { return nil }
 
-func TestAListenerMayBeClosedAlready(t *testing.T) {
+func TestCloseListenerAcceptsAClosedListener(t *testing.T) {
 	t.Parallel()
 	l := listen(t)
 	for _, when := range []string{"open", "closed"} {

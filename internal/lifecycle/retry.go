@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// retryPause is the time between two tries.
+// retryPause is the wait between two tries.
 const retryPause = 500 * time.Millisecond
 
-// Retry tries until it succeeds or the time is up, and returns the last error. It
-// tries at least once.
+// Retry calls try until it succeeds, the time is up or ctx ends, and returns the last
+// error. It calls try at least once.
 func Retry(ctx context.Context, within time.Duration, try func(context.Context) error) error {
 	end := time.Now().Add(within)
 	for {

@@ -10,7 +10,7 @@ import (
 	"roundtrip/internal/lifecycle"
 )
 
-func TestPatienceHasAnEnd(t *testing.T) {
+func TestRetryEnds(t *testing.T) {
 	t.Parallel()
 	failed := errors.New("not yet")
 	for name, c := range map[string]struct {
@@ -18,11 +18,11 @@ func TestPatienceHasAnEnd(t *testing.T) {
 		tries         int
 		err           error
 	}{
-		"ready":        {10 * time.Second, 0, 1, nil},
-		"ready soon":   {10 * time.Second, 2 * time.Second, 5, nil},
-		"never":        {10 * time.Second, time.Hour, 21, failed},
-		"no patience":  {0, time.Second, 1, failed},
-		"told to stop": {time.Hour, 2 * time.Hour, 121, failed},
+		"ready":      {10 * time.Second, 0, 1, nil},
+		"ready soon": {10 * time.Second, 2 * time.Second, 5, nil},
+		"never":      {10 * time.Second, time.Hour, 21, failed},
+		"no time":    {0, time.Second, 1, failed},
+		"canceled":   {time.Hour, 2 * time.Hour, 121, failed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -15,7 +15,7 @@ import (
 	"roundtrip/internal/lifecycle"
 )
 
-// app is a lifecycle.App that does as it is told.
+// app is a lifecycle.App whose functions a test sets.
 type app struct {
 	start, stop func(context.Context) error
 	failed      chan error
@@ -25,7 +25,7 @@ func (a app) Start(ctx context.Context) error { return a.start(ctx) }
 func (a app) Stop(ctx context.Context) error  { return a.stop(ctx) }
 func (a app) Failed() <-chan error            { return a.failed }
 
-func TestRunStopsWithinTheDrainTimeWhateverTheReason(t *testing.T) {
+func TestRunStopsWithinTheDrainTime(t *testing.T) {
 	t.Parallel()
 	const drain = 10 * time.Second
 	noStart, broken, noStop := errors.New("no start"), errors.New("the listener broke"), errors.New("the store is busy")
@@ -39,8 +39,8 @@ func TestRunStopsWithinTheDrainTimeWhateverTheReason(t *testing.T) {
 		"a signal":                   {runs: time.Hour, logs: "stopping,stopped"},
 		"a signal, and a slow drain": {runs: time.Hour, hangs: true, stops: drain, want: []error{context.DeadlineExceeded}, logs: "stopping"},
 		"a signal, and an error":     {runs: time.Hour, stop: noStop, want: []error{noStop}, logs: "stopping"},
-		"a failure":                  {failed: broken, runs: time.Minute, want: []error{broken}, logs: "can't go on"},
-		"a failure, and an error":    {failed: broken, runs: time.Minute, stop: noStop, want: []error{broken, noStop}, logs: "can't go on"},
+		"a failure":                  {failed: broken, runs: time.Minute, want: []error{broken}, logs: "stopping after a failure"},
+		"a failure, and an error":    {failed: broken, runs: time.Minute, stop: noStop, want: []error{broken, noStop}, logs: "stopping after a failure"},
 		"no start":                   {start: noStart, want: []error{noStart}},
 		"no start, and an error":     {start: noStart, stop: noStop, want: []error{noStart, noStop}},
 	} {
@@ -55,7 +55,7 @@ func TestRunStopsWithinTheDrainTimeWhateverTheReason(t *testing.T) {
 					stop: func(ctx context.Context) error {
 						stops++
 						if left, ok := ctx.Deadline(); ctx.Err() != nil || !ok || time.Until(left) != drain {
-							t.Errorf("a stop has until %v, %v", left, ctx.Err())
+							t.Errorf("the stop has the deadline %v, %v", left, ctx.Err())
 						}
 						if test.hangs {
 							<-ctx.Done()

@@ -3,7 +3,7 @@ package lifecycle
 import "runtime/debug"
 
 // Version is the module's version, or the commit that the binary was built
-// from; "unknown" where the build recorded neither.
+// from; "unknown" if the build recorded neither.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

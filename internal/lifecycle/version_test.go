@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestTheVersionIsWhatTheBuildRecorded(t *testing.T) {
+func TestVersionIsWhatTheBuildRecorded(t *testing.T) {
 	t.Parallel()
 	revision := []debug.BuildSetting{{Key: "vcs", Value: "git"}, {Key: "vcs.revision", Value: "c0ffee"}, {Key: "vcs.modified", Value: "false"}}
 	for _, test := range []struct {

@@ -14,9 +14,9 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Request sends a request and gives the reply's body. Its error is a
-// *problem.Problem; when nothing was sent, or no responder was there to take it, it is
-// made by [exchange.Unreachable].
+// Request sends a request and returns the reply's body. Its error is a
+// *problem.Problem. If the request was not sent, or no responder is subscribed, it is
+// that of [exchange.Unreachable].
 func Request(ctx context.Context, c *nats.Conn, subject string, attempt int, body any) ([]byte, error) {
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -34,7 +34,8 @@ func Request(ctx context.Context, c *nats.Conn, subject string, attempt int, bod
 		request.Header.Set(DeadlineHeader, strconv.FormatInt(deadline.UnixMilli(), 10))
 	}
 	if !c.IsConnected() {
-		// The client would keep an entry of each request that it can't send.
+		// Without this check the client would keep an entry for each request that it
+		// can't send.
 		return nil, exchange.Unreachable(nats.ErrDisconnected)
 	}
 	reply, err := c.RequestMsgWithContext(ctx, request)
@@ -48,18 +49,18 @@ func Request(ctx context.Context, c *nats.Conn, subject string, attempt int, bod
 	case errors.Is(err, nats.ErrMaxPayload):
 		return nil, problem.New(problem.TooLarge, "The message may have at most %d bytes.", c.MaxPayload())
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionClosed),
-		errors.Is(err, nats.ErrHeadersNotSupported): // which no server has said that it does before the first is connected to
+		errors.Is(err, nats.ErrHeadersNotSupported): // the error before the first connection, when the server is unknown
 		return nil, exchange.Unreachable(err)
 	}
 	return nil, problem.Wrap(err, problem.Unavailable, "The connection failed.")
 }
 
-// readProblem reads a reply that is a problem, tolerantly: a body that is none of
-// ours is read by the status alone.
+// readProblem reads a reply that is a problem. It is tolerant: if the body is not a
+// problem of this project, only the status counts.
 func readProblem(reply *nats.Msg) *problem.Problem {
 	p := new(problem.Problem)
 	if err := json.Unmarshal(reply.Data, p); err != nil {
-		status, _ := strconv.Atoi(reply.Header.Get(ErrorCodeHeader)) // 0 is no status we know, and is read as internal
+		status, _ := strconv.Atoi(reply.Header.Get(ErrorCodeHeader)) // an invalid status is 0, which becomes internal
 		p = problem.Foreign(status)
 	}
 	p.RetryAfter = exchange.ParseRetryAfter(reply.Header.Get(exchange.RetryAfterHeader))

@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// connectTimeout bounds one attempt to connect; pings find a server that is
-	// gone without a word within pingInterval * (maxPings + 1).
+	// connectTimeout limits one attempt to connect. If a server disappears without
+	// closing the connection, pings detect it within pingInterval * (maxPings + 1).
 	connectTimeout = 2 * time.Second
 	pingInterval   = 5 * time.Second
 	maxPings       = 2
-	// reconnectWait and maxReconnectWait are the least and the most time between two
-	// attempts to connect again.
+	// reconnectWait and maxReconnectWait are the shortest and the longest time between
+	// two attempts to connect again.
 	reconnectWait    = 100 * time.Millisecond
 	maxReconnectWait = 2 * time.Second
 )
 
-// Connect makes a connection that stays: it connects in the background, also the
-// first time, and again whenever it is lost. The name tells a service's
-// connections from others', in the server's monitoring and in the names of its
-// inboxes, so that a server can allow it those alone. credentials is a file
+// Connect makes a connection that lasts. It connects in the background, also the first
+// time, and again whenever the connection is lost. The name identifies the service's
+// connections in the server's monitoring. The names of its inboxes begin with it too,
+// so that a server can allow a service only its own inboxes. credentials is a file
 // (.creds) that is read at every connect, or "" for none.
 func Connect(url, name, credentials string, log *slog.Logger) (*nats.Conn, error) {
 	log = log.With("nats", name)
@@ -32,9 +32,10 @@ func Connect(url, name, credentials string, log *slog.Logger) (*nats.Conn, error
 		nats.Name(name), nats.CustomInboxPrefix("_INBOX_" + name), nats.Timeout(connectTimeout),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPings),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.CustomReconnectDelay(reconnectDelay),
-		// Who is refused twice goes on: the credentials may be on their way.
+		// The client reconnects even after its credentials were refused twice, because new
+		// ones may arrive soon.
 		nats.IgnoreAuthErrorAbort(),
-		// Nothing is kept for later: what is sent while there is no connection fails.
+		// There is no buffer: without a connection, sending fails.
 		nats.ReconnectBufSize(-1),
 		nats.ConnectHandler(func(c *nats.Conn) { log.Info("connected", "server", c.ConnectedUrlRedacted()) }),
 		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("connected again", "server", c.ConnectedUrlRedacted()) }),
@@ -44,7 +45,7 @@ func Connect(url, name, credentials string, log *slog.Logger) (*nats.Conn, error
 			}
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("can't connect", "error", err) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Error("from NATS", "error", err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Error("NATS reported an error", "error", err) }),
 	}
 	if credentials != "" {
 		options = append(options, nats.UserCredentials(credentials))
@@ -56,8 +57,8 @@ func Connect(url, name, credentials string, log *slog.Logger) (*nats.Conn, error
 	return c, nil
 }
 
-// reconnectDelay doubles with each round of attempts, with a random part so that
-// clients who lost one server together do not come back together.
+// reconnectDelay doubles with each round of attempts. A part of it is random, so that
+// clients that lost the same server do not come back at the same time.
 func reconnectDelay(rounds int) time.Duration {
 	ceiling := min(reconnectWait<<min(rounds, 5), maxReconnectWait)
 	return ceiling/2 + rand.N(ceiling/2)

@@ -3,26 +3,26 @@
 //
 // # Request and reply over a broker
 //
-// NATS delivers at most once, and a request without an answer is only silence.
-// What that leaves to do is small. Responders share a queue group, so that each
-// request goes to one of them. When nobody is subscribed, the server says so
-// own, at once, and means that nothing took effect. A reply that is lost leaves
-// the outcome unknown, as everywhere; but nothing tells that the responder
-// is gone, so an attempt does not wait for all of the time (exchange.Options.Silent).
+// NATS delivers a request at most once, and reports nothing if there is no answer.
+// Responders share a queue group, so that each request goes to one of them. If there is
+// no subscriber, the server says so at once, and the request has had no effect. If a
+// reply is lost, the outcome is unknown, as on every wire. But NATS does not report
+// that a responder has disappeared. So an attempt does not wait for all of the time
+// that is left (exchange.Options.SplitTimeout).
 //
-// A broker can also keep a request for too long: in its buffers, or in those of a
-// client that reconnects. So clients here buffer nothing while they are not
-// connected, and a request names the moment at which its caller stops waiting
-// ([DeadlineHeader]), by which a responder drops what comes later.
+// A broker can also hold a request for too long: in its buffers, or in those of a
+// client that reconnects. So clients here buffer nothing while they are not connected.
+// A request also carries the time at which its caller stops waiting
+// ([DeadlineHeader]), and a responder drops a request that arrives later.
 //
 // # Problems
 //
 // A problem is a reply with the headers of the NATS service API (ADR-32):
-// Nats-Service-Error has the code, Nats-Service-Error-Code the HTTP status. Its
-// body is the same JSON as on REST, and so is Retry-After.
+// Nats-Service-Error has the code, Nats-Service-Error-Code the HTTP status. The body is
+// the same JSON as on REST, and Retry-After is the same too.
 package messaging
 
-// Headers of requests and replies, beside those of package exchange.
+// Headers of requests and replies, in addition to those of package exchange.
 const (
 	// DeadlineHeader is when the caller stops waiting, in milliseconds since 1970 UTC.
 	DeadlineHeader = "Request-Deadline"

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// MaxBody is the most bytes of a request's body.
+	// MaxBody is the largest body of a request, in bytes.
 	MaxBody = 1 << 20
-	// late is how far past its deadline a request may be and still be handled: the
-	// caller's clock is not ours.
+	// late is how long after its [DeadlineHeader] a request is still handled, because
+	// the caller's clock may differ from this one's.
 	late = time.Second
-	// pendingBytes is what may wait in this process to be looked at.
+	// pendingBytes is how many bytes of unread requests may wait in this process.
 	pendingBytes = 64 << 20
 )
 
-// Handler answers a request: with what is encoded as the reply, or with an error.
+// Handler answers a request. It returns the value to encode as the reply, or an error.
 type Handler func(ctx context.Context, body []byte) (any, error)
 
 // Server answers requests that come over NATS.
@@ -34,26 +34,26 @@ type Server struct {
 	connection    *nats.Conn
 	prefix, queue string
 	responder     *exchange.Responder
-	// workers has a place for each request that is worked on; it is there to bound
-	// them before anything of a request has been read.
+	// workers has a place for each request that is worked on. It limits their number
+	// before any part of a request is read.
 	workers       chan struct{}
 	handlers      map[string]Handler
 	subscriptions []*nats.Subscription
 }
 
-// NewServer makes a Server without operations. Operation Get has the subject
-// prefix.Get; those who share a queue share its requests. The server owns the
-// connection from now on.
+// NewServer makes a Server without operations. Operation Get has the subject prefix.Get.
+// Servers with the same queue share its requests. The server owns the connection and
+// closes it.
 func NewServer(c *nats.Conn, prefix, queue string, workers int, r *exchange.Responder) *Server {
 	return &Server{
 		connection: c, prefix: prefix, queue: queue, responder: r, workers: make(chan struct{}, workers), handlers: map[string]Handler{},
 	}
 }
 
-// Handle adds an operation. It is called before [Server.Start].
+// Handle adds an operation. Call it before [Server.Start].
 func (s *Server) Handle(operation string, handler Handler) { s.handlers[operation] = handler }
 
-// Start begins to take requests, as soon as there is a connection.
+// Start subscribes to the operations. Requests arrive as soon as there is a connection.
 func (s *Server) Start() error {
 	for operation, handler := range s.handlers {
 		subscription, err := s.connection.QueueSubscribe(s.prefix+"."+operation, s.queue, func(m *nats.Msg) { s.receive(operation, handler, m) })
@@ -61,15 +61,15 @@ func (s *Server) Start() error {
 			return fmt.Errorf("subscribe: %w", err)
 		}
 		if err := subscription.SetPendingLimits(cap(s.workers), pendingBytes); err != nil {
-			return fmt.Errorf("bound what waits: %w", err)
+			return fmt.Errorf("limit the subscription's pending messages: %w", err)
 		}
 		s.subscriptions = append(s.subscriptions, subscription)
 	}
 	return nil
 }
 
-// Shutdown takes no more requests, answers those that it has, and disconnects.
-// Again, it does nothing.
+// Shutdown takes no more requests, answers those that it has, and disconnects. A second
+// call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.connection.IsClosed() {
 		return nil
@@ -97,7 +97,7 @@ func (s *Server) drain() error {
 		}
 		ended.Wait()
 	}
-	for range cap(s.workers) { // all of them are free when this has acquired them all
+	for range cap(s.workers) { // after this loop has taken every place, no worker is busy
 		s.workers <- struct{}{}
 	}
 	if !s.connection.IsConnected() {
@@ -106,7 +106,8 @@ func (s *Server) drain() error {
 	return s.connection.Flush()
 }
 
-// receive hands a request to a worker. It is called for one at a time.
+// receive hands a request to a worker. A subscription calls it for one request at a
+// time.
 func (s *Server) receive(operation string, handler Handler, m *nats.Msg) {
 	ctx := exchange.WithTrace(context.Background(), m.Header.Get(exchange.TraceHeader))
 	ctx, received := s.responder.Receive(ctx, wire, operation, m.Header.Get(exchange.RequestIDHeader), m.Header.Get(exchange.AttemptHeader))
@@ -127,8 +128,8 @@ func (s *Server) receive(operation string, handler Handler, m *nats.Msg) {
 	}()
 }
 
-// errTooLate marks a request whose caller has gone. It gets no reply.
-var errTooLate = errors.New("the request came after its caller had stopped waiting")
+// errTooLate marks a request whose caller is gone. The request gets no reply.
+var errTooLate = errors.New("the request arrived after its caller had stopped waiting")
 
 // handle gives a request its deadline and calls its handler.
 func handle(ctx context.Context, received *exchange.Received, handler Handler, m *nats.Msg) ([]byte, error) {
@@ -169,7 +170,7 @@ func handle(ctx context.Context, received *exchange.Received, handler Handler, m
 	return body, nil
 }
 
-// reply answers, and reports the request as answered.
+// reply sends the reply, and reports the request as answered.
 func (s *Server) reply(ctx context.Context, received *exchange.Received, m *nats.Msg, body []byte, p *problem.Problem) {
 	defer func() { received.Done(ctx, exchange.Outcome(p), p) }()
 	if p != nil && errors.Is(p, errTooLate) {
@@ -187,12 +188,12 @@ func (s *Server) reply(ctx context.Context, received *exchange.Received, m *nats
 		err = m.RespondMsg(reply)
 	}
 	if err != nil {
-		// The caller waits until its deadline, and the outcome is unknown to it.
+		// The caller waits until its deadline, and does not know the outcome.
 		s.responder.Logger().LogAttrs(ctx, slog.LevelWarn, "can't reply", slog.String("request_id", received.ID()), slog.String("error", err.Error()))
 	}
 }
 
-// writeProblem writes a problem's headers and gives its body.
+// writeProblem writes a problem's headers and returns its body.
 func writeProblem(header nats.Header, p *problem.Problem) []byte {
 	header.Set(ErrorHeader, string(p.Code))
 	header.Set(ErrorCodeHeader, strconv.Itoa(p.Code.HTTPStatus()))

@@ -143,7 +143,7 @@ func TestErrorsBecomeProblems(t *testing.T) {
 	}
 }
 
-// A request whose caller has gone is dropped, and gets no reply.
+// A request whose caller is gone is dropped, and gets no reply.
 func TestExpiredRequestIsDropped(t *testing.T) {
 	t.Parallel()
 	f := start(t, 8, func(context.Context, []byte) (any, error) {

@@ -1,6 +1,6 @@
 // Package metrics counts the exchanges of a service: those that it answers (role
-// responder) and those that it makes (role caller), by labels whose values no
-// stranger can invent.
+// responder) and those that it makes (role caller). Another program can't create new
+// label values, and with them new time series.
 package metrics
 
 import (
@@ -10,10 +10,11 @@ import (
 	"roundtrip/internal/exchange"
 )
 
-// Metrics are those that both services have. Exchanges are labelled with role:
+// Metrics are the metrics that both services have. Exchanges have the label role:
 // the "responder" answers them, the "caller" makes them.
 type Metrics struct {
-	// Registry holds these, Go's and the process's, and what a service adds.
+	// Registry holds these metrics, those of Go and of the process, and those that a
+	// service adds.
 	Registry *prometheus.Registry
 
 	exchanges *prometheus.CounterVec
@@ -23,7 +24,7 @@ type Metrics struct {
 	alarms    *prometheus.CounterVec
 }
 
-// New makes a registry of its own: nothing is global.
+// New makes Metrics with their own registry. Nothing is global.
 func New() *Metrics {
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
@@ -38,7 +39,7 @@ func New() *Metrics {
 		}, []string{"role", "operation", "wire"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "roundtrip_attempts_total",
-			Help: "Requests that were sent, first ones and repeats; the settler's re-sends are counted apart.",
+			Help: "Requests that were sent: first attempts and retries; the label resend marks the settler's.",
 		}, []string{"operation", "wire", "resend"}),
 		sheds: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "roundtrip_sheds_total",
@@ -46,7 +47,7 @@ func New() *Metrics {
 		}, []string{"operation", "wire"}),
 		alarms: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "roundtrip_alarms_total",
-			Help: "Answers that leave an intent unsettled and that repeating the request will not mend.",
+			Help: "Answers that leave an intent unsettled and that a repeat of the request will not change.",
 		}, []string{"reason"}),
 	}
 	m.Registry.MustRegister(m.exchanges, m.duration, m.attempts, m.sheds, m.alarms,
@@ -74,5 +75,5 @@ func (m *Metrics) Called(wire string, o exchange.CallObservation) {
 	m.attempts.WithLabelValues(o.Operation, wire, resend).Add(float64(len(o.Attempts)))
 }
 
-// Alarm counts an answer that somebody should look at.
+// Alarm counts an answer that an operator should look at.
 func (m *Metrics) Alarm(reason string) { m.alarms.WithLabelValues(reason).Inc() }

@@ -19,8 +19,8 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// counted lists our own metrics that are not zero, as Prometheus writes them; of
-// histograms the counts.
+// counted lists the metrics whose names begin with roundtrip_, as Prometheus writes
+// them. Of a histogram it lists the count.
 func counted(t *testing.T, m *metrics.Metrics) []string {
 	t.Helper()
 	families, err := m.Registry.Gather()
@@ -51,14 +51,14 @@ func wantCounted(t *testing.T, m *metrics.Metrics, want ...string) {
 	}
 }
 
-func TestWhatWasAnsweredIsCounted(t *testing.T) {
+func TestAnsweredExchangesAreCounted(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
 	for _, outcome := range []string{"ok", "ok", "unknown", "insufficient-stock"} {
 		m.Answered(exchange.RequestObservation{Wire: "http", Operation: "PlaceOrder", Outcome: outcome, Duration: time.Millisecond})
 	}
 	m.Answered(exchange.RequestObservation{Wire: "http", Operation: "PlaceOrder", Outcome: "overloaded", Shed: true})
-	// Overloaded, but not by us: nothing was shed here.
+	// The other service is overloaded. This service did not shed the request.
 	m.Answered(exchange.RequestObservation{Wire: "nats", Operation: "PlaceOrder", Outcome: "overloaded"})
 	wantCounted(t, m,
 		`roundtrip_exchange_duration_seconds{operation="PlaceOrder",role="responder",wire="http"} 5`,
@@ -72,7 +72,7 @@ func TestWhatWasAnsweredIsCounted(t *testing.T) {
 	)
 }
 
-func TestWhatWasAskedIsCounted(t *testing.T) {
+func TestOwnExchangesAreCounted(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
 	for _, o := range []exchange.CallObservation{
@@ -106,8 +106,8 @@ func TestAlarmsAreCounted(t *testing.T) {
 	wantCounted(t, m, `roundtrip_alarms_total{reason="stale-seq"} 2`, `roundtrip_alarms_total{reason="unexplained"} 1`)
 }
 
-// Whatever a responder makes up, there is one time series for it.
-func TestAStrangerDoesNotNameTimeSeries(t *testing.T) {
+// All codes that a responder invents share one time series.
+func TestUnknownCodesShareOneTimeSeries(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
 	for _, code := range []problem.Code{"teapot", "x\"}\nevil 1", problem.Code(strings.Repeat("x", 1000))} {
@@ -122,7 +122,7 @@ func TestAStrangerDoesNotNameTimeSeries(t *testing.T) {
 	)
 }
 
-// sample is a line of Prometheus' text format that is no comment.
+// sample matches a line of Prometheus' text format that is not a comment.
 var sample = regexp.MustCompile(`^[a-z_]+(\{([a-z]+="([^"\\\n]|\\["\\n])*",?)*\})? (NaN|[+-]?Inf|[-+.e0-9]+)$`)
 
 func TestMetricsAreServed(t *testing.T) {
@@ -154,7 +154,7 @@ func TestMetricsAreServed(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(page, "\n"), "\n")
 	for _, line := range lines {
 		if !strings.HasPrefix(line, "# HELP ") && !strings.HasPrefix(line, "# TYPE ") && !sample.MatchString(line) {
-			t.Errorf("this is no sample: %q", line)
+			t.Errorf("this is not a sample: %q", line)
 		}
 	}
 	for _, want := range []string{

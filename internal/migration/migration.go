@@ -18,7 +18,7 @@ type Commands struct {
 	Up     up     `cmd:"" help:"Apply the new migrations in order. It is safe to run several at once."`
 	Status status `cmd:"" help:"List the migrations that are not applied yet; exit 1 if there are any."`
 
-	// Schema is the service's own.
+	// Schema is the schema of the service.
 	Schema database.Schema `kong:"-"`
 }
 
@@ -39,7 +39,7 @@ func (f flags) run(do func(database.Migrations, *database.Postgres) error) error
 		return err
 	}
 	if address.SQLite != "" {
-		return errors.New("on SQLite there is nothing to do: serve migrates by itself")
+		return errors.New("nothing to do on SQLite: serve applies the migrations")
 	}
 	db, err := database.OpenPostgres(f.Source(), 2)
 	if err != nil {
@@ -51,7 +51,7 @@ func (f flags) run(do func(database.Migrations, *database.Postgres) error) error
 
 type up struct{ flags }
 
-// Run applies what is new.
+// Run applies the new migrations.
 func (m up) Run(ctx context.Context) error {
 	return m.run(func(migrations database.Migrations, db *database.Postgres) error {
 		applied, err := migrations.Up(ctx, db)
@@ -64,7 +64,7 @@ func (m up) Run(ctx context.Context) error {
 
 type status struct{ flags }
 
-// Run lists what is not applied.
+// Run lists the migrations that are not applied.
 func (m status) Run(ctx context.Context) error {
 	return m.run(func(migrations database.Migrations, db *database.Postgres) error {
 		pending, err := migrations.Pending(ctx, db)

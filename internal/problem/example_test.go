@@ -8,7 +8,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// One error has two readers. The log gets the cause; the caller does not.
+// The log gets the cause of an error. The caller does not.
 func Example() {
 	cause := errors.New("dial 10.0.3.7: connection refused")
 	err := fmt.Errorf("place o1: %w", problem.Wrap(cause, problem.Unavailable, "The stock can't be asked at the moment."))

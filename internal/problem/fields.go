@@ -8,15 +8,16 @@ import (
 	"strings"
 )
 
-// namePattern is what ids, SKUs and locations look like on every wire.
+// namePattern matches ids, SKUs and locations, on every wire.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// MaxFields is the most errors that one answer lists: enough to mend a request
-// by, and no lever for making an answer much longer than its request.
+// MaxFields is the largest number of errors that one answer lists. It is enough to
+// correct a request, and so small that a request can't cause an answer much longer than
+// itself.
 const MaxFields = 20
 
-// Fields collects what is wrong with a request, field by field, so that its
-// sender sees all of it at once, up to [MaxFields]. The zero value is ready for use.
+// Fields collects the errors of a request's fields, so that the sender sees them all at
+// once, up to [MaxFields]. The zero value is ready for use.
 type Fields struct {
 	errors []FieldError
 }
@@ -43,7 +44,7 @@ func (f *Fields) Between(pointer string, value, least, most int64) {
 	}
 }
 
-// Err is an invalid problem with all that was recorded; nil where nothing was.
+// Err returns an invalid problem with all recorded errors; nil if there are none.
 func (f *Fields) Err() error {
 	if len(f.errors) == 0 {
 		return nil
@@ -56,8 +57,8 @@ func (f *Fields) sort() {
 	slices.SortStableFunc(f.errors, func(a, b FieldError) int { return strings.Compare(a.Pointer, b.Pointer) })
 }
 
-// Relocate changes the pointers of an invalid problem's fields. The domain names
-// a field, such as /id; an adapter knows where on its wire it found it.
+// Relocate changes the pointers of an invalid problem's fields. The domain names a
+// field, such as /id. An adapter knows where its wire carries that field.
 func Relocate(err error, locate func(pointer string) string) error {
 	var p *Problem
 	if !errors.As(err, &p) || len(p.Errors) == 0 {

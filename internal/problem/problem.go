@@ -1,21 +1,20 @@
 // Package problem is the one error type that crosses a wire.
 //
-// An error in a service reaches its caller as a [Problem]: a stable
-// Code that programs act on, a Detail that a person may read, advice on whether
-// and when to try again, and, where they apply, every shortage, every field in
-// error and the current seq and state of the reservation. The table in this
-// package holds, for every code, its title, its HTTP status and its retry
-// advice; no adapter invents one of its own.
+// An error in a service reaches its caller as a [Problem]. It has a stable Code for
+// programs, a Detail for people, and advice on whether and when to try again. If they
+// apply, it also has every shortage, every field in error, and the current seq and
+// state of the reservation. The table in this package holds the title, the HTTP status
+// and the retry advice of every code. Adapters add no codes of their own.
 //
 // A Problem may wrap the error that caused it. That inner error is for the log
-// of the process in which it happened: it is never encoded, so its text never
-// leaves the process. An error that is no Problem leaves as "internal".
+// of the process in which it happened. It is never encoded, so its text never
+// leaves the process. An error that is not a Problem is sent as "internal".
 //
 // The JSON form is RFC 9457 (application/problem+json). It is read tolerantly:
 // unknown fields are ignored, and a code that this build does not know is kept
-// as it is and never retried. A stranger's problem, such as a gateway's, is not
-// taken for a Problem: it has another type. RetryAfter is no part of the JSON:
-// a wire carries that beside the body, as REST does in Retry-After.
+// as it is and never retried. The problem of another program, such as a gateway, has
+// another type, and is not read as a Problem. RetryAfter is not in the JSON. Each wire
+// carries it outside the body, as REST does in Retry-After.
 //
 // The package imports the standard library only, so the domain packages may use
 // it.
@@ -32,11 +31,11 @@ import (
 // MediaType is the content type of a problem on REST (RFC 9457 §3).
 const MediaType = "application/problem+json"
 
-// typePrefix makes a code an RFC 9457 "type"; the URN resolves to nothing, by
-// design: it identifies.
+// typePrefix turns a code into an RFC 9457 "type". The URN only identifies. It can't be
+// resolved to a document.
 const typePrefix = "urn:roundtrip:problem:"
 
-// Code names a kind of problem. Callers branch on it and on nothing else.
+// Code names a kind of problem. Callers decide by the code only.
 type Code string
 
 // The codes, in the order of their HTTP status.
@@ -69,15 +68,16 @@ const (
 type Retry int
 
 const (
-	// Never: the answer will be the same.
+	// Never means that the answer would be the same.
 	Never Retry = iota
-	// Immediately: as soon as the caller likes.
+	// Immediately means that the caller may retry at once.
 	Immediately
-	// After: once RetryAfter has passed.
+	// After means that the caller may retry when RetryAfter has passed.
 	After
 )
 
-// defaultRetryAfter is the advice of an After code that brings none of its own.
+// defaultRetryAfter is the wait for a problem with the advice After and without a
+// RetryAfter.
 const defaultRetryAfter = time.Second
 
 type row struct {
@@ -143,8 +143,8 @@ func (c Code) HTTPStatus() int {
 // Retry is the code's advice; Never if it is not in the table.
 func (c Code) Retry() Retry { return table[c].retry }
 
-// ForStatus is the code by which an HTTP status without a problem body is to be
-// read, for example the page of a proxy in between.
+// ForStatus is the code for an answer with this HTTP status and without a problem in
+// its body, for example a proxy's page.
 func ForStatus(status int) Code {
 	switch status {
 	case 400:
@@ -173,39 +173,40 @@ func ForStatus(status int) Code {
 	return Internal
 }
 
-// Foreign reads an answer without a Problem by its HTTP status: it is a
-// proxy's, or that of somebody else at the address. Only the other service itself can
-// say that there is no such thing, so a 404 of others means that it was not reached.
+// Foreign makes a Problem from the HTTP status of an answer without one. Such an answer
+// comes from a proxy, or from another server at the address. Only the other service
+// itself can say not-found. So a 404 without a Problem means that the request did not
+// reach it, and becomes unavailable.
 func Foreign(status int) *Problem {
 	code := ForStatus(status)
 	if code == NotFound {
 		code = Unavailable
 	}
-	return Wrap(fmt.Errorf("status %d without a problem of ours", status), code, "Somebody else answered.")
+	return Wrap(fmt.Errorf("status %d without a problem in the body", status), code, "Another server answered.")
 }
 
-// Problem is an error as it crosses a wire. Its fields are set when it is made
-// and not changed afterwards.
+// Problem is an error as it crosses a wire. Its fields do not change after it has been
+// made.
 type Problem struct {
 	Code Code
 	// Detail is a sentence for a person. It holds nothing that the caller may
 	// not know, and no inner error's text.
 	Detail string
-	// RetryAfter is how long to wait before trying again, for codes whose advice
-	// is After; zero stands for one second.
+	// RetryAfter is how long to wait before trying again, for codes whose advice is
+	// After. Zero means one second.
 	RetryAfter time.Duration
-	// Shortages lists every line that can't be had, with insufficient-stock.
+	// Shortages lists every line that stock can't meet, with insufficient-stock.
 	Shortages []Shortage
 	// Errors lists every field in error, with invalid.
 	Errors []FieldError
-	// Current is what the reservation is now, with every outcome, stale-seq and
-	// seq-reused.
+	// Current is the current state of the reservation, with every outcome, stale-seq
+	// and seq-reused.
 	Current *Current
 
 	cause error
 }
 
-// Shortage is one demand that stock could not meet.
+// Shortage is one line that stock could not meet.
 type Shortage struct {
 	SKU       string `json:"sku"`
 	Location  string `json:"location"`
@@ -221,8 +222,8 @@ type FieldError struct {
 	Detail  string `json:"detail"`
 }
 
-// Current is the state of a reservation at the time of the answer. The id says
-// whose, so that an answer that reached the wrong request is recognised.
+// Current is the state of a reservation at the time of the answer. The id names the
+// reservation, so that a caller recognises an answer to another request.
 type Current struct {
 	ID    string `json:"id"`
 	Seq   int64  `json:"seq"`
@@ -242,13 +243,13 @@ func Wrap(err error, code Code, format string, args ...any) *Problem {
 	return p
 }
 
-// From finds the Problem in an error's chain. An error without one becomes
-// internal, with a detail that gives nothing away.
+// From finds the Problem in an error's chain. An error without one becomes internal,
+// with a detail that discloses nothing.
 func From(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
-	return Wrap(err, Internal, "The request could not be handled. Its request id finds the cause in the log.")
+	return Wrap(err, Internal, "The request could not be handled. The log has the cause, with the request id.")
 }
 
 // CodeOf is the code of an error: "" for nil, internal for one without a Problem.
@@ -259,7 +260,7 @@ func CodeOf(err error) Code {
 	return From(err).Code
 }
 
-// Error is for logs: the code, the detail and the cause.
+// Error returns the text for logs: the code, the detail and the cause.
 func (p *Problem) Error() string {
 	s := string(p.Code)
 	if p.Detail != "" {
@@ -271,11 +272,11 @@ func (p *Problem) Error() string {
 	return s
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.cause }
 
-// Wait is how long a caller should wait before it sends the request again, and
-// whether it may at all.
+// Wait is how long a caller should wait before it sends the request again. It returns
+// false if the caller must not send it again.
 func (p *Problem) Wait() (time.Duration, bool) {
 	switch p.Code.Retry() {
 	case Immediately:
@@ -300,7 +301,7 @@ type document struct {
 	Current   *Current     `json:"current,omitempty"`
 }
 
-// MarshalJSON encodes the problem as RFC 9457 has it, without its cause.
+// MarshalJSON encodes the problem in the format of RFC 9457, without its cause.
 func (p *Problem) MarshalJSON() ([]byte, error) {
 	return json.Marshal(document{
 		Type: typePrefix + string(p.Code), Title: p.Code.Title(), Status: p.Code.HTTPStatus(),
@@ -308,9 +309,9 @@ func (p *Problem) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// UnmarshalJSON reads what [Problem.MarshalJSON] writes. A document without a
-// code is an error, and so is one whose type is not its code's: it belongs to
-// another program.
+// UnmarshalJSON reads the format that [Problem.MarshalJSON] writes. A document without
+// a code is an error. So is a document whose type does not match its code, because it
+// comes from another program.
 func (p *Problem) UnmarshalJSON(b []byte) error {
 	var d document
 	if err := json.Unmarshal(b, &d); err != nil {
@@ -320,7 +321,7 @@ func (p *Problem) UnmarshalJSON(b []byte) error {
 		return errors.New("read problem: it has no code")
 	}
 	if d.Type != "" && d.Type != typePrefix+string(d.Code) {
-		return errors.New("read problem: it is of another type")
+		return errors.New("read problem: its type does not match its code")
 	}
 	*p = Problem{Code: d.Code, Detail: d.Detail, Shortages: d.Shortages, Errors: d.Errors, Current: d.Current}
 	return nil

@@ -142,7 +142,7 @@ func TestUnknownCodeIsKeptAndNeverRetried(t *testing.T) {
 	}
 }
 
-func TestForeignDocumentIsNoProblem(t *testing.T) {
+func TestForeignDocumentIsNotAProblem(t *testing.T) {
 	t.Parallel()
 	for _, document := range []string{
 		`{}`, `null`, `[]`, `"invalid"`, `{"code":""}`, `{"code":null}`, `{"code":400}`, `{"title":"x","status":400}`,

@@ -13,7 +13,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-func TestTheLastFifthOfThePlacesIsForPriority(t *testing.T) {
+func TestLastFifthOfTheLimitIsForPriority(t *testing.T) {
 	t.Parallel()
 	entered, leave := make(chan struct{}), make(chan struct{})
 	s := serve(t, options{maxInFlight: 5, admission: map[string]exchange.Admission{
@@ -53,7 +53,7 @@ func TestTheLastFifthOfThePlacesIsForPriority(t *testing.T) {
 			t.Errorf("observed %+v", o)
 		}
 	}
-	for _, path := range []string{"/priority", "/decided"} { // twice, to see that every place was given back
+	for _, path := range []string{"/priority", "/decided"} { // twice, to check that finished requests no longer count
 		for range 4 {
 			begin("/ordinary")
 		}
@@ -76,8 +76,8 @@ func TestTheLastFifthOfThePlacesIsForPriority(t *testing.T) {
 	}
 }
 
-// A handler that is to admit its requests can't forget to.
-func TestAHandlerThatDoesNotAdmitIsAnError(t *testing.T) {
+// A handler that must admit its requests can't forget to do so.
+func TestHandlerWithoutAdmissionIsAnInternalError(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{maxInFlight: 5, admission: map[string]exchange.Admission{"Forgotten": exchange.AdmitByHandler}}, func(s *Server) {
 		s.Handle(http.MethodGet, "/forgotten", "Forgotten", func(echo.Context) error { return nil })
@@ -86,7 +86,7 @@ func TestAHandlerThatDoesNotAdmitIsAnError(t *testing.T) {
 	wantProblem(t, response, body, problem.Internal)
 }
 
-func TestEveryEndGivesThePlaceBack(t *testing.T) {
+func TestFinishedRequestNoLongerCountsAsInFlight(t *testing.T) {
 	t.Parallel()
 	ends := []func() error{
 		func() error { return nil },
@@ -101,10 +101,10 @@ func TestEveryEndGivesThePlaceBack(t *testing.T) {
 	for range 3 * len(ends) {
 		response, err := s.client.Post(s.url, "", nil)
 		if err != nil {
-			continue // dropped, as ErrAbortHandler asks
+			continue // dropped because of ErrAbortHandler
 		}
 		if _ = response.Body.Close(); response.StatusCode == http.StatusServiceUnavailable {
-			t.Fatalf("after %d requests there is no place any more", n.Load())
+			t.Fatalf("after %d requests the server refuses more", n.Load())
 		}
 	}
 	if got := n.Load(); got != int64(3*len(ends)) {

@@ -19,7 +19,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-func TestWhateverGoesWrongIsAProblem(t *testing.T) {
+func TestEveryErrorIsAProblem(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/things/:id", "GetThing", ok)
@@ -50,7 +50,7 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		name, method, path, body string
 		header                   []string
 		code                     problem.Code
-		outcome                  string // the code's, where it is empty
+		outcome                  string // default: the code
 	}{
 		{name: "no such path", method: "GET", path: "/nothing", code: problem.NotFound},
 		{name: "the root", method: "GET", path: "/", code: problem.NotFound},
@@ -59,14 +59,14 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		{name: "a slash after a parameter", method: "GET", path: "/leaves/1/", code: problem.NotFound},
 		{name: "dots", method: "GET", path: "/things/../../etc/passwd", code: problem.NotFound},
 		{name: "another method", method: "DELETE", path: "/things/1", code: problem.MethodNotAllowed},
-		{name: "a method that is served elsewhere", method: "POST", path: "/things/1", code: problem.MethodNotAllowed},
-		{name: "a method that nobody knows", method: "FROBNICATE", path: "/things/1", code: problem.MethodNotAllowed},
+		{name: "a method of another path", method: "POST", path: "/things/1", code: problem.MethodNotAllowed},
+		{name: "an unknown method", method: "FROBNICATE", path: "/things/1", code: problem.MethodNotAllowed},
 		{name: "no content type", method: "PUT", path: "/things/1", body: "{}", code: problem.UnsupportedMedia},
 		{name: "another content type", method: "PUT", path: "/things/1", body: "{}",
 			header: []string{"Content-Type", "text/plain"}, code: problem.UnsupportedMedia},
 		{name: "a form", method: "PUT", path: "/things/1", body: "a=b",
 			header: []string{"Content-Type", "application/x-www-form-urlencoded"}, code: problem.UnsupportedMedia},
-		{name: "a content type that is none", method: "PUT", path: "/things/1", body: "{}",
+		{name: "an invalid content type", method: "PUT", path: "/things/1", body: "{}",
 			header: []string{"Content-Type", "application/json; charset"}, code: problem.UnsupportedMedia},
 		{name: "another charset", method: "PUT", path: "/things/1", body: "{}",
 			header: []string{"Content-Type", "application/json; charset=utf-16"}, code: problem.UnsupportedMedia},
@@ -78,14 +78,14 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 			header: []string{"Content-Type", jsonType}, code: problem.TooLarge},
 		{name: "an invalid body", method: "PUT", path: "/things/1", body: "{",
 			header: []string{"Content-Type", jsonType}, code: problem.Invalid},
-		{name: "a body where none is taken", method: "POST", path: "/things/1/stop", body: "{}", code: problem.Invalid},
-		{name: "a deadline that is none", method: "GET", path: "/things/1",
+		{name: "a body for an operation that takes none", method: "POST", path: "/things/1/stop", body: "{}", code: problem.Invalid},
+		{name: "an invalid deadline", method: "GET", path: "/things/1",
 			header: []string{exchange.TimeoutHeader, "soon"}, code: problem.Invalid},
 		{name: "a deadline of zero", method: "GET", path: "/things/1",
 			header: []string{exchange.TimeoutHeader, "0"}, code: problem.Invalid},
 		{name: "too little time", method: "GET", path: "/things/1",
 			header: []string{exchange.TimeoutHeader, "19"}, code: problem.DeadlineExceeded},
-		{name: "an error that is no problem", method: "GET", path: "/secret", code: problem.Internal},
+		{name: "an error that is not a problem", method: "GET", path: "/secret", code: problem.Internal},
 		{name: "a problem", method: "GET", path: "/problem", code: problem.WrongState},
 		{name: "a problem with a wait", method: "GET", path: "/busy", code: problem.OperationPending},
 		{name: "a deadline that passed", method: "GET", path: "/deadline", code: problem.DeadlineExceeded},
@@ -98,7 +98,7 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		response, body := s.do(t, test.method, test.path, test.body, test.header...)
 		p := wantProblem(t, response, body, test.code)
 		if strings.Contains(body, "hunter2") || strings.Contains(body, "goroutine") {
-			t.Errorf("%s: the answer tells what happened inside: %s", test.name, body)
+			t.Errorf("%s: the answer discloses the cause: %s", test.name, body)
 		}
 		if p.Detail == "" && (test.code == problem.NotFound || test.code == problem.Internal) {
 			t.Errorf("%s: no detail", test.name)
@@ -113,14 +113,14 @@ func TestWhateverGoesWrongIsAProblem(t *testing.T) {
 		}
 	}
 	if !strings.Contains(s.log.String(), "hunter2") {
-		t.Error("the log does not tell what happened inside")
+		t.Error("the log lacks the cause")
 	}
 	if response, _ := s.do(t, "GET", "/busy", ""); response.Header.Get("Retry-After") != "2" {
 		t.Errorf("1.5 s became %q", response.Header.Get("Retry-After"))
 	}
 }
 
-func TestMethodsThatAreNotServedAreListed(t *testing.T) {
+func TestMethodNotAllowedListsTheAllowedMethods(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodGet, "/things/:id", "GetThing", ok)
@@ -139,7 +139,7 @@ func TestMethodsThatAreNotServedAreListed(t *testing.T) {
 	}
 }
 
-func TestACallerWhoHangsUpIsNoError(t *testing.T) {
+func TestHangUpIsNotLoggedAsAnError(t *testing.T) {
 	t.Parallel()
 	entered := make(chan struct{}, 1)
 	large := strings.Repeat("x", 64<<20)
@@ -186,8 +186,8 @@ func TestACallerWhoHangsUpIsNoError(t *testing.T) {
 	}
 }
 
-// What breaks off half way must not look like the whole.
-func TestAnAnswerThatBreaksOffIsNotEnded(t *testing.T) {
+// An answer that is interrupted must not look complete.
+func TestInterruptedAnswerLooksIncomplete(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) {
 		for path, end := range map[string]func() error{
@@ -267,7 +267,7 @@ func TestOneLineIsLoggedForEachExchange(t *testing.T) {
 	}
 	log := s.log.String()
 	if strings.Contains(log, "Lovelace") {
-		t.Error("the log has what a request said:", log)
+		t.Error("the log has contents of a request:", log)
 	}
 	wants := []string{
 		`"level":"INFO","msg":"exchange","request_id":"r1","operation":"Good","wire":"http","outcome":"ok","status":200,"duration_ms":`,
@@ -289,7 +289,7 @@ func TestOneLineIsLoggedForEachExchange(t *testing.T) {
 	}
 }
 
-func TestEmptyListsAreWrittenAsSuch(t *testing.T) {
+func TestEmptyListsAreNotNull(t *testing.T) {
 	t.Parallel()
 	s := New(Options{Responder: exchange.NewResponder(exchange.ResponderOptions{Logger: slog.New(slog.DiscardHandler), MaxInFlight: 1})})
 	s.Handle(http.MethodGet, "/", "Get", func(c echo.Context) error {

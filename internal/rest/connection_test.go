@@ -17,7 +17,7 @@ import (
 	"roundtrip/internal/exchange"
 )
 
-func TestAConnectionIsClosedAtItsAge(t *testing.T) {
+func TestConnectionIsClosedAtItsMaxAge(t *testing.T) {
 	t.Parallel()
 	const age, pause = 10 * time.Minute, 10 * time.Second
 	ages := map[time.Duration]bool{}
@@ -44,7 +44,7 @@ func TestAConnectionIsClosedAtItsAge(t *testing.T) {
 	}
 }
 
-func TestAConnectionWithoutALimitStaysOpen(t *testing.T) {
+func TestConnectionWithoutAMaxAgeStaysOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := serveInMemory(t, options{}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
@@ -57,8 +57,8 @@ func TestAConnectionWithoutALimitStaysOpen(t *testing.T) {
 	})
 }
 
-// Every request that a handler began is answered, whenever the server is stopped.
-func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
+// Every request that a handler has started is answered, even while the server stops.
+func TestShutdownAnswersEveryStartedRequest(t *testing.T) {
 	t.Parallel()
 	var begun, answered atomic.Int64
 	s := serve(t, options{}, func(s *Server) {
@@ -74,7 +74,7 @@ func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
 			for {
 				response, err := client.Post(s.url, "application/json", strings.NewReader(good))
 				if err != nil {
-					return // refused, or closed before it was read
+					return // refused, or the connection was closed before the request was read
 				}
 				body, err := io.ReadAll(response.Body)
 				_ = response.Body.Close()
@@ -91,13 +91,13 @@ func TestShutdownLosesNoAcceptedRequest(t *testing.T) {
 	s.stop(t)
 	callers.Wait()
 	if begun.Load() != answered.Load() {
-		t.Errorf("%d requests were begun, %d answered", begun.Load(), answered.Load())
+		t.Errorf("%d requests were started, %d answered", begun.Load(), answered.Load())
 	}
 }
 
-// A caller that keeps its connection until it is told to close it has an answer to
-// every request, whenever the server is stopped.
-func TestShutdownTellsCallersToLeave(t *testing.T) {
+// A caller keeps its connection until the server asks it to close it. It then gets
+// an answer to every request, even while the server stops.
+func TestShutdownAsksCallersToCloseConnections(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodPost, "/", "Post", decodes) })
 	var callers sync.WaitGroup
@@ -107,7 +107,7 @@ func TestShutdownTellsCallersToLeave(t *testing.T) {
 			for told := false; !told; {
 				response, err := client.Post(s.url, "application/json", strings.NewReader(good))
 				if err != nil {
-					t.Errorf("a connection ended unannounced: %v", err)
+					t.Errorf("a connection ended without notice: %v", err)
 					return
 				}
 				_, err = io.Copy(io.Discard, response.Body)
@@ -121,7 +121,7 @@ func TestShutdownTellsCallersToLeave(t *testing.T) {
 	for range 500 {
 		<-s.observed
 	}
-	go func() { // who is not told goes on
+	go func() { // the callers continue until they are told to close
 		for {
 			select {
 			case <-s.observed:
@@ -134,7 +134,7 @@ func TestShutdownTellsCallersToLeave(t *testing.T) {
 	callers.Wait()
 }
 
-func TestShutdownWaitsForWhatIsInFlightButNotForEver(t *testing.T) {
+func TestShutdownWaitsForRequestsUntilItsDeadline(t *testing.T) {
 	t.Parallel()
 	for _, patience := range []time.Duration{time.Second, time.Minute} {
 		synctest.Test(t, func(t *testing.T) {

@@ -39,8 +39,8 @@ func TestEveryRequestHasADeadline(t *testing.T) {
 	}
 }
 
-// A sender that stalls gets its answer in time and does not hold the connection.
-func TestABodyThatStallsIsGivenUpAtTheDeadline(t *testing.T) {
+// If a sender stalls, it gets its answer in time and its connection is closed.
+func TestStalledBodyEndsAtTheDeadline(t *testing.T) {
 	t.Parallel()
 	const noBody, put, neverRead, stream = "/no-body", "/put", "/never-read", "/stream"
 	for _, test := range []struct {
@@ -70,7 +70,7 @@ func TestABodyThatStallsIsGivenUpAtTheDeadline(t *testing.T) {
 				if !strings.Contains(answer, `"code":"`+string(test.code)+`"`) {
 					t.Errorf("got %q", answer)
 				}
-				// net/http lingers for half a second before it closes a connection.
+				// net/http waits for half a second before it closes a connection.
 				if took := time.Since(began); took > test.within+time.Second {
 					t.Errorf("it took %s", took)
 				}
@@ -79,9 +79,9 @@ func TestABodyThatStallsIsGivenUpAtTheDeadline(t *testing.T) {
 	}
 }
 
-// Once the body is there, its time limit is lifted: the caller is still connected
-// when its deadline passes, and so is the next request.
-func TestTheConnectionOutlivesADeadline(t *testing.T) {
+// After the body has arrived, its time limit no longer applies. So the connection is
+// still open when the deadline passes, and the next request uses it too.
+func TestConnectionOutlivesADeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var connection context.Context
@@ -121,7 +121,7 @@ func TestTheConnectionOutlivesADeadline(t *testing.T) {
 	})
 }
 
-func TestAStreamHasNoDeadline(t *testing.T) {
+func TestStreamHasNoDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := serveInMemory(t, options{}, func(s *Server) {
@@ -130,7 +130,7 @@ func TestAStreamHasNoDeadline(t *testing.T) {
 					return errors.New("it has a deadline")
 				}
 				control := http.NewResponseController(c.Response())
-				for range 60 { // a minute longer than the limits on connections
+				for range 60 { // a minute, which is longer than the limits on connections
 					if err := errors.Join(control.SetReadDeadline(time.Now().Add(time.Minute)),
 						control.SetWriteDeadline(time.Now().Add(time.Minute))); err != nil {
 						return err

@@ -17,11 +17,11 @@ import (
 	"roundtrip/internal/strictjson"
 )
 
-// MaxBody is the most bytes a JSON body may have.
+// MaxBody is the largest JSON body, in bytes.
 const MaxBody = 1 << 20
 
-// Decode reads a request's JSON body into v, as strictly as package strictjson
-// does. The content type must say JSON.
+// Decode reads a request's JSON body into v with package strictjson. The content
+// type must be JSON.
 func Decode[T any](c echo.Context, v *T) error {
 	if _, err := Media(c, echo.MIMEApplicationJSON); err != nil {
 		return err
@@ -33,7 +33,7 @@ func Decode[T any](c echo.Context, v *T) error {
 	return strictjson.Unmarshal(body, v)
 }
 
-// NoBody refuses a body on an operation that takes none.
+// NoBody returns an invalid problem if the request has a body.
 func NoBody(c echo.Context) error {
 	body, err := readBody(c)
 	if err != nil || len(body) == 0 {
@@ -44,8 +44,8 @@ func NoBody(c echo.Context) error {
 	return f.Err()
 }
 
-// Media is the content type of a request, which must be one of those wanted, in
-// UTF-8. No operation takes a compressed body.
+// Media returns the content type of a request. It must be one of those wanted, and
+// its charset must be UTF-8. Compressed bodies are refused.
 func Media(c echo.Context, wanted ...string) (string, error) {
 	header := c.Request().Header
 	media, parameters, err := mime.ParseMediaType(header.Get(echo.HeaderContentType))
@@ -70,8 +70,9 @@ func readBody(c echo.Context) ([]byte, error) {
 	isNetwork := errors.As(err, &network)
 	switch {
 	case err == nil:
-		// Only here: net/http reads on for a body that has not ended before it sends
-		// the response, and without a limit a sender that stalls would hold it forever.
+		// The limit is removed only here. If the body has not ended, net/http reads the
+		// rest of it before it sends the response. Without a limit a sender that stalls
+		// would block this forever.
 		if limited {
 			_ = control.SetReadDeadline(time.Time{})
 		}
@@ -84,6 +85,6 @@ func readBody(c echo.Context) ([]byte, error) {
 		return nil, errors.Join(context.Canceled, err)
 	}
 	var f problem.Fields
-	f.Add("", "can't be read; is its transfer coding right?")
+	f.Add("", "can't be read; check its transfer coding")
 	return nil, f.Err()
 }

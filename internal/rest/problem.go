@@ -17,5 +17,5 @@ func writeProblem(c echo.Context, p *problem.Problem) {
 	if err != nil { // a problem holds strings and numbers only
 		panic(err)
 	}
-	_ = c.Blob(p.Code.HTTPStatus(), problem.MediaType, body) // the caller has gone
+	_ = c.Blob(p.Code.HTTPStatus(), problem.MediaType, body) // an error means that the caller has hung up
 }

@@ -16,7 +16,7 @@ import (
 	"roundtrip/internal/restclient"
 )
 
-func TestEveryProblemSurvivesTheWire(t *testing.T) {
+func TestEveryProblemIsReadAsItWasSent(t *testing.T) {
 	t.Parallel()
 	var sent *problem.Problem
 	s := serve(t, options{}, func(s *Server) {
@@ -110,12 +110,12 @@ func TestPageOf(t *testing.T) {
 	}
 }
 
-// fieldErrors is what an invalid problem points at.
+// fieldErrors returns the field errors of an invalid problem.
 func fieldErrors(t *testing.T, err error) []problem.FieldError {
 	t.Helper()
 	p := problem.From(err)
 	if p.Code != problem.Invalid || len(p.Errors) == 0 {
-		t.Fatalf("got %v, want an invalid problem with what is in error", err)
+		t.Fatalf("got %v, want an invalid problem with field errors", err)
 	}
 	return p.Errors
 }

@@ -13,17 +13,17 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// maxParameter is the most bytes of a parameter's name in an error.
+// maxParameter is the largest part, in bytes, of a parameter's name in an error.
 const maxParameter = 256
 
-// Pages of a list.
+// The number of items on a page of a list.
 const (
 	defaultLimit = 50
 	maxLimit     = 200
 )
 
-// Query reads the query's parameters. Those that are not allowed are invalid,
-// and so is one that occurs twice, unless it is among the repeatable ones.
+// Query reads the query's parameters. A parameter is invalid if it is neither allowed
+// nor repeatable, or if it occurs twice and is not repeatable.
 func Query(c echo.Context, allowed []string, repeatable ...string) (url.Values, error) {
 	var f problem.Fields
 	query, err := url.ParseQuery(c.Request().URL.RawQuery)
@@ -36,7 +36,7 @@ func Query(c echo.Context, allowed []string, repeatable ...string) (url.Values, 
 		case !repeats && !slices.Contains(allowed, name):
 			f.Add("query:"+name[:min(len(name), maxParameter)], "there is no such parameter")
 		case !repeats && len(query[name]) > 1:
-			f.Add("query:"+name, "may be given once")
+			f.Add("query:"+name, "must be given only once")
 		case slices.ContainsFunc(query[name], isNoText):
 			f.Add("query:"+name, "must be UTF-8 without NUL")
 		}
@@ -61,7 +61,7 @@ func PageOf(query url.Values) (cursor string, limit int, err error) {
 	return cursor, limit, nil
 }
 
-// Optional is a parameter that is given once; nil when it is not given.
+// Optional returns a parameter that may be given once; nil if it is not given.
 func Optional(query url.Values, name string) *string {
 	if !query.Has(name) {
 		return nil
@@ -70,8 +70,8 @@ func Optional(query url.Values, name string) *string {
 	return &value
 }
 
-// Repeated says of an invalid problem with a list, such as /skus and /skus/3, that
-// the list is a parameter which is given once for each of its items.
+// Repeated changes the pointers of an invalid problem from a list, such as /skus and
+// /skus/3, to the query parameter that is given once for each item of the list.
 func Repeated(err error, list, parameter string) error {
 	return problem.Relocate(err, func(pointer string) string {
 		if pointer == "/"+list || strings.HasPrefix(pointer, "/"+list+"/") {

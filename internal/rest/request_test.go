@@ -15,7 +15,7 @@ import (
 	"roundtrip/internal/exchange"
 )
 
-func TestBodiesAreTakenUpToTheLimit(t *testing.T) {
+func TestBodiesUpToTheLimitAreAccepted(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) {
 		s.Handle(http.MethodPut, "/", "Put", decodes)
@@ -32,8 +32,8 @@ func TestBodiesAreTakenUpToTheLimit(t *testing.T) {
 	}
 }
 
-// The rest of a body that is too large is waited for until the deadline only.
-func TestABodyTooLargeClosesTheConnection(t *testing.T) {
+// The server waits for the rest of a too large body only until the deadline.
+func TestTooLargeBodyClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := serveInMemory(t, options{}, func(s *Server) { s.Handle(http.MethodPut, "/", "Put", decodes) })
@@ -49,7 +49,7 @@ func TestABodyTooLargeClosesTheConnection(t *testing.T) {
 	})
 }
 
-func TestChunksThatAreNoneAreInvalid(t *testing.T) {
+func TestMalformedChunksAreInvalid(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodPut, "/", "Put", decodes) })
 	answer := s.raw(t, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"+
@@ -73,11 +73,11 @@ func TestIDsAreDecodedOnce(t *testing.T) {
 	}
 }
 
-func TestRequestsThatAreNoHTTPAreRefused(t *testing.T) {
+func TestMalformedHTTPIsRefused(t *testing.T) {
 	t.Parallel()
 	s := serve(t, options{}, func(s *Server) { s.Handle(http.MethodGet, "/", "Get", ok) })
 	for name, request := range map[string]string{
-		"rubbish":           "\x16\x03\x01\r\n\r\n",
+		"not HTTP":          "\x16\x03\x01\r\n\r\n",
 		"no host":           "GET / HTTP/1.1\r\n\r\n",
 		"two lengths":       "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
 		"a bad header":      "GET / HTTP/1.1\r\nHost: x\r\nA B: c\r\n\r\n",

@@ -1,19 +1,20 @@
-// Package rest is the serving half of HTTP that both services share: the server
-// and its limits, strict reading of what callers send, and problems as RFC 9457 has
-// them. It and the services' httpapi packages are the only ones that know Echo.
+// Package rest is the serving half of HTTP that both services share. It has the
+// server with its limits, the strict reading of requests, and problems in the format
+// of RFC 9457. Only this package and the services' httpapi packages use Echo.
 // Package restclient is the calling half.
 //
-// # What every request goes through
+// # What the server does with every request
 //
-// A [Server] gives each request what an [exchange.Responder] gives on every wire
-// (an id, a place among those in flight, one line in the log when it is answered)
-// and a deadline: what the caller says is left, within bounds. A handler returns
-// an error and the server turns it into a problem: a deadline that passed is
-// "deadline-exceeded"; what else has no problem in it, and every panic, becomes
-// "internal", with its cause in the log and not in the answer. Routes that do not
-// exist and methods that are not allowed are problems like any other.
+// A [Server] gives each request what an [exchange.Responder] gives on every wire:
+// an id, a place below the in-flight limit, and one line in the log when it is
+// answered. It also gives the request a deadline: the time that the caller says is
+// left, within bounds. If a handler returns an error, the server turns it into a
+// problem. A deadline that passed becomes "deadline-exceeded". Any other error
+// without a problem, and every panic, becomes "internal": its cause is in the log and
+// not in the answer. Routes that do not exist and methods that are not allowed are
+// problems too.
 //
-// Requests are read strictly ([Decode], [Query]; package strictjson says why).
+// Requests are read strictly ([Decode], [Query]). Package strictjson says why.
 package rest
 
 import (
@@ -37,8 +38,8 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// The server's limits on connections. A caller's deadline is shorter than any
-// of these; they are for callers who do not keep to one.
+// The server's limits on connections. They are for callers that do not keep to a
+// deadline: a caller's deadline is shorter than any of them.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
@@ -47,8 +48,8 @@ const (
 	maxHeaderBytes    = 16 << 10
 )
 
-// parting is how long a server that stops waits for its callers to leave: each is
-// told with its next answer.
+// connectionDrain is how long a server that stops waits for its callers to close
+// their connections. The server asks each caller to do so with its next answer.
 const connectionDrain = time.Second
 
 // wire is this wire's name.
@@ -57,8 +58,9 @@ const wire = "http"
 // Options of a [Server].
 type Options struct {
 	Responder *exchange.Responder
-	// MaxConnectionAge is when a connection is closed after its next response, so
-	// that callers spread over new replicas; it varies by a tenth. Zero is never.
+	// MaxConnectionAge is the age at which a connection is closed after its next
+	// response, so that callers spread over new replicas. It varies by a tenth, up
+	// or down. Zero means never.
 	MaxConnectionAge time.Duration
 }
 
@@ -73,7 +75,7 @@ type Server struct {
 	connections atomic.Int64
 }
 
-// Route is an operation and where it is served.
+// Route is an operation with its method and path.
 type Route struct {
 	Method, Path, Operation string
 }
@@ -109,12 +111,12 @@ type closeAfterKey struct{}
 // RouteOption changes how a route's requests are treated.
 type RouteOption func(*call)
 
-// Stream is for requests that last as long as they have something to send: they
-// have no deadline. The server's limits on connections still hold; the handler
-// moves them along with [http.ResponseController] as it reads and writes.
+// Stream is for requests that last as long as they have data to send. They have no
+// deadline. The server's limits on connections still apply: the handler extends them
+// with [http.ResponseController] as it reads and writes.
 func Stream(c *call) { c.stream = true }
 
-// call is what the server knows of one request.
+// call is what the server knows about one request.
 type call struct {
 	*exchange.Received
 	stream bool
@@ -126,7 +128,7 @@ const callKey = "rest.call"
 func (s *Server) Handle(method, path, operation string, handler echo.HandlerFunc, options ...RouteOption) {
 	s.routes = append(s.routes, Route{method, path, operation})
 	s.echo.Add(method, path, func(c echo.Context) error {
-		// To Echo a parameter at the end of a path is all that follows.
+		// In Echo a parameter at the end of a path matches the whole rest, with slashes.
 		if strings.Count(c.Request().URL.EscapedPath(), "/") != strings.Count(path, "/") {
 			return echo.ErrNotFound
 		}
@@ -139,7 +141,7 @@ func (s *Server) Handle(method, path, operation string, handler echo.HandlerFunc
 	})
 }
 
-// Routes lists what is served.
+// Routes lists the operations that the server has.
 func (s *Server) Routes() []Route { return s.routes }
 
 // ServeHTTP serves one request without a listener.
@@ -153,12 +155,13 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown has callers leave, stops accepting and waits for the requests in flight.
-// When ctx is done first, their connections are closed.
+// Shutdown asks callers to close their connections, stops accepting new ones and
+// waits for the requests in flight. If ctx ends first, it closes their connections.
 //
-// A connection that is closed while it is idle may have the next request on its way
-// already, and its caller can't know whether that was taken. So each caller is told
-// with its next answer to close it, for a while.
+// If a server closes an idle connection, the next request may already be on its way,
+// and the caller can't know whether the server received it. So for at most
+// [connectionDrain] the server asks each caller, with its next answer, to close the
+// connection.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	s.drainConnections(ctx)
@@ -169,7 +172,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// part waits until every connection is closed, for [connectionDrain] at most.
+// drainConnections waits until every connection is closed, for [connectionDrain] at
+// most.
 func (s *Server) drainConnections(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, connectionDrain)
 	defer cancel()
@@ -182,7 +186,7 @@ func (s *Server) drainConnections(ctx context.Context) {
 	}
 }
 
-// middleware surrounds every request, also those that reach no route.
+// middleware wraps the handling of every request, also of those without a route.
 func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		given := c.Request().Header
@@ -199,7 +203,7 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 			header.Set("Connection", "close")
 		}
 
-		// http.ErrAbortHandler is net/http's own way to drop a connection.
+		// A panic with http.ErrAbortHandler tells net/http to drop the connection.
 		err := received.Run(func() error { return handled(c, next) }, http.ErrAbortHandler)
 		committed := c.Response().Committed
 		if committed && err != nil && ctx.Err() != nil {
@@ -217,24 +221,24 @@ func (s *Server) middleware(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		received.Done(ctx, outcome, p, slog.Int("status", c.Response().Status))
 		if p != nil && committed {
-			// What was written so far must not look like the whole.
+			// The part that was written must not look like a complete answer.
 			panic(http.ErrAbortHandler)
 		}
 		return nil
 	}
 }
 
-// handled calls the handler, but for OPTIONS.
+// handled calls the handler, except for OPTIONS, which is not allowed.
 func handled(c echo.Context, next echo.HandlerFunc) error {
 	if allow, ok := c.Get(echo.ContextKeyHeaderAllow).(string); ok && c.Request().Method == http.MethodOptions {
-		// Echo would answer 204. We serve no pages of other origins.
+		// Echo would answer 204. Pages of other origins are not served.
 		c.Response().Header().Set(echo.HeaderAllow, strings.TrimPrefix(allow, "OPTIONS, "))
 		return echo.ErrMethodNotAllowed
 	}
 	return next(c)
 }
 
-// run gives a routed request its deadline and its place.
+// admitAndHandle gives a request its deadline, admits it and calls its handler.
 func (s *Server) admitAndHandle(c echo.Context, call *call, handler echo.HandlerFunc) error {
 	if !call.stream {
 		header := c.Request().Header.Get(exchange.TimeoutHeader)
@@ -260,8 +264,8 @@ func (s *Server) admitAndHandle(c echo.Context, call *call, handler echo.Handler
 	return handler(c)
 }
 
-// Locate makes the pointers of a domain's invalid problem say where the request
-// has those fields: in its path, in its query when it has no body, or else in its
+// Locate changes the pointers of a domain's invalid problem to the places of the
+// fields in the request: in its path, in its query if it is a GET, or else in its
 // body.
 func Locate(c echo.Context, err error) error {
 	return problem.Relocate(err, func(pointer string) string {
@@ -277,7 +281,8 @@ func Locate(c echo.Context, err error) error {
 	})
 }
 
-// AsProblem is the problem that a handler's error is answered with; nil for none.
+// AsProblem returns the problem that answers a handler's error; nil if there is no
+// error.
 func AsProblem(err error) *problem.Problem {
 	var fromEcho *echo.HTTPError
 	var p *problem.Problem
@@ -286,12 +291,12 @@ func AsProblem(err error) *problem.Problem {
 	}
 	code := problem.ForStatus(fromEcho.Code)
 	if code == problem.NotFound {
-		return problem.New(code, "Nothing is served here.")
+		return problem.New(code, "There is nothing at this path.")
 	}
 	return problem.New(code, "")
 }
 
-// JSON writes a response. Empty lists are written as such, never as null.
+// JSON writes a response. It writes empty lists as [], never as null.
 func JSON(c echo.Context, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -300,9 +305,9 @@ func JSON(c echo.Context, status int, v any) error {
 	return c.Blob(status, echo.MIMEApplicationJSON, body)
 }
 
-// ID is the path's {id}, without percent-encoding. Echo matches the path as it
-// was sent only where [url.URL] keeps that (RawPath); anywhere else the parameter
-// is decoded already, and must not be a second time.
+// ID returns a parameter of the path, without percent-encoding. Echo matches the path
+// as it was sent only if [url.URL] keeps it (in RawPath). Otherwise the parameter is
+// already decoded, and must not be decoded again.
 func ID(c echo.Context, name string) string {
 	id := c.Param(name)
 	if c.Request().URL.RawPath == "" {

@@ -19,7 +19,7 @@ import (
 	"roundtrip/test/support/memnet"
 )
 
-// served is a Server behind a listener.
+// served is a Server that serves on a listener.
 type served struct {
 	*Server
 	url      string
@@ -30,7 +30,7 @@ type served struct {
 	ended    chan error
 }
 
-// options are a Server's, and its Responder's bound.
+// options are those of a Server and of its Responder.
 type options struct {
 	Options
 	maxInFlight int
@@ -47,7 +47,8 @@ func serve(t *testing.T, o options, register func(*Server)) *served {
 	return serveOn(t, l, new(net.Dialer).DialContext, o, register)
 }
 
-// serveInMemory starts a server that time inside testing/synctest governs.
+// serveInMemory starts a server without a network, for tests in virtual time
+// (testing/synctest).
 func serveInMemory(t *testing.T, o options, register func(*Server)) *served {
 	t.Helper()
 	l := memnet.Listen()
@@ -82,7 +83,7 @@ func serveOn(
 	return s
 }
 
-// stop stops the server, and waits until it serves no more.
+// stop stops the server, and waits until Serve has returned.
 func (s *served) stop(t *testing.T) {
 	t.Helper()
 	if err := s.Shutdown(t.Context()); err != nil {
@@ -94,14 +95,14 @@ func (s *served) stop(t *testing.T) {
 	s.ended <- nil // for the cleanup
 }
 
-// caller is a client with at most one connection.
+// caller returns a client with at most one connection.
 func (s *served) caller(t *testing.T) *http.Client {
 	transport := &http.Transport{DialContext: s.dial, MaxConnsPerHost: 1}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-// do sends a request and gives the response with its body read.
+// do sends a request and returns the response and its body.
 func (s *served) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, strings.NewReader(body))
@@ -123,7 +124,8 @@ func (s *served) do(t *testing.T, method, path, body string, header ...string) (
 	return response, string(answer)
 }
 
-// raw sends bytes as they are and gives what comes back until the server closes.
+// raw sends bytes as they are, and returns all that the server sends until it closes
+// the connection.
 func (s *served) raw(t *testing.T, request string) string {
 	t.Helper()
 	conn, err := s.dial(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
@@ -139,7 +141,7 @@ func (s *served) raw(t *testing.T, request string) string {
 	return string(answer)
 }
 
-// wantProblem checks that a response is the problem, in full.
+// wantProblem checks that a response is a complete problem with this code.
 func wantProblem(t *testing.T, response *http.Response, body string, code problem.Code) *problem.Problem {
 	t.Helper()
 	p := new(problem.Problem)
@@ -173,7 +175,7 @@ func (l *lines) String() string {
 
 func ok(c echo.Context) error { return c.NoContent(http.StatusNoContent) }
 
-// request is what the tests' operations take.
+// request is the body of the tests' operations.
 type request struct {
 	Customer string `json:"customer"`
 	Seq      int64  `json:"seq"`

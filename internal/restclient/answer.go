@@ -14,7 +14,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Answer is a response, read to its end.
+// Answer is a response whose body has been read.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -30,8 +30,8 @@ func readAnswer(ctx context.Context, response *http.Response) (Answer, error) {
 	return Answer{response.StatusCode, response.Header, body}, nil
 }
 
-// Decode decodes the body of a 200 into a value. Any other answer is an error: its
-// problem, or one that wraps [ErrUnexplained].
+// Decode decodes the body of a 200 into a value. For any other answer it returns the
+// answer's problem, or an error that wraps [ErrUnexplained].
 func (a Answer) Decode(into any) error {
 	if len(a.Body) > MaxAnswer || a.Status != http.StatusOK {
 		return a.failure()
@@ -42,7 +42,7 @@ func (a Answer) Decode(into any) error {
 	return nil
 }
 
-// failure is the error of an answer that is no success.
+// failure returns the error of an answer that is not a success.
 func (a Answer) failure() error {
 	switch {
 	case len(a.Body) > MaxAnswer:
@@ -53,8 +53,8 @@ func (a Answer) failure() error {
 	return a.Problem()
 }
 
-// Problem reads the problem in an answer that is no success. A body that is not a
-// problem, such as a proxy's page, is read by the status alone ([problem.Foreign]).
+// Problem reads the problem in an answer that is not a success. If the body is not a
+// problem, for example a proxy's page, only the status counts ([problem.Foreign]).
 func (a Answer) Problem() *problem.Problem {
 	p := new(problem.Problem)
 	media, _, err := mime.ParseMediaType(a.Header.Get("Content-Type"))

@@ -24,20 +24,20 @@ func TestProblemsAreReadTolerantly(t *testing.T) {
 		{name: "an unknown code", status: 418, contentType: ours, body: `{"code":"teapot"}`, code: "teapot"},
 		{name: "a wait", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "7", code: problem.Overloaded, wait: 7 * time.Second},
 		{name: "no wait", status: 503, contentType: ours, body: `{"code":"overloaded"}`, code: problem.Overloaded, wait: time.Second},
-		{name: "a wait that is none", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "-1", code: problem.Overloaded, wait: time.Second},
-		{name: "a wait beyond time", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "99999999999999999999", code: problem.Overloaded, wait: time.Second},
+		{name: "an invalid wait", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "-1", code: problem.Overloaded, wait: time.Second},
+		{name: "a wait out of range", status: 503, contentType: ours, body: `{"code":"overloaded"}`, retryAfter: "99999999999999999999", code: problem.Overloaded, wait: time.Second},
 		{name: "a proxy's page", status: 502, contentType: "text/html", body: "<h1>Bad Gateway</h1>", code: problem.Unavailable, wait: time.Second},
 		{name: "a proxy's wait", status: 503, contentType: "text/html", retryAfter: "2", code: problem.Unavailable, wait: 2 * time.Second},
 		{name: "a gateway's timeout", status: 504, code: problem.DeadlineExceeded},
-		{name: "nothing", status: 500, code: problem.Internal},
+		{name: "an empty answer", status: 500, code: problem.Internal},
 		{name: "another status", status: 302, contentType: "text/html", code: problem.Internal},
-		{name: "a page that claims to be ours", status: 404, contentType: "text/html", body: `{"code":"wrong-state"}`, code: problem.Unavailable, wait: time.Second},
-		{name: "a stranger's problem", status: 403, contentType: ours, body: `{"type":"https://gateway.example/errors/1","code":"wrong-state"}`, code: problem.Forbidden},
+		{name: "a problem with the content type of a page", status: 404, contentType: "text/html", body: `{"code":"wrong-state"}`, code: problem.Unavailable, wait: time.Second},
+		{name: "another server's problem", status: 403, contentType: ours, body: `{"type":"https://gateway.example/errors/1","code":"wrong-state"}`, code: problem.Forbidden},
 		{name: "no code", status: 404, contentType: ours, body: `{"title":"x"}`, code: problem.Unavailable, wait: time.Second},
-		{name: "a code that is no string", status: 404, contentType: ours, body: `{"code":1}`, code: problem.Unavailable, wait: time.Second},
+		{name: "a code that is not a string", status: 404, contentType: ours, body: `{"code":1}`, code: problem.Unavailable, wait: time.Second},
 		{name: "cut off", status: 503, contentType: ours, body: `{"code":"overl`, code: problem.Unavailable, wait: time.Second},
 		{name: "null", status: 403, contentType: ours, body: `null`, code: problem.Forbidden},
-		{name: "deep", status: 503, contentType: ours, body: strings.Repeat("[", 100_000), code: problem.Unavailable, wait: time.Second},
+		{name: "deep nesting", status: 503, contentType: ours, body: strings.Repeat("[", 100_000), code: problem.Unavailable, wait: time.Second},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestProblemsAreReadTolerantly(t *testing.T) {
 				t.Errorf("got %v, wait %s", p, wait)
 			}
 			if len(p.Detail) > 100 {
-				t.Errorf("a stranger's words are passed on: %.200s", p.Detail)
+				t.Errorf("the text of another server is passed on: %.200s", p.Detail)
 			}
 		})
 	}

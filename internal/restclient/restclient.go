@@ -1,12 +1,13 @@
 // Package restclient is the calling half of HTTP. It makes single attempts of an
-// exchange and reads answers tolerantly, so that a responder may add fields first.
-// It links no server framework; package rest is the serving half.
+// exchange. It reads answers tolerantly, so that a responder may add fields before
+// its callers know them. It links no server framework; package rest is the serving
+// half.
 //
 // # Errors
 //
 // Every error that concerns the connection or the responder is a *problem.Problem.
-// An attempt that could not connect is [exchange.Unreachable]. An answer with a
-// status, a size or a body that no rule explains is [ErrUnexplained].
+// An attempt that could not connect is [exchange.Unreachable]. An answer whose
+// status, size or body no rule explains is [ErrUnexplained].
 package restclient
 
 import (
@@ -28,7 +29,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// MaxAnswer is the most bytes of an answer that are read.
+// MaxAnswer is the largest answer, in bytes, that a [Client] reads.
 const MaxAnswer = 4 << 20
 
 var (
@@ -46,7 +47,8 @@ type Client struct {
 
 // Options of a [Client]. The zero value has defaults.
 type Options struct {
-	// Connections is how many idle connections are kept. Default: net/http's.
+	// Connections is the largest number of idle connections to keep. Default:
+	// net/http's.
 	Connections int
 	// Dial opens a connection. Default: net/http's.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -54,8 +56,8 @@ type Options struct {
 	Proxy func(*http.Request) (*url.URL, error)
 }
 
-// New makes a Client for a service such as http://inventory:8080. Nothing is
-// connected yet.
+// New makes a Client for a service such as http://inventory:8080. It does not
+// connect yet.
 func New(base string, o Options) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -83,36 +85,36 @@ func New(base string, o Options) (*Client, error) {
 	}, nil
 }
 
-// dialError marks that no request was sent.
+// dialError marks an attempt that could not connect, so that no request was sent.
 type dialError struct{ error }
 
 func (e dialError) Unwrap() error { return e.error }
 
-// Close closes the connections that are not in use.
+// Close closes the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Exchange makes one attempt: it sends a request with a JSON body, or none for nil,
-// and decodes the answer of a success into a value.
+// Exchange makes one attempt. It sends a request with a JSON body (without one if
+// body is nil), and decodes the answer of a success into a value.
 func (c *Client) Exchange(ctx context.Context, attempt int, method, path string, body, into any) error {
 	answer, err := c.Send(ctx, attempt, method, path, body)
 	if err != nil {
 		return err
 	}
 	if err = answer.Decode(into); !exchange.Answered(err) {
-		// Somebody else may have answered, for example while a cluster sets up the way
-		// to the service. The next attempt connects anew.
+		// Another server may have answered, for example while a cluster sets up the
+		// route to the service. The next attempt opens a new connection.
 		c.http.CloseIdleConnections()
 	}
 	return err
 }
 
-// Send makes one attempt and returns the answer, with any status. Its body
-// is cut off after [MaxAnswer] bytes and one.
+// Send makes one attempt and returns the answer, with any status. It reads at most
+// [MaxAnswer]+1 bytes of the body.
 //
-// A PUT is sent once: net/http repeats one by itself only if a kept connection
-// turned out to be closed before a byte of it was written, so that nothing can have
-// acted on it. (A GET it also repeats if such a connection closes before the
-// answer; that changes nothing.)
+// A PUT is sent once. net/http repeats a PUT only if a kept connection turned out to
+// be closed before a byte of the PUT was written. The server then can't have acted
+// on it. (net/http also repeats a GET if such a connection closes before the answer.
+// That is harmless, because a GET changes nothing.)
 func (c *Client) Send(ctx context.Context, attempt int, method, path string, body any) (Answer, error) {
 	var content io.Reader
 	var contentType string
@@ -130,8 +132,8 @@ func (c *Client) Send(ctx context.Context, attempt int, method, path string, bod
 	return readAnswer(ctx, response)
 }
 
-// Upload sends a body of any size once, and returns that of a success to be read as
-// it comes. The caller closes it.
+// Upload sends a body of any size once. After a success it returns the body of the
+// answer as a stream, which the caller closes.
 func (c *Client) Upload(ctx context.Context, method, path, contentType string, body io.Reader) (io.ReadCloser, error) {
 	response, err := c.send(ctx, 1, method, path, contentType, body)
 	if err != nil {
@@ -147,7 +149,7 @@ func (c *Client) Upload(ctx context.Context, method, path, contentType string, b
 	return nil, err
 }
 
-// send sends a request with the headers of every exchange.
+// send sends a request with the headers that every exchange has.
 func (c *Client) send(ctx context.Context, attempt int, method, path, contentType string, body io.Reader) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
@@ -172,7 +174,7 @@ func (c *Client) send(ctx context.Context, attempt int, method, path, contentTyp
 	return response, nil
 }
 
-// fault makes a problem of an attempt that got no whole answer.
+// fault makes the problem of an attempt that did not get a complete answer.
 func fault(ctx context.Context, err error) error {
 	var dial dialError
 	switch {

@@ -12,7 +12,8 @@ import (
 	"roundtrip/internal/restclient"
 )
 
-// echoes answers with what was sent, and with the status that the path names.
+// echoes returns a client of a server that answers with the content type and the
+// body that it received, and with the status that the path names.
 func echoes(t *testing.T) *restclient.Client {
 	t.Helper()
 	statuses := map[string]int{

@@ -23,21 +23,23 @@ import (
 )
 
 const (
-	// maxReconnectWait is the most time between two attempts to connect again.
+	// maxReconnectWait is the longest time between two attempts to connect again.
 	maxReconnectWait = 2 * time.Second
-	// resolveAgain is how soon after a name was looked up a lost connection may have it
-	// looked up again. The library's 30 s are longer than it takes to replace every
-	// replica: the last old one would go before anybody has asked for the new ones.
+	// resolveAgain is the shortest time between two DNS lookups of a name. The library
+	// looks a name up again after it has lost a connection. Its default of 30 s is too
+	// long: all replicas may be replaced in that time, and the client would lose the
+	// last old one before it knows the address of a new one.
 	resolveAgain = 200 * time.Millisecond
 )
 
-// setResolveAgain is for the whole process, for the library has it nowhere else.
+// setResolveAgain sets resolveAgain for the whole process. The library has no setting
+// for a single client.
 var setResolveAgain = sync.OnceFunc(func() { dns.SetMinResolutionInterval(resolveAgain) })
 
-// Dial makes a connection to a service such as dns:///inventory:8082, in turns to
-// every address that the name has. Nothing is connected yet. The library's own
-// repeats are off: package exchange has the one loop. contract reads the details of
-// problems. dial opens connections; it may be nil.
+// Dial makes a client connection to a service such as dns:///inventory:8082. Its calls
+// take turns over all addresses of the name. It does not connect yet. The library's own
+// retries are off, because package exchange retries. contract decodes the details of
+// problems. dial opens connections. It may be nil.
 func Dial(target string, contract Details, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*grpc.ClientConn, error) {
 	if rest, ok := strings.CutPrefix(target, "dns:///"); !ok || rest == "" {
 		return nil, fmt.Errorf("the address must look like dns:///HOST:PORT, not %q", target)
@@ -64,15 +66,15 @@ func Dial(target string, contract Details, dial func(ctx context.Context, networ
 
 type attemptKey struct{}
 
-// WithAttempt says which attempt of its exchange a call is.
+// WithAttempt puts the number of the attempt into the context of a call.
 func WithAttempt(ctx context.Context, n int) context.Context {
 	return context.WithValue(ctx, attemptKey{}, n)
 }
 
 type sentKey struct{}
 
-// ask surrounds every call: what it carries beside the message, and its error as
-// a *problem.Problem; one of a call that was never sent is made by
+// ask wraps every call. It adds the metadata, and turns the call's error into a
+// *problem.Problem. For a call that was never sent, that is one of
 // [exchange.Unreachable].
 func ask(contract Details) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, request, reply any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
@@ -100,8 +102,8 @@ func ask(contract Details) grpc.UnaryClientInterceptor {
 	}
 }
 
-// sentHandler notes that a call's headers went out: before that nothing of it can
-// have taken effect.
+// sentHandler records that a call's headers were sent. A call whose headers were not
+// sent can't have taken effect.
 type sentHandler struct{}
 
 func (sentHandler) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }

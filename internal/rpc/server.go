@@ -1,20 +1,21 @@
-// Package rpc is the gRPC side that both services share: the server and its
-// limits, and problems as statuses with details (google.rpc, AIP-193).
+// Package rpc is the gRPC side that both services share: the client and the server
+// with their limits, and problems as statuses with details (google.rpc, AIP-193).
 //
 // # Problems
 //
-// gRPC has 16 codes and we have more, so a status alone says too little: an
-// ErrorInfo carries ours, and what belongs to it is in further details. The
-// statuses follow AIP-193, so that proxies and libraries that know nothing of us
-// do what is right. A server sends no header before an error: a response that
-// has begun is retried and counted differently by clients and proxies.
+// gRPC has 16 codes, which are fewer than this project's codes. So a status alone says
+// too little. An ErrorInfo in its details carries the problem's code, and further
+// details carry the rest of the problem. The statuses follow AIP-193, so that proxies
+// and libraries that do not know this project handle them correctly. A server sends no
+// header before an error, because clients and proxies retry and count a response that
+// has begun in a different way.
 //
 // # Connections
 //
-// One connection carries every call, which makes it the wrong thing to balance:
-// behind one address a caller would stay with one replica for ever. So servers
-// close connections of some age, and callers resolve all addresses and take
-// turns (round_robin over dns:///).
+// One connection carries all calls of a caller. A load balancer of connections would
+// therefore leave a caller with one replica for ever. So servers close connections
+// that reach a maximum age, and callers resolve all addresses and take turns
+// (round_robin over dns:///).
 package rpc
 
 import (
@@ -39,17 +40,18 @@ import (
 const (
 	// wire is this wire's name.
 	wire = "grpc"
-	// MaxMessage is the most bytes that a request may have.
+	// MaxMessage is the largest request, in bytes.
 	MaxMessage = 1 << 20
-	// maxHeader is the most bytes of its metadata.
+	// maxHeader is the largest metadata of a request, in bytes.
 	maxHeader = 16 << 10
-	// maxStreams is how many calls one connection carries at the same time.
+	// maxStreams is the largest number of calls on one connection at the same time.
 	maxStreams = 1000
-	// connectTimeout is how long a connection may take to say that it is HTTP/2.
+	// connectTimeout is how long a new connection may take for the HTTP/2 handshake.
 	connectTimeout = 5 * time.Second
-	// keepaliveTime is after how much silence a peer is asked whether it is there,
-	// and keepaliveTimeout how long it may take to say so. A peer that asks more
-	// often than minPing is not served.
+	// After a silence of keepaliveTime a side sends a ping. It closes the connection if
+	// no answer comes within keepaliveTimeout. minPing is the shortest time that the
+	// server allows between a client's pings. It disconnects a client that sends them
+	// more often.
 	keepaliveTime    = 20 * time.Second
 	keepaliveTimeout = 5 * time.Second
 	minPing          = 10 * time.Second
@@ -64,12 +66,12 @@ type Server struct {
 // Options of a [Server].
 type Options struct {
 	Responder *exchange.Responder
-	// Contract writes the details of problems.
+	// Contract encodes the details of problems.
 	Contract Details
-	// MaxConnectionAge is when a connection is closed after its calls; it varies by
-	// a tenth. Zero is never.
+	// MaxConnectionAge is the age at which a connection is closed, after its calls have
+	// ended. It varies by a tenth, up or down. Zero means never.
 	MaxConnectionAge time.Duration
-	// Reflection lets anybody ask what is served.
+	// Reflection enables gRPC server reflection, for tools such as grpcurl.
 	Reflection bool
 }
 
@@ -83,7 +85,8 @@ func New(o Options) *Server {
 		Server: grpc.NewServer(
 			grpc.ChainUnaryInterceptor(answer(o.Responder, o.Contract)),
 			grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeader), grpc.ConnectionTimeout(connectTimeout),
-			// Twice what is allowed: what is a little too large gets a problem that says so.
+			// Twice the limit, so that a message that is a little too large gets a problem
+			// that says so.
 			grpc.MaxRecvMsgSize(2*MaxMessage),
 			grpc.KeepaliveParams(parameters),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
@@ -105,8 +108,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Shutdown says that it does not serve any more, and waits for the calls in
-// flight. When ctx is done first, their connections are closed.
+// Shutdown makes health checks fail, stops accepting and waits for the calls in
+// flight. If ctx ends first, it closes their connections.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.health.Shutdown()
 	done := make(chan struct{})
@@ -124,8 +127,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// answer surrounds every call: its id, its deadline, its place in flight, its
-// line in the log, and its problem as a status.
+// answer wraps every call. It gives the call its id and its deadline, admits it, turns
+// its problem into a status, and logs a line.
 func answer(responder *exchange.Responder, contract Details) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
 		if _, ok := info.Server.(*health.Server); ok {
@@ -161,7 +164,8 @@ func answer(responder *exchange.Responder, contract Details) grpc.UnaryServerInt
 	}
 }
 
-// first is the first value of a request's metadata.
+// first returns the first value of an entry of a request's metadata; "" if there is
+// none.
 func first(ctx context.Context, name string) string {
 	if values := metadata.ValueFromIncomingContext(ctx, name); len(values) > 0 {
 		return values[0]

@@ -13,7 +13,7 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// domain says in an ErrorInfo that its reason is one of our codes.
+// domain marks an ErrorInfo whose reason is one of this project's codes.
 const domain = "roundtrip"
 
 var statusCodes = map[problem.Code]codes.Code{
@@ -39,15 +39,16 @@ var statusCodes = map[problem.Code]codes.Code{
 	problem.DeadlineExceeded:   codes.DeadlineExceeded,
 }
 
-// Details maps the parts of a problem that only one contract has messages for.
+// Details encodes and decodes the parts of a problem for which only the service's
+// contract has messages.
 type Details interface {
-	// Encode makes the details that a problem calls for.
+	// Encode makes the details for a problem.
 	Encode(p *problem.Problem) []protoadapt.MessageV1
-	// Decode reads one detail into a problem. It ignores messages of others.
+	// Decode reads one detail into a problem. It ignores messages that it does not know.
 	Decode(detail any, p *problem.Problem)
 }
 
-// Status is the problem as gRPC has it.
+// Status converts a problem to a gRPC status.
 func Status(p *problem.Problem, contract Details) *status.Status {
 	code, ok := statusCodes[p.Code]
 	if !ok {
@@ -72,14 +73,14 @@ func Status(p *problem.Problem, contract Details) *status.Status {
 	}
 	details = append(details, contract.Encode(p)...)
 	s, err := status.New(code, message).WithDetails(details...)
-	if err != nil { // the details can be encoded, and the code is not OK
+	if err != nil { // can't happen: the details can be encoded, and the code is not OK
 		panic(err)
 	}
 	return s
 }
 
-// ReadProblem reads the problem in a call's error. It is tolerant: a status
-// without our details, such as a proxy's, is read by its code alone.
+// ReadProblem reads the problem in a call's error. It is tolerant: if a status has no
+// details of this project, for example a proxy's, only its code counts.
 func ReadProblem(err error, contract Details) *problem.Problem {
 	s := status.Convert(err)
 	p := &problem.Problem{Detail: s.Message()}
@@ -103,17 +104,17 @@ func ReadProblem(err error, contract Details) *problem.Problem {
 		return bare(s, err)
 	}
 	if p.Detail == p.Code.Title() {
-		p.Detail = "" // it stood in for one
+		p.Detail = "" // Status used the title because there was no detail
 	}
 	return p
 }
 
-// bare reads a status that is not ours.
+// bare reads a status without this project's details.
 func bare(s *status.Status, err error) *problem.Problem {
 	code := problem.Internal
 	switch s.Code() {
 	case codes.Unavailable:
-		// The library's own: the connection failed, or is about to close.
+		// The library makes it when a connection failed or is about to close.
 		return problem.Wrap(err, problem.Unavailable, "The connection failed.")
 	case codes.DeadlineExceeded, codes.Canceled:
 		return problem.Wrap(err, problem.DeadlineExceeded, "There was no answer in time.")
@@ -124,12 +125,12 @@ func bare(s *status.Status, err error) *problem.Problem {
 	case codes.PermissionDenied:
 		code = problem.Forbidden
 	case codes.NotFound:
-		// As with [problem.Foreign]: it is not the other service that says so.
-		return problem.Wrap(err, problem.Unavailable, "Somebody else answered.")
+		// As in [problem.Foreign]: it does not come from the other service.
+		return problem.Wrap(err, problem.Unavailable, "Another server answered.")
 	case codes.Unimplemented:
 		code = problem.MethodNotAllowed
 	case codes.ResourceExhausted:
-		code = problem.TooLarge // the library's own: a message above the limit
+		code = problem.TooLarge // the library makes it for a message above the limit
 	}
-	return problem.New(code, "The answer was a status %s without a problem.", s.Code())
+	return problem.New(code, "The answer has the status %s and no problem.", s.Code())
 }

@@ -18,7 +18,7 @@ import (
 	"roundtrip/internal/rpc"
 )
 
-// current is a contract that has a message for the current reservation's id alone.
+// current is a contract with a message only for the id of the current reservation.
 type current struct{}
 
 func (current) Encode(p *problem.Problem) []protoadapt.MessageV1 {
@@ -34,10 +34,10 @@ func (current) Decode(detail any, p *problem.Problem) {
 	}
 }
 
-// The table of the design: what a proxy or a library that knows nothing of us sees.
-func TestEveryCodeHasItsStatus(t *testing.T) {
+// A proxy or a library that does not know this project sees only the status.
+func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
-	notOnThisWire := map[problem.Code]bool{problem.GivenUp: true, problem.OperationPending: true} // orders' own
+	notOnThisWire := map[problem.Code]bool{problem.GivenUp: true, problem.OperationPending: true} // only orders has these
 	for _, code := range problem.Codes() {
 		p := problem.New(code, "what a person reads")
 		s := rpc.Status(p, current{})
@@ -45,17 +45,17 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 			t.Errorf("%s has no status", code)
 		}
 		if wantRetry := code == problem.Unavailable || code == problem.Overloaded; wantRetry != (s.Code() == codes.Unavailable) {
-			t.Errorf("%s is %s: libraries and proxies retry UNAVAILABLE, and nothing else", code, s.Code())
+			t.Errorf("%s is %s: libraries and proxies retry only UNAVAILABLE", code, s.Code())
 		}
 	}
 }
 
-func TestAProblemSurvives(t *testing.T) {
+func TestProblemIsReadAsItWasSent(t *testing.T) {
 	t.Parallel()
 	for _, code := range append(problem.Codes(), "of-tomorrow") {
 		want := &problem.Problem{
 			Code: code, Detail: "what a person reads",
-			Errors:  []problem.FieldError{{Pointer: "/lines/0/sku", Detail: "is no SKU"}, {Pointer: "", Detail: "is too long"}},
+			Errors:  []problem.FieldError{{Pointer: "/lines/0/sku", Detail: "is not a SKU"}, {Pointer: "", Detail: "is too long"}},
 			Current: &problem.Current{ID: "o"},
 		}
 		if code.Retry() == problem.After {
@@ -70,7 +70,7 @@ func TestAProblemSurvives(t *testing.T) {
 	}
 }
 
-func TestTheCauseStaysAtHome(t *testing.T) {
+func TestCauseIsNotSent(t *testing.T) {
 	t.Parallel()
 	s := rpc.Status(problem.Wrap(errors.New("hunter2"), problem.Internal, "The request could not be handled."), current{})
 	if text := fmt.Sprintf("%+v %v %v", s.Proto(), s.Details(), s.Err()); strings.Contains(text, "hunter2") {
@@ -78,8 +78,8 @@ func TestTheCauseStaysAtHome(t *testing.T) {
 	}
 }
 
-// What a proxy, another service or the library itself answers.
-func TestAStatusThatIsNotOurs(t *testing.T) {
+// These statuses come from a proxy, another service or the library itself.
+func TestForeignStatus(t *testing.T) {
 	t.Parallel()
 	want := map[codes.Code]problem.Code{
 		codes.InvalidArgument: problem.Invalid, codes.Unauthenticated: problem.Unauthenticated, codes.PermissionDenied: problem.Forbidden,
@@ -106,12 +106,12 @@ func TestAStatusThatIsNotOurs(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatIsNone(t *testing.T) {
+func TestDialRefusesInvalidAddresses(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"", "inventory:8082", "http://inventory:8082", "dns:///", "dns://8.8.8.8/inventory:8082"} {
 		if c, err := rpc.Dial(target, current{}, nil); err == nil {
 			_ = c.Close()
-			t.Errorf("%q is taken", target)
+			t.Errorf("%q is accepted", target)
 		}
 	}
 }

@@ -1,15 +1,15 @@
 // Package strictjson reads the JSON of requests, on every wire that has JSON.
 //
-// It is strict: unknown, duplicate or differently cased members, trailing data, an
-// empty body, nulls, invalid UTF-8, NUL characters and numbers that are no plain
-// integers in range are invalid. A field that we do not know was meant to do
-// something, and dropping it would do something else; and what two readers take
-// for two different things (a name that occurs twice, 1e3, 9007199254740993) must
-// not be in a request at all. One answer points at everything that is wrong with
-// the body, in plain words and without the names of Go types.
+// It is strict. These are invalid: unknown, duplicate or differently cased members,
+// trailing data, an empty body, nulls, invalid UTF-8, NUL characters, and numbers that
+// are not plain integers in range. The sender of an unknown field wanted it to have
+// an effect, so to ignore it would do something else than the sender wanted. JSON that
+// two readers may understand differently (a name that occurs twice, 1e3,
+// 9007199254740993) must not be in a request. One answer lists all errors of the body,
+// in plain words and without the names of Go types.
 //
-// Answers of others are not read with it: those are read tolerantly, so that a
-// provider may add fields first.
+// Do not use it for the answers of other services. Those are read tolerantly, so that
+// a provider may add fields before its callers know them.
 package strictjson
 
 import (
@@ -28,14 +28,14 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// maxPointer and maxDetail are the most bytes of either in an error.
+// maxPointer and maxDetail are the largest pointer and detail of an error, in bytes.
 const (
 	maxPointer = 256
 	maxDetail  = 200
 )
 
-// Unmarshal reads one JSON value into v. What is not in order is an invalid
-// problem, with a pointer to each error.
+// Unmarshal reads one JSON value into v. If the body is wrong, it returns an invalid
+// problem with a pointer to each error.
 func Unmarshal(body []byte, v any) error {
 	var f problem.Fields
 	if !checkText(body, &f) {
@@ -48,7 +48,7 @@ func Unmarshal(body []byte, v any) error {
 			break
 		}
 		if !errors.As(err, &semantic) {
-			return fmt.Errorf("decode a body whose text is in order: %w", err)
+			return fmt.Errorf("decode a body that passed the text checks: %w", err)
 		}
 		f.Add(short(semantic.JSONPointer), "%s", inPlainWords(semantic))
 		var ok bool
@@ -59,10 +59,10 @@ func Unmarshal(body []byte, v any) error {
 	return f.Err()
 }
 
-// checkText reads the text token by token and records what the grammar allows
-// but no valid request contains. It returns false where the text is not one
-// JSON value, so that nothing more can be said of it, and where there is enough
-// to say already: making a pointer for each of 200,000 nulls takes minutes.
+// checkText reads the text token by token. It records what JSON's grammar allows but
+// a valid request never contains. It returns false in two cases: if the text is not
+// one JSON value, so that it can't be checked further, and if it has recorded the most
+// errors that are listed. (To make a pointer for each of 200,000 nulls takes minutes.)
 func checkText(body []byte, f *problem.Fields) bool {
 	tokens := jsontext.NewDecoder(bytes.NewBuffer(body))
 	values := 0
@@ -82,7 +82,7 @@ func checkText(body []byte, f *problem.Fields) bool {
 			f.Add(short(syntactic.JSONPointer), "%s", cut(syntactic.Err.Error(), maxDetail))
 			return false
 		case values == 1:
-			f.Add("", "there is more after the end of the body")
+			f.Add("", "there is data after the end of the body")
 			return false
 		}
 		switch {
@@ -100,8 +100,8 @@ func checkText(body []byte, f *problem.Fields) bool {
 	return false
 }
 
-// short is a pointer for an answer: its names may be the caller's own, and long.
-// It then points at a value around.
+// short shortens a pointer for an answer, because the caller may have chosen long
+// names. A pointer that is too long becomes the pointer of a parent.
 func short(p jsontext.Pointer) string {
 	for len(p) > maxPointer {
 		p = p.Parent()
@@ -109,7 +109,7 @@ func short(p jsontext.Pointer) string {
 	return string(p)
 }
 
-// cut shortens a text to at most n bytes of whole characters.
+// cut shortens a text to at most n bytes, without splitting a character.
 func cut(text string, n int) string {
 	if len(text) <= n {
 		return text
@@ -141,19 +141,19 @@ func inPlainWords(e *json.SemanticError) string {
 	case reflect.Struct, reflect.Map:
 		return "must be an object"
 	}
-	return "is not of the right type"
+	return "has the wrong type"
 }
 
-// without returns the body with the member of an unknown name taken out, or with
-// null, which fits everywhere, for a value in error, so that what else is wrong
-// can be found; false where nothing is left. The rest of the text stays as it is:
-// decoding it and encoding it again would change its numbers.
+// without returns the body without the error e, so that the next error can be found.
+// It removes a member with an unknown name. It replaces a wrong value with null, which
+// fits everywhere. It returns false if nothing is left to check. The rest of the text
+// stays unchanged, because decoding and encoding it again would change its numbers.
 func without(body []byte, e *json.SemanticError) ([]byte, bool) {
 	if e.JSONPointer == "" {
 		return nil, false
 	}
 	tokens := jsontext.NewDecoder(bytes.NewBuffer(body))
-	var member int64 // where what leads up to the value begins, its comma and name
+	var member int64 // where the member begins, with the comma before it and its name
 	first := true
 	for want := range e.JSONPointer.Tokens() {
 		container, err := tokens.ReadToken()

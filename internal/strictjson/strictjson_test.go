@@ -103,7 +103,7 @@ var refused = []struct {
 	{"a line's field twice", `{"lines":[{"sku":"a","sku":"a"}]}`, []string{"/lines/0/sku"}},
 	{"an unknown field", `{"price":1}`, []string{"/price"}},
 	{"another case", `{"Seq":1}`, []string{"/Seq"}},
-	{"another case, beside the right one", `{"seq":1,"SEQ":2}`, []string{"/SEQ"}},
+	{"another case, next to the right one", `{"seq":1,"SEQ":2}`, []string{"/SEQ"}},
 	{"an underscore left out", `{"holdseconds":1}`, []string{"/holdseconds"}},
 	{"an empty name", `{"":1}`, []string{"/"}},
 	{"names that a pointer escapes", `{"a/b":1,"c~d":2}`, []string{"/a~1b", "/c~0d"}},
@@ -129,9 +129,9 @@ var refused = []struct {
 	{"errors of every kind",
 		`{"x":1,"customer":1,"y":{"seq":1},"seq":1.0,"lines":[{"sku":2},{"quantity":"a","z":[]}],"w":0}`,
 		[]string{"/customer", "/lines/0/sku", "/lines/1/quantity", "/lines/1/z", "/seq", "/w", "/x", "/y"}},
-	{"large numbers beside an error are not in error", `{"customer":1,"seq":9223372036854775807,"hold_seconds":9007199254740993}`,
+	{"large numbers next to an error are valid", `{"customer":1,"seq":9223372036854775807,"hold_seconds":9007199254740993}`,
 		[]string{"/customer"}},
-	{"a fraction beside an error is still found", `{"customer":1,"seq":1.0}`, []string{"/customer", "/seq"}},
+	{"a fraction next to an error is still found", `{"customer":1,"seq":1.0}`, []string{"/customer", "/seq"}},
 	{"an unknown field before others, with spaces", `{ "x" : 1 , "customer" : 1 , "y" : 2 }`, []string{"/customer", "/x", "/y"}},
 	{"a name that is like an index", `{"0":1,"lines":[1]}`, []string{"/0", "/lines/0"}},
 	{"lists deep inside one another", `{"lines":` + strings.Repeat("[", 500) + strings.Repeat("]", 500) + `}`, []string{"/lines/0"}},
@@ -181,7 +181,7 @@ func TestUnmarshalDetails(t *testing.T) {
 	for body, want := range map[string]string{
 		``:                               "the body is empty",
 		`{`:                              "the body ends too early",
-		`{} {}`:                          "there is more after the end of the body",
+		`{} {}`:                          "there is data after the end of the body",
 		`{"seq":null}`:                   "must not be null; leave it out",
 		`{"customer":"\u0000"}`:          "must not contain NUL",
 		`{"x":1}`:                        "there is no such field",
@@ -200,7 +200,7 @@ func TestUnmarshalDetails(t *testing.T) {
 	}
 }
 
-// A hostile body must not cause an answer many times its size, nor minutes of work.
+// A hostile body must not cause a huge answer or minutes of work.
 func TestUnmarshalLimitsItsReport(t *testing.T) {
 	t.Parallel()
 	name := strings.Repeat("n", 300_000)

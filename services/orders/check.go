@@ -15,22 +15,23 @@ import (
 	"roundtrip/internal/restclient"
 )
 
-// checkCommand is what the chart's test runs. It places an order of goods that
-// nobody has: both services decide and write that down, on whichever wire is
-// between them, and nothing of the stock is touched. What it leaves is a rejected
-// order, which holds nothing.
+// checkCommand checks that orders and inventory work together. The chart's test runs
+// it. It places an order for a SKU that does not exist. Both services decide and
+// record that, over the wire that they are configured with. The stock does not change.
+// A rejected order remains, which holds nothing.
 type checkCommand struct {
-	URL    string        `help:"URL of the orders to ask." default:"http://127.0.0.1:8080"`
-	Within time.Duration `help:"How long it may take. A Service reaches a new pod with a short delay." default:"30s"`
+	URL    string        `help:"URL of the orders service to check." default:"http://127.0.0.1:8080"`
+	Within time.Duration `help:"How long the check may take. A Service reaches a new pod after a short delay." default:"30s"`
 }
 
-// Run places the order, the same one each time, and wants inventory's own refusal.
+// Run places the order and expects inventory to reject it. Every attempt uses the same
+// id.
 func (c checkCommand) Run(ctx context.Context) error {
 	id := "check-" + uuid.NewString()
 	if err := lifecycle.Retry(ctx, c.Within, func(ctx context.Context) error { return c.place(ctx, id) }); err != nil {
 		return cli.Exit(cli.ExitDifference, err)
 	}
-	fmt.Printf("inventory rejects order %s, of goods that are not in stock, as it should\n", id)
+	fmt.Printf("inventory rejects order %s for lack of stock, as expected\n", id)
 	return nil
 }
 
@@ -48,10 +49,10 @@ func (c checkCommand) place(ctx context.Context, id string) error {
 		return fmt.Errorf("orders does not answer: %w", err)
 	}
 	if answer.Status == http.StatusAccepted {
-		return fmt.Errorf("orders has recorded order %s, but has no answer of inventory's: look at its log, which says why", id)
+		return fmt.Errorf("orders has recorded order %s, but has no answer from inventory: the log of orders says why", id)
 	}
 	if p := answer.Problem(); problem.CodeOf(p) != problem.InsufficientStock {
-		return fmt.Errorf("an order of goods that are not in stock should be rejected as insufficient-stock, and the answer is %d: %w", answer.Status, p)
+		return fmt.Errorf("an order for goods that are not in stock should be rejected as insufficient-stock, but the answer is %d: %w", answer.Status, p)
 	}
 	return nil
 }

@@ -14,15 +14,15 @@ import (
 	"roundtrip/services/orders/app"
 )
 
-const description = `Orders takes orders. For every operation it writes down what it is about to do, makes one request to inventory, and writes down the outcome. ` +
-	`Every flag can also be set by the environment variable that stands beside it.`
+const description = `Orders takes orders. For every operation it records what it is about to do, makes one request to inventory, and records the outcome. ` +
+	`Every flag can also be set with the environment variable shown next to it.`
 
 type commands struct {
 	Serve       serve                `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
 	Audit       auditCommand         `cmd:"" help:"Compare orders with inventory's reservations; exit 1 if they differ. --repair repairs them."`
-	Migrate     migration.Commands   `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
+	Migrate     migration.Commands   `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite, serve does this at start."`
 	Check       checkCommand         `cmd:"" help:"Place an order that inventory must reject for lack of stock; exit 1 if it does not."`
-	Healthcheck cli.HealthcheckFlags `cmd:"" help:"Ask a running orders whether it takes requests; exit 1 if not."`
+	Healthcheck cli.HealthcheckFlags `cmd:"" help:"Check whether a running orders accepts requests; exit 1 if not."`
 	Version     cli.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
@@ -35,10 +35,10 @@ func main() {
 type serve struct {
 	cli.ServeFlags
 	InventoryURL    string        `help:"URL of inventory: http://HOST:PORT, dns:///HOST:PORT (grpc) or nats://HOST:PORT." default:"http://127.0.0.1:8081"`
-	InventoryWire   string        `help:"Wire to inventory: http, grpc or nats. --inventory-url must fit it." enum:"http,grpc,nats" default:"http"`
-	NATSCredentials string        `name:"nats-credentials" help:"File with the credentials for NATS (.creds); it is read at every connect." placeholder:"PATH"`
+	InventoryWire   string        `help:"Wire to inventory: http, grpc or nats. --inventory-url must match it." enum:"http,grpc,nats" default:"http"`
+	NATSCredentials string        `name:"nats-credentials" help:"File with the credentials for NATS (.creds), read at every connect." placeholder:"PATH"`
 	SettleInterval  time.Duration `help:"How often to look for operations whose outcome is still unknown." default:"1s"`
-	GiveUpAfter     time.Duration `help:"Age at which an unsettled new order is given up and cancelled." default:"30s"`
+	GiveUpAfter     time.Duration `help:"Age at which an unsettled new order is given up, that is, cancelled." default:"30s"`
 }
 
 // Run serves until ctx is done.

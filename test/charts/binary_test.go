@@ -38,7 +38,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 
 func binary(t *testing.T, name string) string {
 	t.Helper()
-	testcache.Watch(t, root+"/services") // the sources that it builds
+	testcache.Watch(t, root+"/services") // the sources of the binaries
 	folder, err := binaries()
 	if err != nil {
 		t.Fatal(err)
@@ -311,6 +311,6 @@ func TestAlertsAndDashboardsUseExportedMetrics(t *testing.T) {
 		}
 	}
 	if names := unknown(t, "orders", `sum by (kind) (rate(roundtrip_exchange_total{role="caller"}[5m]))`, metrics); len(names) != 3 {
-		t.Errorf("of three unknown names it found %v", names)
+		t.Errorf("found the unknown names %v, want three", names)
 	}
 }

@@ -198,7 +198,7 @@ func TestPortsProbesAndVolumesExist(t *testing.T) {
 			}
 			for variable, value := range environment(c) {
 				if strings.HasPrefix(value, "/") && !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return strings.HasPrefix(value, m.MountPath+"/") }) {
-					t.Errorf("%s: %s is %s, where nothing is mounted", p.of, variable, value)
+					t.Errorf("%s: %s is %s, but nothing is mounted there", p.of, variable, value)
 				}
 			}
 			if !strings.HasPrefix(p.of, "Deployment ") {
@@ -221,7 +221,7 @@ func TestPortsProbesAndVolumesExist(t *testing.T) {
 	})
 }
 
-// A pod keeps serving until it gets no more requests, then drains, and is not killed
+// A pod keeps serving until it gets no more requests. Then it drains. It is not killed
 // before that. A rollout removes no pod before its replacement is ready.
 func TestPodHasTimeToStop(t *testing.T) {
 	t.Parallel()
@@ -248,7 +248,7 @@ func TestPodHasTimeToStop(t *testing.T) {
 }
 
 // A Job's spec is immutable. So a changed spec needs another Job name.
-func TestMigrationJobNameFollowsItsSpec(t *testing.T) {
+func TestMigrationJobNameChangesWithSpec(t *testing.T) {
 	t.Parallel()
 	job := func(values string) batchv1.Job {
 		jobs := all[batchv1.Job](t, parse(t, template(t, helm.Four, "a", "orders", "database: {kind: postgres}\n"+values)), "Job")

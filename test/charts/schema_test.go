@@ -264,7 +264,7 @@ func TestNumericNamespace(t *testing.T) {
 // Both versions of Helm accept the charts and render the same.
 func TestHelm3And4RenderTheSame(t *testing.T) {
 	t.Parallel()
-	for _, version := range []helm.Version{helm.Four, helm.Three} { // 3 last: where it is missing, the test ends here
+	for _, version := range []helm.Version{helm.Four, helm.Three} { // 3 last: if it is missing, the test ends here
 		if out, err := run(t, version, "", "lint", "--strict", charts+"/inventory", charts+"/orders", charts+"/roundtrip", charts+"/common"); err != nil {
 			t.Errorf("Helm %s: %s %v", version, out, err)
 		}

@@ -94,7 +94,7 @@ func schemaPaths(t *testing.T, chart string) []string {
 
 var usePattern = regexp.MustCompile(`\.Values\.([A-Za-z0-9.]+)`)
 
-// usedPaths returns the values that a chart's templates and the shared ones use.
+// usedPaths returns the values that a chart's templates and the shared templates use.
 func usedPaths(t *testing.T, chart string) []string {
 	t.Helper()
 	var used []string
@@ -159,7 +159,7 @@ func TestValuesAreDocumentedCheckedAndUsed(t *testing.T) {
 // the library chart, which has no values.
 var notPreset = []string{"", "common", "resources.claims", "tls.certificate.issuerRef.group"}
 
-// Values that both charts have have the same schema.
+// A value that both charts have has the same schema in both.
 func TestChartSchemasAgree(t *testing.T) {
 	t.Parallel()
 	read := func(chart string) (s struct{ Properties map[string]any }) {
@@ -174,7 +174,7 @@ func TestChartSchemasAgree(t *testing.T) {
 	}
 	inventory, orders := read("inventory").Properties, read("orders").Properties
 	for key, of := range inventory {
-		if _, both := orders[key]; !both || slices.Contains([]string{"nats", "networkPolicy"}, key) { // where their wires differ
+		if _, both := orders[key]; !both || slices.Contains([]string{"nats", "networkPolicy"}, key) { // these differ with the wires
 			continue
 		}
 		if !reflect.DeepEqual(of, orders[key]) {
@@ -183,7 +183,7 @@ func TestChartSchemasAgree(t *testing.T) {
 	}
 }
 
-// extraEnv can't set a variable that the chart sets by a value.
+// extraEnv can't set a variable that a value of the chart sets.
 func TestExtraEnvCannotOverrideChartVariables(t *testing.T) {
 	t.Parallel()
 	var s struct {

@@ -122,7 +122,7 @@ func startFakeBroker(t *testing.T) *fakeBroker {
 	return s
 }
 
-// answer responds in HAL with the little that Pact's clients need.
+// answer responds in HAL, with only the parts that Pact's clients need.
 func (s *fakeBroker) answer(t *testing.T, w http.ResponseWriter, r *http.Request) {
 	link := func(path string) object { return object{"href": s.url + path} }
 	template := func(path string) object { return object{"href": s.url + path, "templated": true} }

@@ -32,7 +32,7 @@ import (
 // table, on every wire. This writes a pact, which must equal the committed one.
 func TestOrdersReliesOnWhatThePactSays(t *testing.T) {
 	s := startConsumer(t)
-	folder := t.TempDir() // pacts are merged into what is there
+	folder := t.TempDir() // Pact merges pacts into existing files
 	for _, wire := range Wires {
 		for _, i := range Interactions(wire) {
 			if err := s.consume(t, folder, wire, i, nil); err != nil {
@@ -116,7 +116,7 @@ func (s *consumerTest) consume(t *testing.T, folder, wire string, i Interaction,
 			b.WithMetadata(texts(e.request.metadata)).WithJSONContent(e.request.body)
 		}).
 		WithResponse(func(b *pactmessage.SynchronousMessageWithResponseBuilder) {
-			b.WithJSONContent(e.response.body).WithMetadata(texts(e.response.metadata)) // in this order, or Pact loses the metadata
+			b.WithJSONContent(e.response.body).WithMetadata(texts(e.response.metadata)) // in the other order Pact loses the metadata
 		}).
 		ExecuteTest(t, func(m pactmessage.SynchronousMessage) error {
 			if len(m.Response) != 1 {
@@ -159,7 +159,7 @@ func (s *consumerTest) consume(t *testing.T, folder, wire string, i Interaction,
 		})
 }
 
-// consumeHTTP does the same against Pact's own server.
+// consumeHTTP is consume for HTTP. It uses Pact's own server.
 func (s *consumerTest) consumeHTTP(t *testing.T, folder string, i Interaction, e onWire, c *change) error {
 	pact, err := consumer.NewV4Pact(consumer.MockHTTPProviderConfig{Consumer: Consumer, Provider: Provider, PactDir: folder, LogDir: folder, Host: "127.0.0.1"})
 	if err != nil {
@@ -200,7 +200,7 @@ func (s *consumerTest) consumeHTTP(t *testing.T, folder string, i Interaction, e
 		})
 }
 
-// differs returns how a request differs from the pact's.
+// differs returns how a request differs from the pact's request.
 func (e onWire) differs(request *traffic, wanted any) error {
 	var differences []error
 	if !reflect.DeepEqual(request.body, wanted) {

@@ -27,7 +27,7 @@ type Interaction struct {
 	States   []State
 	Request  Request
 	Response Response
-	// HTTPOnly says that orders sends this on no other wire.
+	// HTTPOnly says that orders sends this only over HTTP.
 	HTTPOnly bool
 }
 
@@ -39,10 +39,10 @@ type State struct {
 
 // Request is a request. Each interaction has its own ID and SKUs on each wire.
 type Request struct {
-	// ID is the reservation's. Put is the body of a PutReservation.
+	// ID is the reservation's id. Put is the body of a PutReservation.
 	ID  string
 	Put *orderstest.Request
-	// SKUs are those of a GetStock.
+	// SKUs are the SKUs of a GetStock.
 	SKUs []string
 }
 
@@ -59,9 +59,9 @@ type Reservation struct {
 	ID    string
 	Seq   int64
 	State string
-	// Lines are set where a customer sees them.
+	// Lines are set if a customer sees them.
 	Lines []orderstest.Demand
-	// Expires says that there is an expires_at.
+	// Expires says that the reservation has an expires_at.
 	Expires bool
 }
 
@@ -71,7 +71,7 @@ type Level struct {
 	Available     int64
 }
 
-// Problem is what orders relies on in a problem: what it acts on, and what it
+// Problem is what orders relies on in a problem: the parts that orders acts on or
 // passes on.
 type Problem struct {
 	Code problem.Code
@@ -79,9 +79,9 @@ type Problem struct {
 	Current *Reservation
 	// Shortages are all shortages, in any order.
 	Shortages []problem.Shortage
-	// Fields are the pointers of the errors.
+	// Fields are the pointers of the field errors.
 	Fields []string
-	// RetryAfter says that there is a time to wait.
+	// RetryAfter says that the problem has a time to wait.
 	RetryAfter bool
 }
 
@@ -140,8 +140,8 @@ func (b *builder) levels(onHand ...any) State {
 	return State{levelsState, levels}
 }
 
-// reservation is the state in which the interaction's reservation has a last seq
-// and a state, with 6 of SKU a.
+// reservation is the provider state with the interaction's reservation: its last seq,
+// its state, and 6 units of SKU a.
 func (b *builder) reservation(seq int, state string) State {
 	return State{reservationState, map[string]any{"id": b.id(), "seq": seq, "is": state, "sku": b.sku("a"), "quantity": 6}}
 }
@@ -180,7 +180,7 @@ func (b *builder) puts() {
 	b.put("a hold", b.levels("a", 10, "b", 1), b.asks(1, "held", b.line("a", 4), b.line("b", 1), b.line("a", 2)), b.done(1, "held"))
 	b.put("a hold that is asked for again", b.reservation(1, "held"), b.asks(1, "held", b.line("a", 6)), b.done(1, "held"))
 	again := b.asks(1, "held", b.line("a", 6))
-	again.Put.HoldSeconds = 1 // as reservationState makes it
+	again.Put.HoldSeconds = 1 // reservationState makes the hold with this value
 	b.put("a hold that is asked for again after it ran out", b.reservation(1, "expired"), again, b.done(1, "expired"))
 	b.put("another quantity", b.reservation(1, "held"), b.asks(2, "held", b.line("a", 9)), b.done(2, "held"))
 	b.put("a commit", b.reservation(1, "held"), b.asks(2, "committed"), b.done(2, "committed"))

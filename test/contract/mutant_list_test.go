@@ -27,8 +27,8 @@ var providerMutants = []mutant{
 	{name: "id is left out", by: hold, change: inResponse(dropped("id"))},
 	{name: "state is left out", by: got, change: inResponse(dropped("state"))},
 	{name: "held is called reserved", by: hold, change: inResponse(mapped("state", func(any) any { return "reserved" }))},
-	{name: "seq is of another type", by: hold, change: inResponse(mapped("seq", retyped))},
-	{name: "quantity is of another type", by: got, change: inResponse(mapped("quantity", retyped))},
+	{name: "seq has another type", by: hold, change: inResponse(mapped("seq", retyped))},
+	{name: "quantity has another type", by: got, change: inResponse(mapped("quantity", retyped))},
 	{name: "quantity is in another unit", by: got, change: inResponse(mapped("quantity", times(12)))},
 	{name: "lines are left out", by: got, change: inResponse(dropped("lines"))},
 	{name: "levels are called stock", by: levels, change: inResponse(renamed("levels", "stock"))},
@@ -54,7 +54,7 @@ var providerMutants = []mutant{
 		}
 	}}},
 	{name: "type is about:blank", by: shortage, wires: overJSON, change: inResponse(mapped("type", func(any) any { return "about:blank" }))},
-	{name: "the reason is of another domain", by: shortage, wires: []string{"grpc"}, change: inResponse(mapped("domain", func(any) any { return "elsewhere" }))},
+	{name: "the reason has another domain", by: shortage, wires: []string{"grpc"}, change: inResponse(mapped("domain", func(any) any { return "elsewhere" }))},
 	{name: "a rejection has the status of an internal error", by: shortage, change: change{response: func(_, m *traffic) {
 		switch m.wire {
 		case "http":
@@ -93,9 +93,9 @@ var providerMutants = []mutant{
 	})},
 	{name: "a request's quantity is called count", by: hold, change: inRequest(renamed("quantity", "count"))},
 	{name: "PutReservation is called something else", by: hold, change: misdirect("PutReservation")},
-	{name: "GetStock is gone over http alone", by: levels, wires: []string{"http"}, change: misdirect("GetStock")},
-	{name: "GetStock is gone over grpc alone", by: levels, wires: []string{"grpc"}, change: misdirect("GetStock")},
-	{name: "GetStock is gone over nats alone", by: levels, wires: []string{"nats"}, change: misdirect("GetStock")},
+	{name: "GetStock is missing over http only", by: levels, wires: []string{"http"}, change: misdirect("GetStock")},
+	{name: "GetStock is missing over grpc only", by: levels, wires: []string{"grpc"}, change: misdirect("GetStock")},
+	{name: "GetStock is missing over nats only", by: levels, wires: []string{"nats"}, change: misdirect("GetStock")},
 }
 
 // consumerMutants are changes of what orders sends and of what it reads.
@@ -105,7 +105,7 @@ var consumerMutants = []mutant{
 	{name: "seq is not sent", by: hold, change: inRequest(dropped("seq"))},
 	{name: "location is not sent", by: hold, change: inRequest(dropped("location"))},
 	{name: "held is sent as reserved", by: hold, change: inRequest(mapped("state", func(any) any { return "reserved" }))},
-	{name: "the customer is sent as well", by: hold, change: inRequest(func(body any) any {
+	{name: "the customer is sent, too", by: hold, change: inRequest(func(body any) any {
 		body.(map[string]any)["customer"] = "c"
 		return body
 	})},

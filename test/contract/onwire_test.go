@@ -23,7 +23,7 @@ type (
 )
 
 // onWire is an interaction on one wire, in Pact's terms. Texts and numbers must be
-// equal. A matcher accepts more where orders relies on less.
+// equal. A matcher accepts other values if orders does not rely on the exact one.
 type onWire struct {
 	request, response message
 	// The following are for HTTP.
@@ -38,7 +38,7 @@ type message struct {
 	body     any
 }
 
-// Metadata that is not a header.
+// Metadata keys that are not headers.
 const (
 	wireKey    = "wire"
 	subjectKey = "subject" // of NATS
@@ -312,7 +312,7 @@ func plain(value any) any {
 	return value
 }
 
-// texts encodes headers as Pact takes them for messages: each value as JSON.
+// texts encodes headers as Pact expects them in messages: each value as JSON.
 func texts(h headers) map[string]string {
 	all := map[string]string{}
 	for name, value := range h {

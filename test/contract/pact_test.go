@@ -177,7 +177,8 @@ func TestPactCoversProblemsThatOrdersHandles(t *testing.T) {
 	}
 }
 
-// requireNothing removes what a schema requires: a pact has parts of responses.
+// requireNothing makes every field of a schema optional, because a pact has only
+// parts of responses.
 func requireNothing(value any) {
 	switch v := value.(type) {
 	case []any:
@@ -194,8 +195,8 @@ func requireNothing(value any) {
 	}
 }
 
-// Every body in the pact fits the contract of its wire. A request must fit whole,
-// unless inventory refuses it as invalid. A response may be a part.
+// Every body in the pact fits the contract of its wire. A request must be complete,
+// unless inventory refuses it as invalid. A response may have only some fields.
 func TestPactBodiesFitContracts(t *testing.T) {
 	t.Parallel()
 	p, err := readPact(committed)

@@ -48,13 +48,12 @@ func startNATS(t *testing.T) string {
 	return inprocess.StartNATS(t, server.RANDOM_PORT).ClientURL()
 }
 
-// limit is far more time than anything here takes.
+// limit is how long a test waits for a condition. Every wait here is much shorter.
 const limit = 10 * time.Second
 
-// states sets up each provider state from an empty inventory, through its REST
-// API. A reservation that an interaction has changed since stays as it is: the
-// same request gets the same response. Failures inside inventory are injected
-// around its handlers.
+// states sets up each provider state from an empty inventory, through its REST API.
+// A reservation that an interaction has changed stays changed: the same request gets
+// the same response. Failures inside inventory are injected around its handlers.
 var states = map[string]func(s *testInventory, parameters map[string]any) error{
 	levelsState: func(s *testInventory, levels map[string]any) error {
 		for sku, onHand := range levels {

@@ -58,8 +58,8 @@ type verification struct {
 }
 
 // verify runs Pact's verifier: it sends every request of a pact to inventory, over
-// the request's own wire, and compares the responses. If the verification is of a
-// part of the pact, it need not send every request.
+// the request's own wire, and compares the responses. If the verification covers
+// only a part of the pact, the verifier need not send every request.
 func (s *providerTest) verify(t *testing.T, v verification) (err error) {
 	p, err := readPact(v.file)
 	if err != nil {

@@ -33,13 +33,13 @@ import (
 	inventoryv1 "roundtrip/contracts/proto/inventory/v1"
 )
 
-// traffic is a request or a response on its way, in one form for every wire.
+// traffic is a request or a response, in the same form for every wire.
 type traffic struct {
 	wire string
 	// target is where a request goes: HTTP method and path, NATS subject, or gRPC
 	// method.
 	target string
-	// status is a response's, for HTTP and gRPC. NATS has it in headers.
+	// status is the status of a response over HTTP or gRPC. On NATS it is in headers.
 	status  string
 	headers map[string]string
 	// body is JSON, decoded; numbers are json.Number.
@@ -152,7 +152,7 @@ func passHTTP(w http.ResponseWriter, r *http.Request, base string, c *change) er
 		}
 	}
 	if _, ok := response.headers["Content-Type"]; !ok {
-		w.Header()["Content-Type"] = nil // or the library guesses one
+		w.Header()["Content-Type"] = nil // nil keeps the library from guessing one
 	}
 	code, err := strconv.Atoi(response.status)
 	if err != nil {

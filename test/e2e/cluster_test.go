@@ -100,7 +100,7 @@ var prepare = sync.OnceValues(func() (*cluster, error) {
 	if _, err := output(ctx, "", "kubectl", "get", "nodes"); err != nil {
 		return nil, fmt.Errorf("KUBECONFIG must name a running cluster, and kubectl is needed (see `make kind-up`): %w", err)
 	}
-	if err := remove(); err != nil { // left over from a killed run
+	if err := remove(); err != nil { // a killed run may have left some
 		return nil, err
 	}
 	tools, err := filepath.Abs(filepath.Join(root, ".tools"))
@@ -325,7 +325,7 @@ func (n *namespace) call(method, url string, body ...string) (string, error) {
 	return n.try(append([]string{"exec", "caller", "--", "/caller", "call", method, url}, body...)...)
 }
 
-// must sends a request whose response must start with a text.
+// must sends a request. The response must start with a text.
 func (n *namespace) must(begins, method, url string, body ...string) string {
 	n.Helper()
 	out, err := n.call(method, url, body...)

@@ -13,7 +13,7 @@ import (
 const (
 	anOrder = `{"customer":"c","currency":"GBP","lines":[{"sku":"A","quantity":2,"unit_price":100}]}`
 	stock   = `{"sku":"A","on_hand":10,"reason":"counted"}`
-	// soon is how long an installation may take until it serves an order. The images
+	// soon is the maximum time from installation to the first served order. The images
 	// are loaded before.
 	soon = 30 * time.Second
 )
@@ -87,7 +87,7 @@ func TestInstallWithDefaults(t *testing.T) {
 
 	n.helm("uninstall", "roundtrip", "--wait", "--timeout=2m")
 	n.leaves("roundtrip")
-	recordStep("no values: all of it", time.Since(began), loadstats.Stats{})
+	recordStep("no values: the whole test", time.Since(began), loadstats.Stats{})
 }
 
 // leaves waits until only the claims of a release are left.

@@ -16,7 +16,8 @@ import (
 	"roundtrip/test/support/natsauth"
 )
 
-// leastRate is the expected number of requests a second. A busy machine sends fewer.
+// leastRate is the expected number of requests a second. A busy machine may send
+// fewer.
 const leastRate = 100
 
 var services = []string{"inventory", "orders"}
@@ -85,7 +86,7 @@ func TestRolloutsUnderLoad(t *testing.T) {
 			p.upgrade(service, "autoscaling.enabled=true")
 		}
 		for _, service := range services {
-			until(t, "the autoscaler gives "+service+" its least replicas", func() bool {
+			until(t, "the autoscaler gives "+service+" its minimum number of replicas", func() bool {
 				return p.services.kubectl("get", "deployment", service, "--output=jsonpath={.spec.replicas} {.status.availableReplicas}") == "2 2"
 			})
 		}
@@ -107,12 +108,12 @@ func TestRolloutsUnderLoad(t *testing.T) {
 		p.says("password authentication failed", "logs", "--selector=app.kubernetes.io/component=migration,app.kubernetes.io/name=orders", "--tail=-1")
 		p.services.helm("rollback", "orders", "--wait", "--timeout=3m")
 	})
-	p.step("a Secret that is not there", func() {
+	p.step("a missing Secret", func() {
 		p.fails("inventory", "database.secret.name=absent")
 		p.says(`secret "absent" not found`, "events", "--types=Warning")
 		p.services.helm("rollback", "inventory", "--wait", "--timeout=3m")
 	})
-	p.step("an image that is not there", func() {
+	p.step("a missing image", func() {
 		p.fails("orders", "image.tag=e2e-absent")
 		p.says("roundtrip/orders:e2e-absent", "events", "--types=Warning")
 		p.services.helm("rollback", "orders", "--wait", "--timeout=3m")
@@ -153,12 +154,12 @@ func startProduction(t *testing.T) *production {
 		t.Fatal(err)
 	}
 	p.callers.caller("load", "http://orders."+p.services.name+":8080")
-	until(t, "the load flows", func() bool {
+	until(t, "the load is running", func() bool {
 		out, err := p.callers.try("exec", "caller", "--", "/caller", "stats")
 		var s loadstats.Stats
 		return err == nil && json.Unmarshal([]byte(out), &s) == nil && s.Requests > s.Failures
 	})
-	recordStep("PostgreSQL, two replicas: from nothing to load", time.Since(began), loadstats.Stats{})
+	recordStep("PostgreSQL, two replicas: from installation to load", time.Since(began), loadstats.Stats{})
 	return p
 }
 
@@ -215,7 +216,7 @@ func (p *production) fails(service, set string) {
 	}
 }
 
-// says waits until kubectl shows a text with which an operator finds the cause.
+// says waits until kubectl shows a text that tells an operator the cause.
 func (p *production) says(text string, args ...string) {
 	p.Helper()
 	until(p.T, fmt.Sprintf("%s shows %q", args, text), func() bool {
@@ -240,7 +241,7 @@ func (p *production) share(service, label string) {
 		for ip := range strings.FieldsSeq(p.services.kubectl("get", "pods", "--selector=app.kubernetes.io/component=service,app.kubernetes.io/name="+service,
 			"--output=jsonpath={.items[*].status.podIP}")) {
 			out, _ := p.callers.try("exec", "caller", "--", "/caller", "metric", "http://"+ip+":9090", "roundtrip_exchanges_total", `role="responder"`, label)
-			counts[ip], _ = strconv.ParseFloat(strings.TrimSpace(out), 64) // a pod without requests has no such series
+			counts[ip], _ = strconv.ParseFloat(strings.TrimSpace(out), 64) // a pod without requests lacks this series
 		}
 		return counts
 	}
@@ -301,7 +302,7 @@ func (p *production) unauthorizedPod(t *testing.T) {
 		return err != nil && strings.Contains(err.Error(), "Client.Timeout exceeded")
 	}
 	if refused(n, "http://nats."+p.servers.name+":4222") { // every pod may connect to NATS
-		t.Fatal("the pod reaches nothing at all, so the test shows nothing")
+		t.Fatal("the pod can't connect to anything, so the test proves nothing")
 	}
 	var all sync.WaitGroup
 	for _, wire := range []string{"orders:8080", "inventory:8080", "inventory:8090", "inventory-headless:8090", "orders-headless:9090"} {

@@ -28,7 +28,7 @@ type fakeResponse struct {
 	code  codes.Code
 }
 
-// tooLarge is more than orders reads of a response.
+// tooLarge is longer than the longest response that orders accepts.
 var tooLarge = strings.Repeat(" ", 17<<20)
 
 const done = `{"id":"another","seq":1,"state":"held","lines":[{"sku":"sku-place","location":"main","quantity":3}],"expires_at":"2100-01-01T00:00:00Z"}`
@@ -51,8 +51,8 @@ func anotherFrame() []byte {
 	return frame
 }
 
-// fakeInventory is a fault: a fake inventory with one response to everything takes
-// inventory's place.
+// fakeInventory is a fault: a fake inventory replaces inventory and gives the same
+// response to every request.
 func fakeInventory(name, about string, l fakeResponse) fault {
 	return fault{name: name, about: about, expectation: unknown, run: func(sys *system, requests func()) {
 		sys.recorder.during(name, func() {
@@ -75,9 +75,9 @@ func fakeInventory(name, about string, l fakeResponse) fault {
 	}}
 }
 
-// serve starts the fake inventory on this machine, where containers reach it: at the
-// gateway of their network, or, if the engine runs in a virtual machine, under the
-// name host.docker.internal.
+// serve starts the fake inventory on this machine. Containers reach it at the gateway
+// of their network or, if the engine runs in a virtual machine, under the name
+// host.docker.internal.
 func (l fakeResponse) serve(sys *system) (address string, stop func()) {
 	sys.Helper()
 	host := "host.docker.internal"

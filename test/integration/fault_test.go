@@ -29,7 +29,7 @@ const (
 // fault is a fault during which one request of each exchange is sent.
 type fault struct {
 	name, about string
-	// whyNot says why it can't occur, by wire.
+	// whyNot says why the fault can't occur, by wire.
 	whyNot      map[string]string
 	expectation expectation
 	// run injects the fault, sends the requests, and ends the fault.

@@ -23,7 +23,7 @@ import (
 type loadFault struct {
 	name, about string
 	setting     setting
-	// whyNot says why it can't occur, by wire.
+	// whyNot says why the fault can't occur, by wire.
 	whyNot map[string]string
 	// ordersReads says that orders can still read its orders.
 	ordersReads bool

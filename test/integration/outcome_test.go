@@ -20,12 +20,12 @@ import (
 
 // finalState is the state of an order in both services after an exchange.
 type finalState struct {
-	// state and quantity are the order's. Without an order they are zero.
+	// state and quantity are those of the order. If there is no order, they are zero.
 	state    string
 	quantity int64
 	// reservation is the reservation's state, or "" if there is none.
 	reservation string
-	// onHand and reserved are the level's. onHand starts at initialStock.
+	// onHand and reserved are those of the level. onHand starts at initialStock.
 	onHand, reserved int64
 	// ledger has the reasons of the entries, the oldest first.
 	ledger []string
@@ -159,8 +159,8 @@ func isExpired(sys *system, id, sku string) {
 	sys.waitForRelease(sku)
 }
 
-// releaseWithin is how soon after its hold expired stock is released on a busy
-// machine. The rule is 5 s.
+// releaseWithin is how long after a hold expires its stock may take to be released on
+// a busy machine. The rule is 5 s.
 const releaseWithin = 30 * time.Second
 
 func (sys *system) waitForRelease(sku string) {
@@ -196,7 +196,7 @@ func otherHoldExpired(sys *system, id, sku string) {
 	}
 }
 
-// doUntil sends a request until it is done, which must put its order into the state.
+// doUntil repeats a request until it is done. Then its order must be in the state.
 func (sys *system) doUntil(id, state string, request func() caller.Response) {
 	sys.Helper()
 	var r caller.Response
@@ -252,16 +252,16 @@ var outcomeGroups = []struct {
 		{"amend", isExpired, amending(5), 409, "reservation-expired", expired, 0},
 		{"confirm", isExpired, confirming, 409, "reservation-expired", expired, 0},
 	}},
-	{"of a confirmed order", "", "Another row has it.", []outcome{
+	{"of a confirmed order", "", "Another row tests it.", []outcome{
 		{"cancel", isConfirmed, cancelling, 200, "", returned, 1},
 		{"reservation", isConfirmed, reservation, 200, "", confirmed, 1},
 		{"availability", isConfirmed, availability("?sku=SKU"), 200, "", confirmed, 1},
 	}},
-	{"of a cancelled order", "", "Another row has it.", []outcome{
+	{"of a cancelled order", "", "Another row tests it.", []outcome{
 		{"reservation", isCancelled, reservation, 200, "", cancelled, 1},
 		{"availability", isCancelled, availability("?sku=SKU"), 200, "", cancelled, 1},
 	}},
-	{"of an expired order", "", "Another row has it.", []outcome{
+	{"of an expired order", "", "Another row tests it.", []outcome{
 		{"reservation", isExpired, reservation, 200, "", expired, 1},
 		{"availability", isExpired, availability("?sku=SKU"), 200, "", expired, 1},
 	}},
@@ -374,7 +374,7 @@ func (sys *system) checkLogs(cells []map[string]*cell) {
 	}
 }
 
-// logsWithin is how soon a line appears in a container's log.
+// logsWithin is how long a line may take to appear in a container's log.
 const logsWithin = 10 * time.Second
 
 // runOutcome runs one outcome and checks the response and the final state.

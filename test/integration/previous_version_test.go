@@ -11,7 +11,7 @@ import (
 
 // The previous version of one service works with the current version of the other:
 // during a rollout, and after a rollback of one of them.
-func TestPreviousVersionWithThisOne(t *testing.T) {
+func TestPreviousVersionWorksWithCurrentVersion(t *testing.T) {
 	t.Parallel()
 	for _, version := range []struct {
 		name              string

@@ -14,7 +14,7 @@ import (
 	"roundtrip/test/support/wait"
 )
 
-// at is the system with requests to orders sent to one replica.
+// at returns the system with a client that sends requests to one replica of orders.
 func (sys *system) at(replica int) *system {
 	sys.Helper()
 	endpoint, err := sys.orders.replicas[replica].Endpoint(sys.Context(), httpPort)
@@ -150,7 +150,7 @@ func TestHoldExpiresAfterLostResponse(t *testing.T) {
 }
 
 func TestPlaceRetryRacesGiveUp(t *testing.T) {
-	r := races.row("place retried while it is given up", "The settler of one replica has taken old places to give them up, and hangs. The caller retries them through the other replica and is told that they are placed. They stay placed.")
+	r := races.row("place retried while it is given up", "The settler of one replica has taken old places to give them up, and hangs. The caller retries them through the other replica, which responds that they are placed. They stay placed.")
 	const orders, giveUpAfter = 24, 7 * time.Second
 	s := setting{
 		proxied: true, ordersReplicas: 2, ordersArgs: []string{"--give-up-after=" + giveUpAfter.String()},
@@ -183,7 +183,7 @@ func TestPlaceRetryRacesGiveUp(t *testing.T) {
 				n, err := sys.metric(sys.orders.replicas[0], "orders_oldest_intent_age_seconds")
 				return err == nil && n == 0
 			})
-			// The settler's workers end with their exchanges, each within its deadline.
+			// A worker of the settler ends with its exchange, within the deadline.
 			wait.Until(sys, limit, "its workers have ended", nil, func() bool {
 				last := time.Time{}
 				for _, lines := range sys.readLogs().orders {
@@ -204,7 +204,7 @@ func TestPlaceRetryRacesGiveUp(t *testing.T) {
 			if placedNow[i] {
 				n++
 				if o.State != "placed" {
-					cells["place"].Errorf("the caller was told that %s is placed; now it is %s", id(i), o.Text)
+					cells["place"].Errorf("the retry's response was that %s is placed; now it is %s", id(i), o.Text)
 				}
 			}
 		}

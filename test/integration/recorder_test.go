@@ -241,7 +241,7 @@ func messageEvents(b serviceLogs, id string, at func(time.Time) float64, repair 
 			events = append(events, toInventory, toOrders)
 		}
 	}
-	// The rest has no line in orders' log: orders was killed before it wrote one.
+	// Orders' log has no line for the rest: orders was killed before it wrote one.
 	for _, l := range received {
 		events = append(events, toInventory(l, l.Attempt, at(l.began()), at(l.began())),
 			report.Event{From: report.Inventory, To: report.Orders, AtMS: at(l.Time), UntilMS: at(l.Time), Repair: repair, Text: l.Outcome, Lost: true, Detail: "orders did not log it"})

@@ -47,9 +47,9 @@ var (
 		"levels and ledger, the same request id in both logs, and one attempt."}
 	faults = &section{title: "Each exchange under each fault", about: "One request of each exchange is sent during the fault. No response comes more than a second after its " +
 		"deadline. An unknown outcome is 202. Reads that need no inventory succeed. Within 30 s after the fault all intents are settled, both services agree, and the audits find nothing."}
-	races = &section{title: "Races", about: "A late request or response meets a decision that was made meanwhile."}
+	races = &section{title: "Races", about: "A request or response arrives late, after another decision was made."}
 	loads = &section{title: "Faults and replacements under load", about: "Several callers place, amend, confirm and cancel orders. Each retries until it gets a final response. Afterwards every " +
-		"order agrees with what its caller was told."}
+		"order agrees with its caller's responses."}
 	oldOrders    = &section{title: "The previous version of orders with this inventory", about: "On the current schema: each exchange to each outcome, and lost responses."}
 	oldInventory = &section{title: "The previous version of inventory with this orders", about: oldOrders.about}
 )

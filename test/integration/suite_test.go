@@ -67,7 +67,7 @@ const (
 	proxyName    = "toxiproxy"
 )
 
-// firstPort is that of the first proxy.
+// firstPort is the port of the first proxy.
 const firstPort = 10_000
 
 var start = sync.OnceValues(func() (*suite, error) {
@@ -125,9 +125,9 @@ func theSuite(t testing.TB) *suite {
 
 func imageOf(service, tag string) string { return "roundtrip/" + service + ":" + tag }
 
-// makeNetwork makes a network in which containers have chosen addresses. An engine
-// allows that only if the subnet is chosen, too. So the network is made twice: the
-// first shows which subnet is free.
+// makeNetwork makes a network in which the tests choose the containers' addresses. An
+// engine allows that only if the tests choose the subnet, too. So the network is made
+// twice: the first one shows which subnet is free.
 func (s *suite) makeNetwork(ctx context.Context) error {
 	labels := network.WithLabels(containers.Labels())
 	first, err := network.New(ctx, labels)
@@ -234,7 +234,7 @@ func poll(ctx context.Context, try func() error) error {
 }
 
 // database makes a database with a service's current schema and returns its address
-// in the network. The name is the server's.
+// in the network. name is the server's name there.
 func (s *suite) database(t testing.TB, server *containers.Postgres, name, service string) string {
 	t.Helper()
 	inside := func(address string) string {

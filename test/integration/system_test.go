@@ -36,11 +36,11 @@ type setting struct {
 	// proxied puts a proxy into each connection of the wire, one for each replica of
 	// orders.
 	proxied bool
-	// ownPostgres and ownNATS start servers for this system alone, which it may break.
+	// ownPostgres and ownNATS start servers for this system only, which it may break.
 	// killsPostgres keeps PostgreSQL's data on disk. postgresArgs are its arguments.
 	ownPostgres, killsPostgres, ownNATS bool
 	postgresArgs                        []string
-	// ordersArgs go to every replica of orders, and ordersArgsOf to one.
+	// ordersArgs are for every replica of orders, and ordersArgsOf for one.
 	ordersArgs   []string
 	ordersArgsOf map[int][]string
 	// smallDisk names a service whose SQLite database is on a small disk.
@@ -61,12 +61,13 @@ type system struct {
 	postgres          *containers.Postgres
 	postgresName      string
 	nats              *containers.Container
-	// proxies has one between each replica of orders and inventory. On NATS they are
-	// in front of the server, and the last is inventory's.
+	// proxies has one proxy between each replica of orders and inventory. On NATS the
+	// proxies are in front of the server, and the last one is for inventory.
 	proxies  []proxy
 	recorder *recorder
 	// disk is a container with the small disk. volumes are mounted for a service's
-	// SQLite database. takenConnections are PostgreSQL's, held by a fault.
+	// SQLite database. takenConnections are connections to PostgreSQL that a fault
+	// holds.
 	disk             *containers.Container
 	volumes          map[string]string
 	takenConnections []*pgx.Conn

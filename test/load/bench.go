@@ -18,10 +18,10 @@ import (
 	"roundtrip/test/support/processes"
 )
 
-// benchCommand measures in short rounds. Each round measures every case once, and
-// every other round in reverse order, so that other load on the machine affects all
-// cases alike. A figure is the median of the rounds. A ratio is the median of the
-// rounds' ratios.
+// benchCommand measures in short rounds. Each round measures every case once. Every
+// second round runs in reverse order, so that other load on the machine affects all
+// cases in the same way. A figure is the median of the rounds. A ratio is the median
+// of the rounds' ratios.
 type benchCommand struct {
 	Bin     string        `help:"Folder with the two binaries." default:".build" type:"existingdir"`
 	Rounds  int           `help:"Number of rounds." default:"3"`
@@ -109,8 +109,8 @@ type bench struct {
 
 var callerCounts = []int{1, 16, 64}
 
-// The wires are compared where other costs are smallest: on SQLite, merged, with
-// 10,000 SKUs, with few and with many callers.
+// The wires are compared in the cases with the smallest other costs: on SQLite,
+// merged, with 10,000 SKUs, with few and with many callers.
 var (
 	wires            = []string{overHTTP, overGRPC, overNATS}
 	wireCallerCounts = []int{1, 64}
@@ -144,7 +144,7 @@ func (b *bench) wantsPostgres() bool {
 	return b.wants(onPgbench, "", false) || b.wants(onPostgres, overHTTP, true) || b.wants(onPostgres, overHTTP, false)
 }
 
-// takes says whether a candidate is measured in a case.
+// takes says whether a case applies to a candidate.
 func (c candidate) takes(hot bool, callers int) bool {
 	switch {
 	case c.store == onEcho: // an echo has no SKUs

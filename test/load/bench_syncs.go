@@ -10,8 +10,8 @@ import (
 	"roundtrip/test/support/processes"
 )
 
-// countSyncs counts PostgreSQL's syncs. A connection reports its syncs at its end at
-// the latest. So each case stops its services before it reads the counter, and
+// countSyncs counts PostgreSQL's syncs. A connection may not report its syncs until
+// it closes. So each case stops its services before it reads the counter, and
 // measures nothing else.
 func (b *bench) countSyncs(ctx context.Context) error {
 	for _, merged := range []bool{true, false} {

@@ -25,8 +25,8 @@ func processCPU(pid int) (time.Duration, error) {
 	return parseStat(string(text))
 }
 
-// parseStat reads utime and stime, the 14th and 15th field. The second is the
-// command's name in brackets, which may hold anything.
+// parseStat reads utime and stime, the 14th and 15th field. The second field is the
+// command's name in brackets. It may contain any character.
 func parseStat(stat string) (time.Duration, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
@@ -43,7 +43,7 @@ func parseStat(stat string) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// peakMemory is the most memory that a process has had resident, in bytes.
+// peakMemory is the peak resident memory of a process, in bytes.
 func peakMemory(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -62,16 +62,16 @@ func parsePeak(status string) (int64, error) {
 	return 0, fmt.Errorf("not a process's status: %.40q", status)
 }
 
-// fileSyncs is how often a service on SQLite has asked the disk to confirm,
-// which SQLite does not count itself, but its files tell, from outside and at no
-// cost to the service (sqlite.org/walformat.html):
+// fileSyncs is how often a service on SQLite has synced its files. SQLite does not
+// count syncs, so this computes them from the files, at no cost to the service
+// (sqlite.org/walformat.html):
 //
-//   - The index of the write-ahead log (-shm) counts the transactions that were
-//     committed. With synchronous=FULL the log is synced once in each.
-//   - The log's header (-wal) counts how often the log was begun anew. Each time
-//     the log, the database, and the new header are synced.
+//   - The index of the write-ahead log (-shm) counts the committed
+//     transactions. With synchronous=FULL each of them syncs the log once.
+//   - The log's header (-wal) counts how often the log was restarted. Each restart
+//     syncs the log, the database, and the new header.
 //
-// strace on both services counted exactly as many (docs/performance.md).
+// strace on both services counted the same number (docs/performance.md).
 func fileSyncs(database string) (int, error) {
 	index, err := os.ReadFile(database + "-shm")
 	if err != nil {
@@ -88,8 +88,8 @@ func fileSyncs(database string) (int, error) {
 	return int(commits) + 3*int(begun), nil
 }
 
-// serverSyncs is how often the server has synced its log. A connection reports its
-// syncs at its end at the latest, so this waits until all connections have ended.
+// serverSyncs is how often the server has synced its log. A connection may not report
+// its syncs until it closes, so this waits until all connections are closed.
 func serverSyncs(ctx context.Context, p *containers.Postgres) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -41,7 +41,7 @@ func TestProcessorTimeIsUserPlusSystem(t *testing.T) {
 	}
 }
 
-func TestMemoryIsThePeakResidentSize(t *testing.T) {
+func TestMemoryIsPeakResidentSize(t *testing.T) {
 	t.Parallel()
 	got, err := parsePeak("Name:\torders\nVmPeak:\t 1240000 kB\nVmHWM:\t   40960 kB\nVmRSS:\t   30000 kB\n")
 	if err != nil || got != 40<<20 {

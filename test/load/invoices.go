@@ -40,13 +40,13 @@ type cleaning struct {
 
 	CancellationLines    int // of invoices whose number starts with C
 	NonPositiveLines     int // returns, write-offs, corrections
-	UnreadableLines      int // quantity or price is not a number, or beyond the limits of an order
+	UnreadableLines      int // quantity or price is not a number, or exceeds the limits of an order
 	EncodedSKULines      int // the code has characters that a SKU may not have
 	RoundedPriceLines    int // the price has more than two decimals
-	NoCustomerInvoices   int // got the customer "guest"
-	LeftOutInvoices      int // no line was left
-	CancellationInvoices int // of those, cancellations
-	TooLongInvoices      int // of those, more lines than an order may have
+	NoCustomerInvoices   int // have no customer, and got the customer "guest"
+	LeftOutInvoices      int // are cancellations, have no line left, or have too many lines
+	CancellationInvoices int // left-out invoices that are cancellations
+	TooLongInvoices      int // left-out invoices with more lines than an order may have
 }
 
 // readInvoices reads the retailer's lines (InvoiceNo, StockCode, Description,

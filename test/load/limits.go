@@ -58,8 +58,8 @@ func parsePgbench(out string) (r pgbenchResult, err error) {
 }
 
 // echo replaces a service. It only exchanges JSON of the same shape and size: no
-// rules, no database, no log. Two echoes show the throughput that HTTP and JSON
-// leave. It accepts the flags of the services.
+// rules, no database, no log. Two echoes show the highest throughput that HTTP and
+// JSON allow. It accepts the flags of the services.
 type echo struct {
 	HTTPAddr     string `name:"http-addr"`
 	AdminAddr    string

@@ -202,14 +202,14 @@ func (r result) print(out io.Writer) {
 		}
 		fmt.Fprintln(table)
 	}
-	_ = table.Flush() // an error to print has no other place to go
+	_ = table.Flush() // an error to print can't be reported anywhere else
 }
 
-// violation is an error if a request failed, or was rejected although there was
-// stock for all. A refused request is no violation.
+// violation returns an error if a request failed, or was rejected although there was
+// enough stock. A refused request is not a violation.
 func (r result) violation() error {
 	if bad := r.total.counts; bad[rejected] > 0 || bad[failed] > 0 {
-		return fmt.Errorf("%d requests were rejected, although there was stock for all, and %d failed; the first: %w",
+		return fmt.Errorf("%d requests were rejected although there was enough stock, and %d failed; the first: %w",
 			bad[rejected], bad[failed], errors.New(r.failure))
 	}
 	if r.total.counts[done] == 0 {

@@ -87,7 +87,7 @@ func TestViolations(t *testing.T) {
 	}
 }
 
-func TestHTTPStatusGivesRequestStatus(t *testing.T) {
+func TestHTTPStatusDeterminesResponseKind(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]responseKind{
 		200: done, 201: done, 202: unknown, 409: rejected, 503: refused, 504: refused,

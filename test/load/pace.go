@@ -10,17 +10,17 @@ import (
 
 // pace says when requests are sent.
 //
-// Without a rate it is a closed loop: a caller sends its next request after the
-// response to the one before. The load adapts to the services and measures their
+// Without a rate it is a closed loop: a caller sends its next request after it got
+// the response to the last one. The load adapts to the services and measures their
 // throughput.
 //
 // With a rate it is an open loop: every request has a due time, fixed before the
 // first one is sent. Latency counts from the due time. So a request that is late
-// because the services stalled has a high latency. To count from the time of
-// sending would hide the stall, which Gil Tene calls coordinated omission ("How NOT
-// to Measure Latency", 2015).
+// because the services stalled has a high latency. Latency from the time of sending
+// would hide the stall. Gil Tene calls that error coordinated omission ("How NOT to
+// Measure Latency", 2015).
 type pace struct {
-	// callers is the most requests that are in flight.
+	// callers is the maximum number of requests in flight.
 	callers int
 	// rate is in requests a second. 0 is a closed loop.
 	rate float64
@@ -29,7 +29,7 @@ type pace struct {
 	duration time.Duration
 }
 
-// requests is the number of requests, or -1 if it is not known before.
+// requests is the number of requests, or -1 if it is not known in advance.
 func (p pace) requests() int {
 	switch {
 	case p.count > 0:
@@ -46,7 +46,7 @@ func (p pace) due(began time.Time, i int) time.Time {
 }
 
 // drive calls send for every request, from 0, with the time from which its latency
-// counts. It sends every request that is due, even late, and returns when all calls
+// counts. It sends every due request, even if it is late. It returns when all calls
 // have returned.
 func (p pace) drive(ctx context.Context, send func(i int, due time.Time)) error {
 	began, limit := time.Now(), p.requests()

@@ -73,15 +73,16 @@ type tick struct {
 	Label string
 }
 
-// curve is a line; its path is SVG's.
+// curve is a line. Its path is an SVG path.
 type curve struct{ Name, Path string }
 
-// The area inside a plot's axes, in SVG's units. report.html has the same.
+// The size of the area inside a plot's axes, in SVG's units. report.html has the same
+// numbers.
 const plotWidth, plotHeight = 800.0, 280.0
 
 // Latency plots the latency that a share of the requests did not exceed, over that
-// share. Both axes are logarithmic: each mark on the x axis excludes a tenth of the
-// requests that the mark before excludes.
+// share. Both axes are logarithmic: each mark on the x axis excludes a tenth as many
+// requests as the previous mark.
 func (r report) Latency() plot {
 	least, most := math.Inf(1), 0.0
 	for _, s := range r.result.operations {
@@ -153,8 +154,8 @@ func (r report) Throughput() plot {
 	return p
 }
 
-// niceStep is the smallest of 1, 2 and 5 times a power of ten that is not below
-// least.
+// niceStep is the smallest number of the form 1, 2 or 5 times a power of ten that is
+// at least least.
 func niceStep(least float64) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(max(least, 1))))
 	for _, factor := range []float64{1, 2, 5} {

@@ -35,7 +35,7 @@ func TestPageIsSelfContained(t *testing.T) {
 	if found := regexp.MustCompile(`(?i)<script|<link|<img|<iframe|@import|url\(|src=|href=|https?:|javascript:|\son\w+=`).FindString(page); found != "" {
 		t.Errorf("the page contains %q", found)
 	}
-	if !strings.Contains(page, "On SQLite, asking over grpc.") {
+	if !strings.Contains(page, "On SQLite. Orders calls inventory over grpc.") {
 		t.Error("the page does not describe the run")
 	}
 	if n := strings.Count(page, "<svg"); n != 2 {
@@ -91,7 +91,8 @@ func TestLatencyCurveRises(t *testing.T) {
 				t.Fatalf("%s falls at %v", c.Name, points[i])
 			}
 		}
-		// 1,500 of each: the curve ends at the share that excludes one.
+		// 1,500 requests of each operation: the curve ends at the share that
+		// excludes one.
 		if last := parse(points[len(points)-1][1]); last > plotWidth*3.18/4+1 || last < plotWidth*3/4 {
 			t.Errorf("%s ends at %g", c.Name, last)
 		}

@@ -1,7 +1,7 @@
--- The row changes of one single reservation, as inventory makes them for an
--- order of one unit of one SKU, in one transaction a request: what a database
--- can do for services that merge nothing. For pgbench, on inventory's own
--- schema; skus is how many SKUs there are.
+-- A script for pgbench on inventory's schema. It makes the row changes that
+-- inventory makes for one reservation of one unit of one SKU, in one transaction.
+-- So it shows what a database can do for services that merge no transactions.
+-- skus is the number of SKUs.
 \set n random(1, 9000000000000000000)
 \set sku random(0, :skus - 1)
 BEGIN;

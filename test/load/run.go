@@ -15,9 +15,9 @@ import (
 
 type runCommand struct {
 	target
-	Workload string        `arg:"" enum:"uniform,hot,mixed,invoices" help:"uniform: orders of one unit, each of any of 10,000 SKUs. hot: all of the same SKU. mixed: place, amend, confirm, cancel and get, over 10,000 SKUs. invoices: a retailer's real ones, one order each."`
-	Data     string        `help:"The invoices: CSV, gzipped if it ends in .gz." type:"existingfile" placeholder:"FILE"`
-	Callers  int           `help:"Number of callers. Each sends its next request after the response. With --rate: the most requests in flight." default:"16"`
+	Workload string        `arg:"" enum:"uniform,hot,mixed,invoices" help:"uniform: each order is for one unit of a random SKU out of 10,000. hot: all orders are for the same SKU. mixed: place, amend, confirm, cancel and get, over 10,000 SKUs. invoices: a retailer's real invoices, one order for each."`
+	Data     string        `help:"File with the invoices: CSV, gzipped if its name ends in .gz." type:"existingfile" placeholder:"FILE"`
+	Callers  int           `help:"Number of callers. Each sends its next request after the response. With --rate: the maximum number of requests in flight." default:"16"`
 	Rate     float64       `help:"Send this many requests a second. Latency counts from the time when a request was due." placeholder:"N"`
 	Duration time.Duration `help:"How long to send." default:"30s"`
 	Count    int           `help:"Send this many requests, instead of a duration." placeholder:"N"`
@@ -28,7 +28,7 @@ type runCommand struct {
 func (runCommand) Help() string {
 	return `Without --rate the load is a closed loop: it adapts to the services and measures throughput. With --rate it is an open loop: it measures latency at that load. Latency counts from the time when a request was due, even if it was sent later because the services stalled.
 
-Columns: done (200, 201); rejected (409), a violation, because there is stock for all; unknown (202: recorded, and settled later); refused (503, 504); failed (anything else), a violation. The audits run when all intents are settled.
+Columns: done (200, 201); rejected (409), a violation, because there is enough stock; unknown (202: recorded, and settled later); refused (503, 504); failed (anything else), a violation. The audits run when all intents are settled.
 
 Examples:
 
@@ -95,10 +95,10 @@ func (r runCommand) plan() (workload, pace, error) {
 		return nil, p, errors.New("callers and duration must be positive, rate and count not negative")
 	}
 	if (r.Workload == "invoices") != (r.Data != "") {
-		return nil, p, errors.New("--data is for the workload invoices, which needs it")
+		return nil, p, errors.New("the workload invoices needs --data, and no other workload accepts it")
 	}
 	if r.Store == "postgres" && r.InventoryDatabase+r.OrdersDatabase != "" {
-		return nil, p, errors.New("give either --store=postgres or databases, not both")
+		return nil, p, errors.New("give either --store=postgres or database addresses, not both")
 	}
 	switch r.Workload {
 	case "hot":

@@ -51,7 +51,7 @@ func measured(values []float64) []float64 {
 	})
 }
 
-// median is the median of the measured values, or NaN without any.
+// median is the median of the measured values, or NaN if there are none.
 func median(values []float64) float64 {
 	sorted := measured(values)
 	n := len(sorted)
@@ -69,7 +69,7 @@ func pick(rounds []figures, figure int) []float64 {
 	return values
 }
 
-// ratios are the rounds' ratios of orders a second.
+// ratios returns, for each round, the ratio of two cases' orders a second.
 func (b *bench) ratios(of, to benchCase) []float64 {
 	var ratios []float64
 	for i := range min(len(b.results[of]), len(b.results[to])) {
@@ -78,8 +78,8 @@ func (b *bench) ratios(of, to benchCase) []float64 {
 	return measured(ratios)
 }
 
-// wireRatios are the rounds' ratios of the slowest wire's orders a second to the
-// fastest's.
+// wireRatios returns, for each round, the ratio of the slowest wire's orders a second
+// to the fastest wire's.
 func (b *bench) wireRatios(callers int) []float64 {
 	var ratios []float64
 	for round := 0; ; round++ {
@@ -177,7 +177,7 @@ type goal struct {
 	what string
 	// reached has the value of each round. The median counts.
 	reached []float64
-	// wanted is the minimum, or with below the maximum.
+	// wanted is the minimum. If below is set, it is the maximum.
 	wanted float64
 	below  bool
 	unit   string
@@ -200,8 +200,8 @@ func (g goal) row() []string {
 	return []string{g.what, fmt.Sprintf("%s %g%s", sign, g.wanted, g.unit), number(reached, 2) + g.unit, spread, result}
 }
 
-// equal is the minimum ratio of two cases that do the same: with one caller there is
-// nothing to merge, so the difference is noise.
+// equal is the minimum ratio of two cases that do the same work: with one caller
+// there is nothing to merge, so the difference is noise.
 const equal = 0.95
 
 func (b *bench) goals() []goal {

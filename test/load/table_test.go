@@ -55,7 +55,7 @@ func TestWireRatiosAreComparedPerRound(t *testing.T) {
 	}
 }
 
-func TestOnlySelectsCases(t *testing.T) {
+func TestOnlyFlagSelectsCases(t *testing.T) {
 	t.Parallel()
 	for only, want := range map[string]int{"": 6, "SQLite .* merged": 3, "one each": 2, "nats": 1, "echo|pgbench": 0} {
 		b := &bench{}

@@ -31,8 +31,8 @@ type target struct {
 	Bin               string `help:"Folder with the binaries of both services." default:".build" type:"existingdir"`
 	Store             string `help:"The database: sqlite, in a temporary folder, or postgres, a new server in a container." enum:"sqlite,postgres" default:"sqlite"`
 	Wire              string `help:"The wire between the services: http, grpc, or nats with a server in this process." enum:"http,grpc,nats" default:"http"`
-	InventoryDatabase string `help:"Use this database for inventory, such as postgres://… of an empty one. It is migrated." placeholder:"ADDRESS"`
-	OrdersDatabase    string `help:"Use this database for orders." placeholder:"ADDRESS"`
+	InventoryDatabase string `help:"Address of an empty database for inventory, such as postgres://…. The load generator migrates it." placeholder:"ADDRESS"`
+	OrdersDatabase    string `help:"Address of an empty database for orders. The load generator migrates it." placeholder:"ADDRESS"`
 }
 
 // storeName is the name of the database, for a report.

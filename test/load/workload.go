@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// allSKUs is the number of SKUs of every workload but the invoices.
+	// allSKUs is the number of SKUs of every workload except invoices.
 	allSKUs = 10_000
-	// plenty is the stock on hand of each, more than any run takes.
+	// plenty is the stock on hand of each SKU. No run takes that much.
 	plenty = 1_000_000_000
 	// holdSeconds outlasts any run, so that no hold expires.
 	holdSeconds = 30 * 24 * 60 * 60
@@ -19,7 +19,7 @@ const (
 
 // workload generates requests. It is safe for concurrent use.
 type workload interface {
-	// stock is the stock with which no order is rejected.
+	// stock is enough stock that no order is rejected.
 	stock() map[string]int64
 	// next is the i-th request, from 0.
 	next(i int) request
@@ -29,7 +29,8 @@ type workload interface {
 type request struct {
 	operation, method, path string
 	body                    any
-	// answered is called with whether the operation was done. It may be nil.
+	// answered is called after the response. done says whether the operation was done.
+	// It may be nil.
 	answered func(done bool)
 }
 
@@ -135,8 +136,8 @@ func (m *mixed) next(i int) request {
 	}
 }
 
-// keep adds an order to a list after its operation was done. Other requests may then
-// take it. An order whose operation was not done is not used again.
+// keep adds an order to a list after its operation was done. Then other requests may
+// use it. If the operation was not done, no request uses the order again.
 func (m *mixed) keep(in *[]string, id string) func(done bool) {
 	return func(done bool) {
 		m.mu.Lock()

@@ -29,7 +29,7 @@ func TestMixedWorkloadChangesEachOrderSerially(t *testing.T) {
 					}
 					changing[id] = true
 				}
-				// Every tenth request is not done. Then no other may use the order.
+				// Every tenth request is not done. No other request may use its order.
 				did := i%10 != 0
 				switch {
 				case r.operation == "get":

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveDNS answers queries as over TCP: a message follows its length.
+// serveDNS answers queries in DNS's format for TCP: the length, then the message.
 func serveDNS(c net.Conn) {
 	defer c.Close()
 	for {

@@ -18,7 +18,7 @@ import (
 
 var wires = []string{"http", "grpc", "nats"}
 
-// around wraps a handler of inventory's.
+// around wraps one of inventory's handlers.
 type around = func(operation string, handle func() error) error
 
 // fixture is an inventory that serves every wire, and orders' client of each.
@@ -71,9 +71,9 @@ func newClient(w orderstest.Wire) orderstest.Client {
 	return orderstest.NewClient(w, exchange.NewCaller(exchange.Options{}))
 }
 
-// waitConnected waits until both services are connected to NATS. A request before
-// that gets no response, and no error either while [checkMessages] subscribes to
-// its subject.
+// waitConnected waits until both services are connected to NATS. An earlier request
+// gets no response. While [checkMessages] subscribes to its subject, it gets no
+// error either.
 func waitConnected(t *testing.T, w orderstest.Wire) {
 	t.Helper()
 	whole := deadline(t)

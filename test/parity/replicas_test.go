@@ -74,7 +74,7 @@ func TestReplacedReplicasAreFound(t *testing.T) {
 	}
 	start := time.Now()
 	var err error
-	for time.Since(start) < 15*time.Second { // half of the time after which gRPC resolves again by itself
+	for time.Since(start) < 15*time.Second { // gRPC alone would resolve again after twice that time
 		if err = ask(deadline(t)); err == nil {
 			return
 		}
@@ -165,7 +165,7 @@ func putAll(t *testing.T, client orderstest.Client, name string, halfway func())
 }
 
 // Without its NATS server a request fails at once and is never executed, even after
-// the server returns. Then orders reconnects by itself.
+// the server returns. Then orders reconnects.
 func TestNATSServerOutage(t *testing.T) {
 	t.Parallel()
 	broker := inprocess.StartNATS(t, server.RANDOM_PORT)

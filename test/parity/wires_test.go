@@ -55,8 +55,8 @@ func TestEveryWireGivesTheSameResponse(t *testing.T) {
 	t.Logf("%d responses on %v, %d differences:\n%s", len(testCases()), wires, differences, table)
 }
 
-// view is a response as orders sees it, without what may differ: ids, times, and
-// the place of an id or of SKUs in a request.
+// view is a response as orders sees it, without the parts that may differ: ids,
+// times, and the place of an id or of SKUs in a request.
 func view(id string, value any, err error, ownDetail bool) string {
 	p := struct {
 		Value     any
@@ -145,7 +145,7 @@ func TestEveryContractCodeIsCompared(t *testing.T) {
 			_, onEveryWire := compared[operation]
 			switch {
 			case !onEveryWire, code == problem.Overloaded: // TestOverloadedIsTheSameOnEveryWire
-			case code == problem.UnsupportedMedia: // REST alone has content types
+			case code == problem.UnsupportedMedia: // only REST has content types
 			case !slices.Contains(compared[operation], code):
 				t.Errorf("%s may respond with %s, which has no test case", operation, code)
 			}

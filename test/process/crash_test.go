@@ -41,7 +41,7 @@ var crashPoints = []crashPoint{
 var operations = []struct {
 	name, state   string
 	before, after string
-	// onHand and reserved are the level's once the operation has taken effect.
+	// onHand and reserved are the level after the operation.
 	onHand, reserved int64
 	do               func(*system) response
 }{
@@ -62,8 +62,9 @@ func TestCrashAtEachStep(t *testing.T) {
 					if operation.before != "" {
 						sys.placed("one", "A", 3)
 					}
-					// Orders' failpoints are named by operation. Those of inventory, and of
-					// its response, are named by the requested state.
+					// Orders' failpoints are named by operation. Failpoints of
+					// inventory and of its response are named by the requested
+					// state.
 					name, victim := operation.name, sys.orders
 					if crash.service == "inventory" || crash.point == "exchange-answered" {
 						name = operation.state

@@ -26,9 +26,9 @@ func (l *load) waitFor(n int64) {
 // settled.
 const settleWithin = 30 * time.Second
 
-// check waits until all intents are settled, without requests from callers and in
-// time. Then both audits must find nothing, and the orders must agree with what
-// their callers were told.
+// check waits until all intents are settled. That must happen within settleWithin,
+// without requests from callers. Then both audits must find nothing, and the orders
+// must agree with the responses that their callers got.
 func (l *load) check() {
 	l.Helper()
 	l.within(settleWithin, "all intents are settled", func() bool {

@@ -36,7 +36,7 @@ type serverSystem struct {
 
 func TestRandomKillsAndPauses(t *testing.T) {
 	t.Parallel()
-	containers.SharedPostgres(t) // it skips where there is no engine
+	containers.SharedPostgres(t) // skips the test without a container engine
 	t.Logf("go test ./test/process -run %s -seed %d", t.Name(), *seed)
 	for n := range systems {
 		t.Run(fmt.Sprint("system-", n), func(t *testing.T) {

@@ -19,7 +19,8 @@ import (
 	"roundtrip/test/support/wait"
 )
 
-// callers has both services, and the last state of each order that callers were told.
+// callers has both services, and for each order the last state that its caller got
+// in a response.
 type callers struct {
 	*testing.T
 	databases
@@ -65,7 +66,7 @@ func (s *callers) start(service, addr string, args ...string) *processes.Process
 	return p
 }
 
-// startOrders starts orders. It gives up no intent before the repair.
+// startOrders starts orders so that it gives up no intent before the repair.
 func (s *callers) startOrders() {
 	s.Helper()
 	s.process = s.start("orders", s.ordersAddr, "--database="+s.orders, "--inventory-url="+s.inventoryURL, "--give-up-after=24h")
@@ -81,8 +82,8 @@ func (s *callers) stopOrders() {
 	}
 }
 
-// do sends one operation and records the state that the caller is told. If the
-// outcome is unknown, the order's state counts as unknown from then on.
+// do sends one operation and records the state in the response. If the outcome is
+// unknown, the order's state counts as unknown from then on.
 func (s *callers) do(id, operation string) int {
 	n := len(id) + int(id[len(id)-1]) // any quantity
 	lines := fmt.Sprintf(`"lines":[{"sku":"sku-%d","quantity":%d,"unit_price":100},{"sku":"sku-7","quantity":2,"unit_price":50}]`, n%50, n)
@@ -176,7 +177,7 @@ func (s *callers) known() (n int) {
 	return n
 }
 
-// one returns an order of a load in a state.
+// one returns the id of an order of a load that is in a state.
 func (s *callers) one(load, state string) string {
 	s.Helper()
 	s.mu.Lock()
@@ -252,7 +253,7 @@ func (s *callers) run(args ...string) (string, int) {
 
 func tail(out string) string { return out[max(0, len(out)-4000):] }
 
-// checkStates checks that every order has the state that its caller was told last.
+// checkStates checks that every order has the last state that its caller got.
 func (s *callers) checkStates() {
 	s.Helper()
 	now := map[string]string{}

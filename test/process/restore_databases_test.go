@@ -12,8 +12,8 @@ import (
 	"roundtrip/test/support/containers"
 )
 
-// databases are those of both services. backUp and restore are for orders', as in
-// docs/operations.md.
+// databases are the databases of both services. backUp and restore work on orders'
+// database, as docs/operations.md describes.
 type databases struct {
 	inventory, orders string
 	backUp, restore   func() error

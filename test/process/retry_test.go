@@ -13,9 +13,10 @@ func TestRetriesStayWithinBudget(t *testing.T) {
 	t.Parallel()
 	for _, down := range []struct {
 		name string
-		// serve takes inventory's place.
+		// serve runs in place of inventory.
 		serve func(net.Listener)
-		// retried says that orders retries. If it can't connect, it stops soon.
+		// retried says that orders retries. If orders can't connect, it soon stops
+		// retrying.
 		retried bool
 	}{
 		{"connection refused", func(l net.Listener) { l.Close() }, false},

@@ -1,7 +1,7 @@
 // Package sim runs both services in virtual time: their apps, composed as their
 // processes compose them, run in one testing/synctest bubble and connect over
-// memory. Fifteen minutes pass in milliseconds, and timing depends on the
-// protocol alone.
+// memory. Fifteen minutes pass in milliseconds, and timing depends only on the
+// protocol.
 package sim
 
 import (
@@ -20,7 +20,7 @@ import (
 	"roundtrip/test/support/memnet"
 )
 
-// System is both services, and an HTTP client to call them with.
+// System is both services, and an HTTP client that calls them.
 type System struct {
 	Network   *memnet.Network
 	Client    *http.Client
@@ -46,7 +46,7 @@ func (s *System) database(name string) database.Source {
 	return database.FromAddress("sqlite:" + filepath.Join(s.folder, name+".db"))
 }
 
-// StartInventory starts inventory on its database, which a restart keeps.
+// StartInventory starts inventory. A restart keeps its database.
 func (s *System) StartInventory() {
 	s.t.Helper()
 	a, err := inventory.New(s.t.Context(), inventory.Options{
@@ -57,7 +57,7 @@ func (s *System) StartInventory() {
 	s.started(a, err)
 }
 
-// StartOrders starts orders on its database, which a restart keeps.
+// StartOrders starts orders. A restart keeps its database.
 func (s *System) StartOrders() {
 	s.t.Helper()
 	a, err := orders.New(s.t.Context(), orders.Options{

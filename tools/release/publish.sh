@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Publishes a release: the images and the charts into REGISTRY, such as
-# ghcr.io/somebody, each signed, and for each image what is in it. Cosign signs with
+# ghcr.io/OWNER, each signed, and for each image what is in it. Cosign signs with
 # the identity of the CI job that runs this.
 set -euo pipefail
 source "$(dirname "$0")/version.sh"
 
-[[ -n "$registry" ]] || { echo "where to? REGISTRY=ghcr.io/somebody"; exit 2; }
+[[ -n "$registry" ]] || { echo "where to? REGISTRY=ghcr.io/OWNER"; exit 2; }
 [[ -z "$(git status --porcelain)" && "$(git rev-parse "$release^{commit}")" == "$(git rev-parse HEAD)" ]] \
 	|| { echo "this is not a clean checkout of $release"; exit 2; }
 

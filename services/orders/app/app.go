@@ -1,5 +1,5 @@
-// Package app puts orders together: its store, its wire to inventory, the
-// protocol, its API and the settler, in the order in which they start and stop.
+// Package app assembles orders: its store, its wire to inventory, the protocol, its
+// API and the settler. It starts and stops them in order.
 package app
 
 import (
@@ -24,34 +24,35 @@ import (
 	"roundtrip/services/orders/internal/store"
 )
 
-// maxConnectionAge is when a connection is closed, so that callers find new
-// replicas: one that was added has its share that much later.
+// maxConnectionAge is the age at which a connection is closed, so that callers
+// connect to new replicas. A new replica gets its share of requests after this time.
 const maxConnectionAge = 30 * time.Second
 
-// Options say what an App is made of. All of it comes from outside, so that the
-// same app runs in a process, in a test and in virtual time.
+// Options configure an App. They include everything that the app needs from outside,
+// so the same app runs in a process, in a test and in virtual time.
 type Options struct {
-	// HTTP and Admin are where it listens; the app owns them from New on.
+	// HTTP and Admin are the listeners of the API and of the private port. New takes
+	// ownership of them.
 	HTTP, Admin net.Listener
 	Database    database.Options
-	// Metrics counts exchanges. Default: new ones.
+	// Metrics counts exchanges. Default: a new Metrics.
 	Metrics *metrics.Metrics
 	Logger  *slog.Logger
-	// MaxInFlight bounds the requests that are worked on at the same time. Each makes
-	// one exchange at a time, so it bounds those too.
+	// MaxInFlight limits the requests that are worked on at the same time. Each request
+	// makes one exchange at a time, so it limits the exchanges too.
 	MaxInFlight int
-	// InventoryWire is what carries the exchanges with inventory, http, grpc or nats,
-	// and InventoryURL is where it is. NATSCredentials is a file with the credentials
-	// for NATS, "" for none. Dial opens connections, but not to NATS. It may be nil.
+	// InventoryWire is the wire to inventory: http, grpc or nats. InventoryURL is the
+	// address of inventory. NATSCredentials is a file with the credentials for NATS, ""
+	// for none. Dial opens connections, except to NATS. It may be nil.
 	InventoryWire, InventoryURL string
 	NATSCredentials             string
 	Dial                        inventory.Dial
-	// SettleInterval is how often the settler looks for work; GiveUpAfter is how
-	// old a place may become before it is given up.
+	// SettleInterval is how often the settler looks for work. GiveUpAfter is the age at
+	// which it gives up an unsettled place.
 	SettleInterval, GiveUpAfter time.Duration
 }
 
-// App is orders, put together.
+// App is the orders service.
 type App struct {
 	*lifecycle.Lifecycle
 	options Options
@@ -62,7 +63,7 @@ type App struct {
 	wire  inventory.Wire
 }
 
-// New opens the store and puts the app together. Nothing is served before Start.
+// New opens the store and assembles the app. The app serves requests after Start.
 func New(ctx context.Context, o Options) (*App, error) {
 	if o.Metrics == nil {
 		o.Metrics = metrics.New()
@@ -102,7 +103,7 @@ func assemble(ctx context.Context, life *lifecycle.Lifecycle, o Options) (*App, 
 	resending := order.NewProtocol(s, inventory.NewResending(wire, caller), caller.Unreachable, alarm)
 	server := rest.New(rest.Options{MaxConnectionAge: maxConnectionAge, Responder: exchange.NewResponder(exchange.ResponderOptions{
 		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: o.Metrics.Answered,
-		// What finishes an order gives stock or capacity back, so it is shed last.
+		// Confirm and cancel free capacity or stock, so they are shed last.
 		Admission: map[string]exchange.Admission{"ConfirmOrder": exchange.AdmitPriority, "CancelOrder": exchange.AdmitPriority},
 	})})
 	httpapi.Register(server, protocol)
@@ -128,7 +129,7 @@ func logExchange(log *slog.Logger, wire string, e exchange.CallObservation) {
 	log.Info("asked inventory", attributes...)
 }
 
-// attempted is how the log says what became of one attempt of several.
+// attempted is the log entry for one attempt of an exchange that took several.
 type attempted struct {
 	AfterMS    float64 `json:"after_ms"`
 	DurationMS float64 `json:"duration_ms"`
@@ -149,12 +150,13 @@ func tried(attempts []exchange.AttemptObservation) []attempted {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// reachWithin is how long a start waits for inventory. A cluster may take some seconds
-// until it lets a new pod's connections through.
+// reachWithin is how long a start waits for inventory. A cluster may need some seconds
+// before it lets a new pod's connections through.
 const reachWithin = 5 * time.Second
 
-// reach waits until inventory has answered once, so that the first request need not.
-// It only delays the start: without inventory there is still much to serve.
+// reach waits until inventory has answered once, so that the first request does not
+// have to wait. If inventory does not answer, the app starts without it: orders can
+// still serve many requests.
 func (a *App) reach(ctx context.Context) {
 	err := lifecycle.Retry(ctx, reachWithin, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout/4)
@@ -169,8 +171,8 @@ func (a *App) reach(ctx context.Context) {
 	}
 }
 
-// Start begins to serve, once the store can be used, and is ready when inventory has
-// answered too, or after [reachWithin]. ctx bounds the wait for the store.
+// Start serves requests as soon as the store can be used. The app is ready when
+// inventory has answered too, or after [reachWithin]. ctx limits the wait for the store.
 func (a *App) Start(ctx context.Context) error {
 	err := a.Lifecycle.Start(func() error {
 		if err := a.ready(ctx); err != nil {
@@ -187,18 +189,19 @@ func (a *App) Start(ctx context.Context) error {
 	return err
 }
 
-// Addr is where the API is served.
+// Addr is the address of the API.
 func (a *App) Addr() net.Addr { return a.options.HTTP.Addr() }
 
-// backlog reports the intents that are not settled, asked at each scrape.
+// backlog is a Prometheus collector of the unsettled intents. It asks the store at each
+// scrape.
 type backlog struct {
 	store order.Store
 	log   *slog.Logger
 }
 
 var (
-	unsettledDesc = prometheus.NewDesc("orders_intents_unsettled", "Intents that are written down and not settled.", nil, nil)
-	oldestDesc    = prometheus.NewDesc("orders_oldest_intent_age_seconds", "How long ago the oldest unsettled intent was written down; 0 where there is none.", nil, nil)
+	unsettledDesc = prometheus.NewDesc("orders_intents_unsettled", "Intents that are recorded and not settled.", nil, nil)
+	oldestDesc    = prometheus.NewDesc("orders_oldest_intent_age_seconds", "How long ago the oldest unsettled intent was recorded, in seconds; 0 if there is none.", nil, nil)
 )
 
 // Describe names the two gauges.
@@ -210,8 +213,8 @@ func (b backlog) Collect(m chan<- prometheus.Metric) {
 	defer cancel()
 	count, oldest, err := b.store.CountUnsettled(ctx)
 	if err != nil {
-		// The two are missing then. To report the error as a metric would fail the
-		// whole scrape, just when the others are needed.
+		// This scrape then has neither gauge. Reporting the error as a metric would fail
+		// the whole scrape, at a moment when the other metrics are needed.
 		b.log.Error("can't count unsettled intents", "error", err)
 		return
 	}

@@ -21,12 +21,12 @@ import (
 	"roundtrip/test/support/memnet"
 )
 
-// stub is the inventory that orders asks in these tests: all is done as asked,
-// unless it is away or broken.
+// stub is a fake inventory. It does everything that it is asked, unless a test makes it
+// unreachable (away) or sets a handler.
 type stub struct {
 	mu           sync.Mutex
 	away         bool
-	handler      http.HandlerFunc // instead, where it is not nil
+	handler      http.HandlerFunc // if not nil, it answers instead
 	reservations map[string]map[string]any
 	listener     *memnet.Listener
 }
@@ -42,7 +42,7 @@ func (i *stub) dial(ctx context.Context, network, address string) (net.Conn, err
 	away := i.away
 	i.mu.Unlock()
 	if away {
-		return nil, errors.New("it is away")
+		return nil, errors.New("inventory is unreachable")
 	}
 	return i.listener.Dial(ctx, network, address)
 }
@@ -58,7 +58,7 @@ func (i *stub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.set(func(i *stub) { i.serve(w, r) })
 }
 
-// serve does as asked. The stub is locked.
+// serve does what the request asks. The caller has locked the stub.
 func (i *stub) serve(w http.ResponseWriter, r *http.Request) {
 	id := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 	if r.Method == http.MethodPut {
@@ -87,7 +87,7 @@ func (i *stub) serve(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer) // orders may have hung up
 }
 
-// pair is an app and its inventory.
+// pair is an app and its fake inventory.
 type pair struct {
 	*App
 	inventory *stub
@@ -95,7 +95,7 @@ type pair struct {
 	admin     *http.Client
 }
 
-// startPair starts both over pipes; they stop when the test ends.
+// startPair starts both with in-memory connections. They stop when the test ends.
 func startPair(t *testing.T) *pair { return startPairWith(t, func(*stub) {}) }
 
 func startPairWith(t *testing.T, prepare func(*stub)) *pair {
@@ -135,7 +135,7 @@ func stop(t *testing.T, a *App) {
 	}
 }
 
-// answer is what orders said.
+// answer is an answer from orders.
 type answer struct {
 	status int
 	State  string
@@ -175,7 +175,7 @@ func (p *pair) want(t *testing.T, when string, got answer, status int, state str
 	}
 }
 
-// private asks the private port.
+// private sends a request to the private port.
 func (p *pair) private(t *testing.T, path string) (status int, body string) {
 	t.Helper()
 	response, err := p.admin.Get("http://admin" + path)
@@ -199,19 +199,19 @@ func (p *pair) wantMetric(t *testing.T, when, line string) {
 				near = append(near, l)
 			}
 		}
-		t.Errorf("%s: the metrics (%d) have no %q, but\n%s", when, status, line, strings.Join(near, ""))
+		t.Errorf("%s: the metrics (%d) have no %q, only\n%s", when, status, line, strings.Join(near, ""))
 	}
 }
 
-func TestAStartWaitsForInventoryButNotForLong(t *testing.T) {
+func TestStartWaitsBrieflyForInventory(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct {
-		back        time.Duration // when inventory can be reached
+		back        time.Duration // after this time inventory can be reached
 		least, most time.Duration // how long the start takes
 	}{
-		"inventory is there":   {0, 0, 0},
-		"inventory comes":      {2 * time.Second, 2 * time.Second, 3 * time.Second},
-		"inventory stays away": {time.Hour, 4 * time.Second, reachWithin},
+		"inventory answers":               {0, 0, 0},
+		"inventory answers after a while": {2 * time.Second, 2 * time.Second, 3 * time.Second},
+		"inventory never answers":         {time.Hour, 4 * time.Second, reachWithin},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -225,26 +225,26 @@ func TestAStartWaitsForInventoryButNotForLong(t *testing.T) {
 					t.Errorf("the start took %s, want between %s and %s", took, c.least, c.most)
 				}
 				if status, body := p.private(t, "/readyz"); status != 200 {
-					t.Errorf("then it is not ready: %d %s", status, body)
+					t.Errorf("the app is not ready after its start: %d %s", status, body)
 				}
 			})
 		})
 	}
 }
 
-func TestAHoldRunsOutInVirtualTime(t *testing.T) {
+func TestHoldExpires(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := startPair(t)
 		p.want(t, "placed", p.place(t, "a"), 201, "placed")
 		time.Sleep(14 * time.Minute)
-		p.want(t, "before its time", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
+		p.want(t, "before the hold expires", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
 		time.Sleep(61*time.Second + 500*time.Millisecond)
-		p.want(t, "after it", p.call(t, "GET", "/v1/orders/a", ""), 200, "expired")
+		p.want(t, "after the hold has expired", p.call(t, "GET", "/v1/orders/a", ""), 200, "expired")
 	})
 }
 
-func TestWhatIsNotKnownSettlesByItself(t *testing.T) {
+func TestUnsettledPlaceIsSettledLater(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := startPair(t)
@@ -257,7 +257,7 @@ func TestWhatIsNotKnownSettlesByItself(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		p.wantMetric(t, "meanwhile", "orders_intents_unsettled 1")
 		if _, metrics := p.private(t, "/metrics"); !strings.Contains(metrics, "\norders_oldest_intent_age_seconds 5") {
-			t.Error("the metrics do not have its age")
+			t.Error("the metrics do not have the age of the intent")
 		}
 		p.inventory.set(func(i *stub) { i.handler = nil })
 		time.Sleep(15 * time.Second)
@@ -267,7 +267,7 @@ func TestWhatIsNotKnownSettlesByItself(t *testing.T) {
 	})
 }
 
-func TestAnAnswerThatNoRuleExplainsAlarms(t *testing.T) {
+func TestUnexplainedAnswerRaisesAlarm(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := startPair(t)
@@ -279,14 +279,15 @@ func TestAnAnswerThatNoRuleExplainsAlarms(t *testing.T) {
 	})
 }
 
-func TestInventoryIsAwayAndComesBack(t *testing.T) {
+func TestInventoryBecomesUnreachableAndReturns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := startPair(t)
 		p.want(t, "placed", p.place(t, "a"), 201, "placed")
 		p.inventory.set(func(i *stub) { i.away = true })
 		p.dropAll()
-		// Recorded until the breaker knows; then refused before they are recorded.
+		// Places are recorded until the breaker opens. After that they are refused and
+		// not recorded.
 		recorded := 0
 		for n := range 8 {
 			switch got := p.place(t, fmt.Sprint("b", n)); got.status {
@@ -294,7 +295,7 @@ func TestInventoryIsAwayAndComesBack(t *testing.T) {
 				recorded++
 			case 503:
 			default:
-				t.Errorf("while it is away: %+v", got)
+				t.Errorf("while inventory is unreachable: %+v", got)
 			}
 		}
 		if recorded == 0 || recorded == 8 {
@@ -303,22 +304,22 @@ func TestInventoryIsAwayAndComesBack(t *testing.T) {
 		p.want(t, "confirm is recorded", p.call(t, "POST", "/v1/orders/a/confirm", ""), 202, "placed")
 		p.want(t, "get", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
 		if status, _ := p.private(t, "/readyz"); status != 200 {
-			t.Error("it is not ready because inventory is away")
+			t.Error("orders is not ready because inventory is unreachable")
 		}
 		time.Sleep(time.Minute)
-		p.want(t, "is never given up", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
+		p.want(t, "a confirm is never given up", p.call(t, "GET", "/v1/orders/a", ""), 200, "placed")
 		p.inventory.set(func(i *stub) { i.away = false })
 		time.Sleep(30 * time.Second)
 		p.want(t, "confirm settles", p.call(t, "GET", "/v1/orders/a", ""), 200, "confirmed")
 		given := p.call(t, "GET", "/v1/orders/b0", "")
 		if p.want(t, "a place is given up", given, 200, "rejected"); given.Last.Problem.Code != "given-up" {
-			t.Errorf("it ended %+v", given)
+			t.Errorf("the place ended %+v", given)
 		}
 		p.wantMetric(t, "in the end", "orders_intents_unsettled 0")
 	})
 }
 
-// dropAll breaks the connections that orders has kept to inventory.
+// dropAll breaks the open connections from orders to inventory.
 func (p *pair) dropAll() {
 	p.inventory.set(func(i *stub) {
 		i.handler = func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
@@ -330,7 +331,7 @@ func (p *pair) dropAll() {
 	}
 }
 
-func TestAStopAnswersWhatIsInFlight(t *testing.T) {
+func TestStopAnswersRequestsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := startPair(t)
@@ -357,11 +358,11 @@ func TestAStopAnswersWhatIsInFlight(t *testing.T) {
 		}
 		select {
 		case <-stopped:
-			t.Error("it stopped before it answered")
+			t.Error("the app stopped before it answered")
 		default:
 		}
 		close(release)
-		p.want(t, "what was in flight", <-placed, 201, "placed")
+		p.want(t, "the request in flight", <-placed, 201, "placed")
 		p.admin.CloseIdleConnections()
 		<-stopped
 	})
@@ -383,13 +384,13 @@ func options(t *testing.T) Options {
 	}
 }
 
-func TestMisuse(t *testing.T) {
+func TestInvalidOptions(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*Options){
-		"no such kind of database": func(o *Options) { o.Database = database.Options{Source: database.FromAddress("mysql:x")} },
-		"no file with its address": func(o *Options) { o.Database = database.Options{Source: database.FromFile("/nowhere/address")} },
+		"unknown kind of database": func(o *Options) { o.Database = database.Options{Source: database.FromAddress("mysql:x")} },
+		"missing address file":     func(o *Options) { o.Database = database.Options{Source: database.FromFile("/nowhere/address")} },
 		"no inventory":             func(o *Options) { o.InventoryURL = "" },
-		"a database in a file's place": func(o *Options) {
+		"path that can't have a database": func(o *Options) {
 			o.Database = database.Options{Source: database.FromAddress("sqlite:/dev/null/orders.db")}
 		},
 	} {
@@ -399,7 +400,7 @@ func TestMisuse(t *testing.T) {
 			spoil(&o)
 			if a, err := New(t.Context(), o); err == nil {
 				stop(t, a)
-				t.Fatal("it is accepted")
+				t.Fatal("the options are accepted")
 			}
 			for _, l := range []net.Listener{o.HTTP, o.Admin} {
 				if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -410,7 +411,7 @@ func TestMisuse(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatIsTaken(t *testing.T) {
+func TestDatabaseInUseCannotBeOpened(t *testing.T) {
 	t.Parallel()
 	first := options(t)
 	a, err := New(t.Context(), first)
@@ -440,13 +441,13 @@ func TestStartAndStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a.Addr().String() != o.HTTP.Addr().String() {
-		t.Errorf("it says that it is at %s", a.Addr())
+		t.Errorf("the address is %s, want %s", a.Addr(), o.HTTP.Addr())
 	}
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Start(t.Context()); err == nil {
-		t.Error("it starts twice")
+		t.Error("the app starts twice")
 	}
 	response, err := http.Get("http://" + a.Addr().String() + "/v1/orders/none")
 	if err != nil {
@@ -454,20 +455,20 @@ func TestStartAndStop(t *testing.T) {
 	}
 	response.Body.Close()
 	if response.StatusCode != http.StatusNotFound {
-		t.Errorf("it answers %d", response.StatusCode)
+		t.Errorf("the status is %d", response.StatusCode)
 	}
 	stop(t, a)
 	stop(t, a)
 	if err := a.Start(t.Context()); err == nil {
-		t.Error("it starts after it was stopped")
+		t.Error("the app starts after it was stopped")
 	}
 	select {
 	case err := <-a.Failed():
-		t.Errorf("a stop is told as a failure: %v", err)
+		t.Errorf("a stop is reported as a failure: %v", err)
 	default:
 	}
 	if _, err := net.Dial("tcp", a.Addr().String()); err == nil {
-		t.Error("it still listens")
+		t.Error("the app still listens after its stop")
 	}
 
 	never, err := New(t.Context(), options(t))
@@ -477,7 +478,7 @@ func TestStartAndStop(t *testing.T) {
 	stop(t, never)
 }
 
-func TestAListenerThatBreaksIsTold(t *testing.T) {
+func TestBrokenListenerIsReported(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	a, err := New(t.Context(), o)
@@ -494,12 +495,12 @@ func TestAListenerThatBreaksIsTold(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("nobody is told")
+		t.Error("the broken listener was not reported")
 	}
 	stop(t, a)
 }
 
-// Confirm and cancel give capacity or stock back, so they are shed last.
+// Confirm and cancel free capacity or stock, so they are shed last.
 func TestConfirmAndCancelAreShedLast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -517,7 +518,7 @@ func TestConfirmAndCancelAreShedLast(t *testing.T) {
 			}
 		})
 		var fillers sync.WaitGroup
-		for n := range 64 - 64/5 { // all that is there for requests without priority
+		for n := range 64 - 64/5 { // the whole capacity for requests without priority
 			fillers.Go(func() { p.place(t, fmt.Sprint("filler-", n)) })
 		}
 		synctest.Wait()

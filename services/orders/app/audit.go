@@ -16,23 +16,23 @@ import (
 // AuditOptions say what an audit compares.
 type AuditOptions struct {
 	Database database.Options
-	// InventoryURL is where inventory's REST API is: only REST lists every
+	// InventoryURL is the address of inventory's REST API. Only REST lists every
 	// reservation.
 	InventoryURL string
-	// Repair makes every order that differs what inventory says that it is.
+	// Repair changes every order that differs so that it agrees with its reservation.
 	Repair bool
-	// Report is called with each difference, and what was done about it.
+	// Report is called with each difference and what the audit did about it.
 	Report func(difference string)
 }
 
 // AuditReport counts what an audit found.
 type AuditReport = reconcile.Report
 
-// Audit compares orders with inventory's reservations, beside services that are
-// at work.
+// Audit compares orders with inventory's reservations. It may run while the services
+// run.
 func Audit(ctx context.Context, o AuditOptions) (report AuditReport, err error) {
-	// Opened for reading first: a database that is missing is an error, and is not
-	// made.
+	// Open it for reading first, so that a missing database is an error and is not
+	// created.
 	orders, err := store.OpenReadOnly(o.Database.Source)
 	if err != nil {
 		return report, err
@@ -61,5 +61,5 @@ func Audit(ctx context.Context, o AuditOptions) (report AuditReport, err error) 
 	return compare.Run(ctx)
 }
 
-// Schema is that of orders' database.
+// Schema is the schema of orders' database.
 func Schema() database.Schema { return store.Schema() }

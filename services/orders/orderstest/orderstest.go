@@ -1,5 +1,5 @@
-// Package orderstest lets tests outside of orders ask inventory as orders does, on
-// any wire. Only tests may import it; the architecture test holds that.
+// Package orderstest lets tests outside orders ask inventory as orders does, on any
+// wire. Only tests may import it; the architecture test checks that.
 package orderstest
 
 import (
@@ -20,9 +20,9 @@ type (
 	ReservationState = order.ReservationState
 )
 
-// NewWire makes the wire that the options name, which makes one attempt at a time.
+// NewWire makes the wire that the options name. Each call of the wire is one attempt.
 func NewWire(o WireOptions) (Wire, error) { return wires.New(o) }
 
-// NewClient makes what asks inventory over a wire for orders' own callers, with
-// repeats.
+// NewClient makes a client that asks inventory over a wire, with retries, as orders
+// does for its callers.
 func NewClient(wire Wire, caller *exchange.Caller) Client { return inventory.New(wire, caller) }

@@ -3,7 +3,7 @@
 //
 //	caller wait                                     waits until it is stopped
 //	caller call METHOD URL [BODY]                   one request; prints the answer
-//	caller metric URL NAME [LABEL...]               a metric's sum, of a private port
+//	caller metric URL NAME [LABEL...]               a metric of a private port, summed
 //	caller load --rate=150 http://orders.test:8080  constant load, until it is stopped
 //	caller stats                                    statistics of the load since the last call
 package main
@@ -154,7 +154,7 @@ func (c loadCommand) Run(ctx context.Context) error {
 	go func() { ended <- server.Serve(listener) }()
 	ticks := time.NewTicker(time.Second / time.Duration(c.Rate))
 	defer ticks.Stop()
-	run := time.Now().UnixNano() // a restarted pod has other orders
+	run := time.Now().UnixNano() // a restarted pod needs new order ids
 	var all sync.WaitGroup
 	for n := range c.Callers {
 		all.Go(func() {
@@ -178,7 +178,7 @@ func (c loadCommand) Run(ctx context.Context) error {
 // order sends the requests of one order, one at each tick.
 func (c loadCommand) order(ctx context.Context, m *collector, ticks <-chan time.Time, transport http.RoundTripper, id string) {
 	s := caller.Services{Orders: &caller.Client{URL: c.Orders, HTTP: &http.Client{Timeout: 20 * time.Second, Transport: transport}}}
-	requestContext := context.WithoutCancel(ctx) // a request that was sent completes, even after the end
+	requestContext := context.WithoutCancel(ctx) // a started request completes, even after the end
 	for _, request := range []struct {
 		name string
 		call func() caller.Response

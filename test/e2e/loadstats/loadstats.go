@@ -6,8 +6,8 @@ import "time"
 
 // Stats are the statistics of a period.
 type Stats struct {
-	// Requests is the number of requests, and Failures how many of them were not done
-	// at once. A 202 is a failure.
+	// Requests is the number of requests. Failures is the number of requests whose
+	// first response was not done. A 202 is a failure.
 	Requests, Failures int
 	// Seconds is the length of the period.
 	Seconds float64

@@ -27,8 +27,9 @@ type textAt struct {
 	X, Y int
 }
 
-// message is an event as it is drawn: its Label, and for a note a band from Top, else
-// an arrow's Path. Wait is the path for a lost message's sender.
+// message is an event as it is drawn, with its Label. A note is a band that starts at
+// Top. Any other event is an arrow along Path. If the message is lost, Wait is the
+// path that shows how long its sender waited.
 type message struct {
 	Event
 	Label       string
@@ -45,7 +46,7 @@ const (
 	textRoom = 18
 	// timeRoom is the height of a printed time.
 	timeRoom = 12
-	// slant is the least height of an arrow.
+	// slant is the minimum height of an arrow.
 	slant = 10
 	// longestLabel is how many characters fit between two lifelines.
 	longestLabel = 40
@@ -53,8 +54,8 @@ const (
 	longGap = 1000
 )
 
-// lanes are the positions of the lifelines. page.html has the same. Any other party
-// is at the left edge.
+// lanes are the positions of the lifelines. page.html has the same numbers. Any
+// other party is at the left edge.
 var lanes = map[Party]int{Caller: 110, Orders: 400, Inventory: 690}
 
 // instant is the start or the end of an event.
@@ -110,7 +111,7 @@ func draw(timeline []Event) diagram {
 	return d
 }
 
-// times prints the time of each start and, where there is room, of each end.
+// times prints the time of each start and, if there is room, of each end.
 func times(instants []instant, began, ended []int) []textAt {
 	var all []textAt
 	for _, now := range instants {

@@ -24,8 +24,8 @@ var (
 	wires     = []string{"http", "grpc", "nats"}
 )
 
-// Write writes index.html, which needs no other file, and data.json into the folder,
-// and returns the page's path. It replaces each file atomically.
+// Write writes index.html and data.json into the folder and returns the path of
+// index.html, which needs no other file. It replaces each file atomically.
 func (r Report) Write(folder string) (page string, err error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -115,7 +115,7 @@ func view(r Report) pageView {
 }
 
 // cells returns the row's cells for an exchange and a wire, and counts their results.
-// A cell that has neither passed nor a reason counts as failed.
+// A cell that has not passed and has no reason counts as failed.
 func (v *pageView) cells(row Row, exchange, wire string) []cellView {
 	var found []cellView
 	for _, c := range row.Cells {
@@ -198,7 +198,7 @@ func (c cellView) Name() string {
 	return name
 }
 
-// Settled is the time until all was settled, or "" if nothing had to be.
+// Settled is the time until all intents were settled, or "" if there were none.
 func (c cellView) Settled() string {
 	if c.SettledMS == 0 {
 		return ""
@@ -209,7 +209,7 @@ func (c cellView) Settled() string {
 // P99 is the 99th percentile of the latency.
 func (c cellView) P99() string { return duration(c.P99MS) }
 
-// Late is how far from its deadline the latest response came.
+// Late says how long before or after its deadline the latest response came.
 func (c cellView) Late() string {
 	if c.MostLateMS < 0 {
 		return duration(-c.MostLateMS) + " early"

@@ -10,7 +10,8 @@ type Report struct {
 	Began   time.Time `json:"began"`
 	// Seconds is the duration.
 	Seconds float64 `json:"seconds"`
-	// Machine says where it ran, such as "linux/amd64, 2 processors, Docker 28.0".
+	// Machine describes the machine of the run, such as "linux/amd64, 2 processors,
+	// Docker 28.0".
 	Machine string `json:"machine"`
 	// Sections are the parts of the matrix, in order.
 	Sections []Section `json:"sections"`
@@ -57,7 +58,7 @@ type Cell struct {
 	Unknown  int `json:"unknown"`
 	Refused  int `json:"refused"`
 	Broken   int `json:"broken"`
-	// Attempts counts what orders sent to inventory for them.
+	// Attempts counts the attempts that orders made at inventory for these requests.
 	Attempts int `json:"attempts"`
 	// P99MS is the 99th percentile of the latency. MostLateMS is how long after its
 	// deadline the latest response came. It is negative before the deadline.
@@ -93,8 +94,9 @@ type Event struct {
 	Text string `json:"text"`
 	// Detail is shown as a tooltip.
 	Detail string `json:"detail,omitempty"`
-	// Lost says that it did not arrive. UntilMS is when its sender noticed.
+	// Lost says that the message did not arrive. Then UntilMS is when its sender
+	// noticed.
 	Lost bool `json:"lost,omitempty"`
-	// Repair says that the settler sent it.
+	// Repair says that the settler sent the message.
 	Repair bool `json:"repair,omitempty"`
 }

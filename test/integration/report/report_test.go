@@ -53,22 +53,22 @@ func sample(extra int) Report {
 	faulty := func(c *Cell) {
 		c.Unknown, c.Attempts, c.P99MS, c.MostLateMS, c.SettledMS, c.Timeline = 3, 97, 858, 12, 2340, lostResponse
 		if c.Exchange == "availability" {
-			*c = Cell{Exchange: c.Exchange, Wire: c.Wire, Store: c.Store, Result: Impossible, Why: "It only reads: a lost reply leaves nothing behind that could be unknown."}
+			*c = Cell{Exchange: c.Exchange, Wire: c.Wire, Store: c.Store, Result: Impossible, Why: "It only reads, so a lost response leaves no unknown outcome."}
 		}
 	}
 	r := Report{
 		Version: "v0.4.0-12-gc3f8563", Began: time.Date(2026, 11, 27, 9, 2, 0, 0, time.UTC), Seconds: 284.3, Machine: "linux/amd64, 2 processors, Docker 28.0",
 		Sections: []Section{
-			{Title: "Outcomes", About: "Each exchange on a whole network, with every outcome that can be provoked from outside. The caller's answer, both databases and both logs had to agree.", Rows: []Row{
+			{Title: "Outcomes", About: "Each exchange on a real network, with every outcome that a caller can cause. The response, both databases and both logs had to agree.", Rows: []Row{
 				row("Done", "Enough in stock.", func(*Cell) {}, "sqlite", "postgres"),
-				row("Out of stock", "One piece fewer than ordered.", func(c *Cell) {
+				row("Out of stock", "There is one unit fewer than ordered.", func(c *Cell) {
 					if c.Exchange == "cancel" || c.Exchange == "confirm" {
 						c.Result, c.Why, c.Timeline = Impossible, "It takes nothing from stock.", nil
 					}
 				}, "sqlite", "postgres"),
 			}},
-			{Title: "Faults", About: "The same while something breaks. Nothing may answer more than a second past its deadline, an unknown outcome is a 202, and within 30 seconds of the fault's end everything is settled.", Rows: []Row{
-				row("The reply is lost", "Inventory commits, then the connection is cut before the reply.", faulty, "postgres"),
+			{Title: "Faults", About: "Each exchange during a fault. No response comes more than a second after its deadline, an unknown outcome is a 202, and all intents are settled within 30 seconds after the fault.", Rows: []Row{
+				row("The reply is lost", "Inventory commits. Then the connection breaks before the response.", faulty, "postgres"),
 				row("Inventory is paused", "SIGSTOP past the deadline, then SIGCONT.", func(c *Cell) {
 					faulty(c)
 					if c.Exchange == "amend" && c.Wire == "nats" {
@@ -76,7 +76,7 @@ func sample(extra int) Report {
 						c.Why = "most late: 1310 ms past the deadline, want at most 1000\norder 0198c7e2-5d1a-7c3e-9a41-2f6b8c0d1e77: <script>alert(1)</script> & http://example.org/"
 					}
 				}, "postgres"),
-				row("The disk is full", "The SQLite variant's volume has no byte left.", func(c *Cell) {
+				row("The disk is full", "The volume with the SQLite database is full.", func(c *Cell) {
 					if c.Wire == "nats" {
 						c.Result, c.Why, c.Timeline = Impossible, "NATS needs no disk.", nil
 					}
@@ -195,7 +195,7 @@ func TestFailuresAreListed(t *testing.T) {
 	}
 }
 
-func TestDataFileIsTheReport(t *testing.T) {
+func TestDataFileContainsReport(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	if _, err := sample(0).Write(folder); err != nil {

@@ -76,11 +76,12 @@ func (b *Balancer) Close() {
 	}
 }
 
-// dialTimeout bounds a dial to a replica whose address is gone: nothing refuses it.
+// dialTimeout limits a dial to an address that no longer exists. Such a dial is never
+// refused.
 const dialTimeout = 2 * time.Second
 
-// forward connects a connection with the first replica that accepts, until either
-// side closes.
+// forward connects a connection to the first replica that accepts, until either side
+// closes.
 func forward(from net.Conn, replicas []string) {
 	defer from.Close()
 	for _, replica := range replicas {

@@ -1,6 +1,6 @@
-// Package caller calls the services as their callers do. It validates every
-// response against the contract. A [Load] also remembers what its callers were told
-// and compares that with the orders afterwards. The process, integration and e2e
+// Package caller calls the services as their callers do. It validates every response
+// against the contract. A [Load] also remembers the responses that its callers got
+// and compares them with the orders afterwards. The process, integration and e2e
 // suites share it.
 package caller
 

@@ -14,8 +14,8 @@ import (
 	"roundtrip/test/support/wait"
 )
 
-// OrderState is the part of an order that its caller compares. The zero value is no
-// order.
+// OrderState is the part of an order that its caller compares. The zero value means
+// that there is no order.
 type OrderState struct {
 	State    string
 	Quantity int64
@@ -29,8 +29,8 @@ const (
 )
 
 // Load places, amends, confirms and cancels orders from several callers, and
-// remembers what the callers were told. An order belongs to one caller, which sends
-// one request at a time and retries each until it gets a final response.
+// remembers the responses that the callers got. An order belongs to one caller,
+// which sends one request at a time and retries each until it gets a final response.
 type Load struct {
 	Services
 	// Seed determines what callers do. Name is the prefix of their orders' ids.
@@ -52,7 +52,7 @@ type Load struct {
 	t      testing.TB
 	mu     sync.Mutex
 	placed int
-	// allowed has, for each order, the states that agree with what its caller was told.
+	// allowed has, for each order, the states that agree with its caller's responses.
 	allowed map[string][]OrderState
 }
 
@@ -73,8 +73,8 @@ func NewLoad(t testing.TB, s Services, seed uint64) *Load {
 	return &Load{Services: s, Seed: seed, Name: "order", Callers: Callers, Pace: Pace, t: t, allowed: map[string][]OrderState{}}
 }
 
-// Run sends requests until stop is called. A request without a final response by
-// then is not retried.
+// Run sends requests until stop is called. After that, a request without a final
+// response is not retried.
 func (l *Load) Run() (stop func()) {
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var all sync.WaitGroup
@@ -95,7 +95,7 @@ func (l *Load) Run() (stop func()) {
 	}
 }
 
-// order takes an order through its life.
+// order sends all operations of one order.
 func (l *Load) order(ctx context.Context) {
 	l.mu.Lock()
 	l.placed++
@@ -106,7 +106,7 @@ func (l *Load) order(ctx context.Context) {
 	if random.IntN(8) == 0 {
 		sku = scarce
 	}
-	requestContext := l.t.Context() // a request that was sent completes, even after stop
+	requestContext := l.t.Context() // a started request completes, even after stop
 	now, ok := l.retry(ctx, "place", id, OrderState{}, func() Response { return l.Place(requestContext, id, sku, quantity) },
 		OrderState{"placed", quantity}, OrderState{"rejected", quantity})
 	if l.Reads && ok {
@@ -138,7 +138,7 @@ func (l *Load) observe(operation, id string, start time.Time, r Response) {
 }
 
 // retry repeats a request until it gets a final response, and returns the order's
-// state then. ok is false if ctx ended first. The request leads to the first state
+// state after it. ok is false if ctx ended first. The request leads to the first state
 // of becomes, or inventory rejects it.
 func (l *Load) retry(ctx context.Context, operation, id string, before OrderState, request func() Response, becomes ...OrderState) (now OrderState, ok bool) {
 	l.set(id, append([]OrderState{before}, becomes...)...)
@@ -159,7 +159,7 @@ func (l *Load) retry(ctx context.Context, operation, id string, before OrderStat
 			if r.ID != id {
 				l.t.Errorf("%s: got the response %s", id, r.Text)
 			}
-			if before == (OrderState{}) { // the intent is recorded and does not vanish
+			if before == (OrderState{}) { // the intent is recorded and stays
 				l.set(id, becomes...)
 			}
 		case r.Code == "insufficient-stock" || r.Code == "given-up":
@@ -203,8 +203,8 @@ func (l *Load) WaitFor(n int64, logs func() string) {
 	wait.Until(l.t, limit, "requests get final responses", logs, func() bool { return l.Acknowledged.Load() >= enough })
 }
 
-// Check compares the orders with what their callers were told. Call it when all
-// intents are settled.
+// Check compares the orders with the responses that their callers got. Call it when
+// all intents are settled.
 func (l *Load) Check(logs func() string) {
 	l.t.Helper()
 	found := map[string]OrderState{}
@@ -225,7 +225,7 @@ func (l *Load) Check(logs func() string) {
 	}
 	for id, allowed := range l.allowed {
 		if !slices.Contains(allowed, found[id]) {
-			l.t.Errorf("%s is %v; by what its caller was told it may be %v", id, found[id], allowed)
+			l.t.Errorf("%s is %v; according to its caller's responses it may be %v", id, found[id], allowed)
 		}
 		l.allowed[id] = []OrderState{found[id]}
 		delete(found, id)

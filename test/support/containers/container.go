@@ -60,16 +60,16 @@ func (c *Container) Start(ctx context.Context) error {
 	return err
 }
 
-// Kill sends SIGKILL to its first process.
+// Kill sends SIGKILL to the container's first process.
 func (c *Container) Kill(ctx context.Context) error { return c.Signal(ctx, "SIGKILL") }
 
-// Signal sends a signal to its first process.
+// Signal sends a signal to the container's first process.
 func (c *Container) Signal(ctx context.Context, signal string) error {
 	_, err := c.engine.ContainerKill(ctx, c.GetContainerID(), client.ContainerKillOptions{Signal: signal})
 	return err
 }
 
-// Ended says whether its first process has exited, and with which status.
+// Ended says whether the container's first process has exited, and with which status.
 func (c *Container) Ended(ctx context.Context) (status int, ended bool) {
 	state, err := c.State(ctx)
 	if err != nil || state.Running {
@@ -81,9 +81,9 @@ func (c *Container) Ended(ctx context.Context) (status int, ended bool) {
 // pauseTries is how often Pause tries.
 const pauseTries = 20
 
-// Pause freezes every process in it until Resume. An engine on cgroup v1 may fail to
-// freeze a server that is starting processes ("unable to freeze"). Pause then tries
-// again.
+// Pause freezes every process in the container until Resume. An engine on cgroup v1
+// may fail to freeze a server that is starting processes ("unable to freeze"). Pause
+// then tries again.
 func (c *Container) Pause(ctx context.Context) (err error) {
 	for range pauseTries {
 		if _, err = c.engine.ContainerPause(ctx, c.GetContainerID(), client.ContainerPauseOptions{}); err == nil {
@@ -99,7 +99,7 @@ func (c *Container) Resume(ctx context.Context) error {
 	return err
 }
 
-// Run runs a command in it and returns its output. A status other than 0 is an
+// Run runs a command in the container and returns its output. A status other than 0 is an
 // [ExitError].
 func (c *Container) Run(ctx context.Context, command ...string) (string, error) {
 	status, output, err := c.Exec(ctx, command, exec.Multiplexed())
@@ -124,7 +124,7 @@ func (e ExitError) Error() string {
 	return fmt.Sprintf("%s: exit %d\n%s", e.Command, e.Status, e.Output)
 }
 
-// CPU is the processor time used since the start.
+// CPU is the processor time that the container has used since its start.
 func (c *Container) CPU(ctx context.Context) (time.Duration, error) {
 	answer, err := c.engine.ContainerStats(ctx, c.GetContainerID(), client.ContainerStatsOptions{})
 	if err != nil {
@@ -138,9 +138,9 @@ func (c *Container) CPU(ctx context.Context) (time.Duration, error) {
 	return time.Duration(stats.CPUStats.CPUUsage.TotalUsage), nil
 }
 
-// Endpoint is the address of one of its ports for this machine. On Linux it is the
-// container's own address. A published port has a proxy process of the engine, which
-// copies every byte and would affect measurements.
+// Endpoint is the address of one of the container's ports for this machine. On Linux
+// it is the container's own address. A published port has a proxy process of the
+// engine, which copies every byte and would affect measurements.
 func (c *Container) Endpoint(ctx context.Context, port string) (string, error) {
 	if ip, err := c.ContainerIP(ctx); err == nil && ip != "" && runtime.GOOS == "linux" {
 		direct := net.JoinHostPort(ip, port)
@@ -149,14 +149,14 @@ func (c *Container) Endpoint(ctx context.Context, port string) (string, error) {
 		switch {
 		case err == nil:
 			return direct, connection.Close()
-		case errors.Is(err, syscall.ECONNREFUSED): // it is routed, but not listening yet
+		case errors.Is(err, syscall.ECONNREFUSED): // the address is reachable, but nothing listens yet
 			return direct, nil
 		}
 	}
 	return c.PortEndpoint(ctx, port+"/tcp", "")
 }
 
-// Log is its output.
+// Log is the container's output.
 func (c *Container) Log(ctx context.Context) string {
 	log, err := c.Logs(context.WithoutCancel(ctx))
 	if err != nil {

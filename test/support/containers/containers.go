@@ -26,7 +26,7 @@ import (
 )
 
 // ErrNoEngine reports that no container engine is running.
-var ErrNoEngine = errors.New("no Docker engine answers; start Docker Desktop, Docker Engine or Podman's socket (DOCKER_HOST), or run `make engine`")
+var ErrNoEngine = errors.New("no Docker engine responds; start Docker Desktop, Docker Engine or Podman's socket (DOCKER_HOST), or run `make engine`")
 
 // Engine connects to the engine that testcontainers finds. Without one the error is
 // [ErrNoEngine].
@@ -47,8 +47,8 @@ func Engine(ctx context.Context) (*testcontainers.DockerClient, error) {
 	return engine, nil
 }
 
-// configure sets testcontainers' environment variables before it reads them, where
-// its defaults do not work.
+// configure sets testcontainers' environment variables before testcontainers reads
+// them, if its defaults do not work.
 func configure(ctx context.Context) error {
 	usual, err := client.New(client.FromEnv)
 	if err != nil {
@@ -60,8 +60,9 @@ func configure(ctx context.Context) error {
 		return nil // testcontainers may find an engine elsewhere
 	}
 	settings := map[string]string{}
-	// On a machine that looks like a container it expects containers' ports at the
-	// gateway. An engine with this machine's host name runs on this machine.
+	// On a machine that looks like a container, testcontainers expects containers'
+	// ports at the gateway. An engine with this machine's host name runs on this
+	// machine.
 	if here, err := os.Hostname(); err == nil && here == info.Info.Name {
 		settings["TESTCONTAINERS_HOST_OVERRIDE"] = "localhost"
 	}
@@ -139,7 +140,7 @@ func Main(m *testing.M) int {
 	return status
 }
 
-// end stops what is shared, in reverse order of its start.
+// end stops the shared servers in reverse order of their start.
 func end(ctx context.Context) (err error) {
 	shared.Lock()
 	defer shared.Unlock()
@@ -150,8 +151,8 @@ func end(ctx context.Context) (err error) {
 	return err
 }
 
-// AtEnd registers a cleanup for [Main], which runs cleanups in reverse order. It is
-// for what a package's tests share in addition to [SharedPostgres].
+// AtEnd registers a cleanup for [Main], which runs cleanups in reverse order. Use it
+// for servers that a package's tests share in addition to [SharedPostgres].
 func AtEnd(end func(context.Context) error) {
 	shared.Lock()
 	defer shared.Unlock()

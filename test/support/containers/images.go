@@ -8,7 +8,7 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 )
 
-// Ryuk is the image with which testcontainers-go v0.45.0 removes the containers of
+// Ryuk is the image that testcontainers-go v0.45.0 uses to remove the containers of
 // killed tests.
 const Ryuk = "testcontainers/ryuk:0.14.0"
 

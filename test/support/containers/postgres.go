@@ -183,8 +183,8 @@ func (p *Postgres) Database(t testing.TB, schema string, migrate func(address st
 }
 
 // WholeReads is the number of sequential scans of each table of a database since the
-// database was made. It waits until the server has counted an index scan of a table:
-// a connection reports its scans at its end at the latest.
+// database was made. It waits until the server has counted an index scan of the given
+// table, because a connection may not report its scans until it closes.
 func WholeReads(t testing.TB, address, table string) map[string]int64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -34,7 +34,7 @@ func execute(ctx context.Context, address, statement string) (n int, err error) 
 
 func TestPostgresKeepsDataAfterKillAndPause(t *testing.T) {
 	t.Parallel()
-	SharedPostgres(t) // it skips the test without an engine
+	SharedPostgres(t) // skips the test without a container engine
 	p, err := StartPostgres(t.Context(), PostgresOptions{})
 	if err != nil {
 		t.Fatal(err)

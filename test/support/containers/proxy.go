@@ -38,7 +38,7 @@ func ProxyCommits(t testing.TB, address string, fate func() Fate) (proxied strin
 	var all sync.WaitGroup
 	t.Cleanup(func() {
 		listener.Close()
-		all.Wait() // stores that use the proxy were closed before
+		all.Wait() // stores that use the proxy are closed already
 	})
 	server := u.Host
 	all.Go(func() {

@@ -12,12 +12,12 @@ const (
 	Three Version = "3.22.0"
 )
 
-// Package is the Go package to build it from.
+// Package is the Go package from which to build Helm.
 func (v Version) Package() string {
 	return "helm.sh/helm/v" + string(v[0]) + "/cmd/helm@v" + string(v)
 }
 
-// Path is its path in a folder of tools.
+// Path is the path of Helm in a folder of tools.
 func (v Version) Path(tools string) string {
 	return filepath.Join(tools, "helm-"+string(v), "helm")
 }

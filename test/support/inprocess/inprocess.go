@@ -66,7 +66,7 @@ type Inventory struct {
 	natsURL            string
 }
 
-// URL is the --inventory-url of a wire.
+// URL is the value of --inventory-url for a wire.
 func (i *Inventory) URL(wire string) string {
 	return map[string]string{"http": "http://" + i.HTTPAddr, "grpc": "dns:///" + i.GRPCAddr, "nats": i.natsURL}[wire]
 }

@@ -1,6 +1,6 @@
-// Package memnet is a network in memory. Tests use it in a testing/synctest
-// bubble: there virtual time advances only while every goroutine is blocked on
-// something inside the bubble, which a real socket is not.
+// Package memnet is a network in memory. Tests use it in a testing/synctest bubble.
+// There virtual time advances only while every goroutine is blocked on something
+// inside the bubble. A real socket is outside.
 package memnet
 
 import (
@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// errRefused is what a dialer gets where nothing listens.
+// errRefused is the error of a dial to an address at which nothing listens.
 var errRefused = errors.New("connection refused")
 
 // Network connects dialers to listeners by address. The zero value has no

@@ -39,7 +39,8 @@ func Build(ctx context.Context, folder string, tags ...string) error {
 type Options struct {
 	// Binary is the path of its executable.
 	Binary string
-	// Args go to `serve`. Without an address among them the service gets a free port.
+	// Args are arguments of `serve`. If they have no address, the service gets a free
+	// port.
 	Args []string
 	// Env is added to the environment.
 	Env []string
@@ -49,8 +50,8 @@ type Options struct {
 
 // Process is a running service.
 type Process struct {
-	// URL is the API's and AdminURL the private port's. GRPCAddr is "" if the
-	// service does not serve gRPC.
+	// URL is the URL of the API, and AdminURL of the private port. GRPCAddr is "" if
+	// the service does not serve gRPC.
 	URL, AdminURL, GRPCAddr string
 
 	options Options
@@ -101,7 +102,7 @@ func start(ctx context.Context, o Options, address string) (*Process, error) {
 	}
 }
 
-// watch reads the log until the process closes it, and takes the addresses from it.
+// watch reads the log until the process closes it, and reads the addresses from it.
 func (p *Process) watch(output io.Reader, copyTo io.Writer, listening chan struct{}) {
 	lines := bufio.NewReader(output)
 	for {
@@ -143,7 +144,7 @@ func (p *Process) Signal(s os.Signal) {
 	_ = p.cmd.Process.Signal(s) // an error means that it has exited, which Exited reports
 }
 
-// Exited is closed when the process has exited. ExitError says how.
+// Exited is closed when the process has exited. ExitError returns the result.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
 // ExitError waits for the exit. It is nil for status 0.
@@ -255,7 +256,7 @@ func startNATS(address string) (url string, stop func(), err error) {
 	return n.ClientURL(), stop, nil
 }
 
-// kill ends the started parts when another part failed to start.
+// kill kills the started parts after another part failed to start.
 func (s *System) kill() {
 	if s.Inventory != nil {
 		s.Inventory.Kill()

@@ -51,16 +51,16 @@ func Texts(good string) map[string][2]string {
 		"an array":                {"[" + good + "]", ""},
 		"a string":                {`"good"`, ""},
 		"a number":                {"7", ""},
-		"half of it":              {good[:len(good)/2], AnyPointer},
-		"something after it":      {good + "{}", ""},
+		"only its first half":     {good[:len(good)/2], AnyPointer},
+		"an object after it":      {good + "{}", ""},
 		"a second value after it": {good + good, ""},
-		"a comma too many":        {strings.TrimSuffix(good, "}") + ",}", AnyPointer},
+		"an extra comma":          {strings.TrimSuffix(good, "}") + ",}", AnyPointer},
 		"single quotes":           {strings.ReplaceAll(good, `"`, `'`), AnyPointer},
 		"a comment":               {"// good\n" + good, AnyPointer},
 		"a byte order mark":       {"\ufeff" + good, AnyPointer},
 		"UTF-16":                  {"\xff\xfe{\x00}\x00", AnyPointer},
 		"NUL after it":            {good + "\x00", AnyPointer},
-		"a name that is NUL":      {strings.TrimSuffix(good, "}") + `,"\u0000":1}`, AnyPointer},
+		"NUL as a field name":     {strings.TrimSuffix(good, "}") + `,"\u0000":1}`, AnyPointer},
 		"deeply nested arrays":    {strings.Repeat("[", 100_000), AnyPointer},
 		"deeply nested objects":   {strings.Repeat(`{"lines":`, 50_000), AnyPointer},
 	}
@@ -69,8 +69,8 @@ func Texts(good string) map[string][2]string {
 // Names returns path segments that are not a valid id, SKU or location.
 func Names() map[string]string {
 	return map[string]string{
-		"65 characters": strings.Repeat("x", 65), "a space": "a%20b", "a slash": "a%2Fb", "NUL": "a%00", "no UTF-8": "%ff",
-		"a letter with an accent": "%C3%A9", "a line's end": "a%0A", "a percent sign": "%25", "a letter encoded twice": "place%2564",
+		"65 characters": strings.Repeat("x", 65), "a space": "a%20b", "a slash": "a%2Fb", "NUL": "a%00", "invalid UTF-8": "%ff",
+		"a letter with an accent": "%C3%A9", "a line feed": "a%0A", "a percent sign": "%25", "a letter encoded twice": "place%2564",
 		"a semicolon": "a;b", "SQL": "x'%20OR%20'1'='1", "a star": "*", "a colon": ":id", "a backslash": "a%5Cb", "dots and a slash": "..%2F..%2Fetc",
 	}
 }

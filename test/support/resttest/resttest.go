@@ -54,7 +54,7 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   string
-	// Problem is the decoded body of an error.
+	// Problem is the decoded body of an error response.
 	Problem problem.Problem
 }
 
@@ -115,7 +115,8 @@ func (c Client) send(t testing.TB, method, path, body string, headers []string) 
 	return r
 }
 
-// insides matches words of a Go program, its database or its build.
+// insides matches words that reveal the internals of a Go program, its database or
+// its build.
 var insides = regexp.MustCompile(`Go |json:|jsontext|sql|SQL|goroutine|\.go\b|roundtrip/|runtime error|panic|%!`)
 
 // wantProblem checks what is true of every problem.

@@ -11,7 +11,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// Schemas are those of inventory's documents.
+// Schemas are the schemas of inventory's documents.
 type Schemas struct{ compiler *jsonschema.Compiler }
 
 // Read reads contracts/asyncapi/inventory.yaml and contracts/openapi/inventory.yaml.

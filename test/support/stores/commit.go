@@ -24,19 +24,20 @@ type Grouped[C commit.Command, R any] interface {
 // Commits are the conformance tests of a service's use of package commit.
 type Commits[S Grouped[C, R], C commit.Command, R any] struct {
 	Service[S]
-	// Change is a command that changes something under an id of its own, and is
-	// recognised when it is repeated; Rejected is one that Validate refuses.
-	Change   func(id string) C
+	// Change makes a command that changes something under the id. A repeat of it is
+	// recognised and changes nothing.
+	Change func(id string) C
+	// Rejected is a command that Validate refuses.
 	Rejected C
-	// Panics is a command that is valid and panics when it is decided.
+	// Panics is a valid command whose decision panics.
 	Panics C
 	// Err is a result's error.
 	Err func(R) error
-	// Changed tells whether a Change has taken effect, once.
+	// Changed reports whether a Change has taken effect exactly once.
 	Changed func(t *testing.T, s S, id string) bool
-	// Setup makes what a Change needs.
+	// Setup writes the data that a Change needs.
 	Setup func(t *testing.T, s S)
-	// Table and Column are where a Change inserts its id.
+	// Table and Column say where a Change inserts its id.
 	Table, Column string
 	// AfterUnknown is what the service does after a commit whose result is unknown.
 	AfterUnknown commit.AfterUnknown
@@ -45,12 +46,12 @@ type Commits[S Grouped[C, R], C commit.Command, R any] struct {
 // Run runs every test on each kind of database.
 func (c Commits[S, C, R]) Run(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *Backend[S]){
-		"a caller who left before its batch is dropped": c.droppedBeforeStart,
-		"a caller who leaves its batch changes nothing": c.leftAfterStart,
-		"a member that fails harms no other":            c.poisoned,
-		"a member that panics harms no other":           c.panics,
-		"a full disk loses nothing":                     c.fullDisk,
-		"a closed store is unavailable":                 c.closed,
+		"a call cancelled before its batch starts is dropped":      c.droppedBeforeStart,
+		"a call cancelled after its batch starts takes effect":     c.leftAfterStart,
+		"a failing command does not affect others in its batch":    c.poisoned,
+		"a panicking command does not affect others in its batch":  c.panics,
+		"a full disk makes writes unavailable and loses no change": c.fullDisk,
+		"a closed store is unavailable":                            c.closed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.Conform(t, func(t *testing.T, b *Backend[S]) {
@@ -81,15 +82,15 @@ func (c Commits[S, C, R]) droppedBeforeStart(t *testing.T, b *Backend[S]) {
 		}
 	}
 	if after := b.Dump(t); after != before {
-		t.Errorf("it left\n%s, and there was\n%s", after, before)
+		t.Errorf("the dropped calls changed the database to\n%s\nIt was\n%s", after, before)
 	}
 	if got := b.Store.Do(t.Context(), nil); len(got) != 0 {
-		t.Errorf("no command got %v", got)
+		t.Errorf("a batch without commands got %v", got)
 	}
 }
 
-// observed tells when it is first asked whether it has ended: a batch asks that
-// of its members just before it starts.
+// observed is a context that closes asked at the first call of Err. A batch calls
+// Err of each member's context just before the batch starts.
 type observed struct {
 	context.Context
 	once  sync.Once
@@ -115,7 +116,7 @@ func (c Commits[S, C, R]) leftAfterStart(t *testing.T, b *Backend[S]) {
 		t.Errorf("got %v", err)
 	}
 	if !c.Changed(t, b.Store, "a") {
-		t.Error("it has no effect")
+		t.Error("the cancelled call has no effect")
 	}
 }
 
@@ -123,7 +124,7 @@ func (c Commits[S, C, R]) poisoned(t *testing.T, b *Backend[S]) {
 	b.Poison(t, c.Table, c.Column, "poison")
 	c.oneFails(t, b, c.Change("poison"), problem.Unavailable)
 	if c.Changed(t, b.Store, "poison") {
-		t.Error("the one that fails has taken effect")
+		t.Error("the failing command has taken effect")
 	}
 }
 
@@ -137,9 +138,9 @@ func (c Commits[S, C, R]) oneFails(t *testing.T, b *Backend[S], fails C, code pr
 	for i, r := range b.Store.Do(t.Context(), batch) {
 		switch i {
 		case 2:
-			c.want(t, "the one that fails", r, code)
+			c.want(t, "the failing command", r, code)
 		case 3:
-			c.want(t, "the one that is not valid", r, problem.Invalid)
+			c.want(t, "the invalid command", r, problem.Invalid)
 		default:
 			c.want(t, fmt.Sprint("member ", i), r, "")
 		}
@@ -157,23 +158,23 @@ func (c Commits[S, C, R]) fullDisk(t *testing.T, b *Backend[S]) {
 	for i := range 200 {
 		many = append(many, c.Change(fmt.Sprint("r", i)))
 	}
-	// A few may find room on a page that is there.
+	// A few may fit on an existing page.
 	refused := 0
 	for i, r := range b.Store.Do(t.Context(), many) {
 		if c.Err(r) != nil {
 			refused++
-			c.want(t, "without room", r, problem.Unavailable)
+			c.want(t, "on a full disk", r, problem.Unavailable)
 		}
 		if id := fmt.Sprint("r", i); c.Changed(t, b.Store, id) != (c.Err(r) == nil) {
-			t.Errorf("%s is answered %v", id, c.Err(r))
+			t.Errorf("%s got %v, but its effect says otherwise", id, c.Err(r))
 		}
 	}
 	if refused == 0 {
-		t.Error("all had room")
+		t.Error("no write was refused")
 	}
 	free()
 	for i, r := range b.Store.Do(t.Context(), many) {
-		c.want(t, "with room again", r, "")
+		c.want(t, "with space on the disk again", r, "")
 		if id := fmt.Sprint("r", i); !c.Changed(t, b.Store, id) {
 			t.Errorf("%s has no effect", id)
 		}
@@ -182,19 +183,19 @@ func (c Commits[S, C, R]) fullDisk(t *testing.T, b *Backend[S]) {
 
 func (c Commits[S, C, R]) closed(t *testing.T, b *Backend[S]) {
 	if err := errors.Join(b.Store.Close(), b.Store.Close()); err != nil {
-		t.Errorf("closing it twice: %v", err)
+		t.Errorf("close the store twice: %v", err)
 	}
 	c.want(t, "after the store was closed", b.Store.Do(t.Context(), []C{c.Change("a")})[0], problem.Unavailable)
 }
 
-// unknown needs a server: its answer to a commit can be lost.
+// unknown needs a PostgreSQL server, whose response to a COMMIT can be lost.
 func (c Commits[S, C, R]) unknown(t *testing.T) {
 	t.Parallel()
 	address := c.Postgres(t)
 	direct := c.Backend(t, address)
 	c.Setup(t, direct.Store)
-	var fates atomic.Pointer[[]func() containers.Fate] // of the next commits
-	var deciding sync.WaitGroup                        // a fate may take longer than the store takes to notice
+	var fates atomic.Pointer[[]func() containers.Fate] // the fates of the next commits
+	var deciding sync.WaitGroup                        // a fate may still run when the store has noticed the failure
 	s := c.Open(t, containers.ProxyCommits(t, address, func() containers.Fate {
 		next := fates.Load()
 		if next == nil || len(*next) == 0 {
@@ -230,7 +231,7 @@ func (c Commits[S, C, R]) unknown(t *testing.T) {
 			for i, r := range s.Do(t.Context(), commands) {
 				err := c.Err(r)
 				switch {
-				case name == "ended" && (err == nil || problem.CodeOf(err) == problem.Unavailable): // known to have failed, and decided again
+				case name == "ended" && (err == nil || problem.CodeOf(err) == problem.Unavailable): // the commit failed for certain, so the command may be decided again
 				case c.AfterUnknown == commit.AskAgain && errors.Is(err, commit.ErrUnknown) && strings.Contains(err.Error(), "repeat it with the same id"):
 				case c.AfterUnknown == commit.DecideAgain && err == nil:
 				default:
@@ -240,11 +241,11 @@ func (c Commits[S, C, R]) unknown(t *testing.T) {
 			deciding.Wait()
 			for i, command := range commands {
 				err := c.Err(s.Do(t.Context(), []C{command})[0])
-				for problem.CodeOf(err) == problem.Unavailable { // on a connection that is broken too
+				for problem.CodeOf(err) == problem.Unavailable { // another pooled connection may be broken, too
 					err = c.Err(s.Do(t.Context(), []C{command})[0])
 				}
 				if id := fmt.Sprintf("%s-%d-%d", name, n, i); err != nil || !c.Changed(t, direct.Store, id) {
-					t.Errorf("%s, repeated: %v, or its effect is not there once", id, err)
+					t.Errorf("%s, repeated: got %v, want no error and exactly one effect", id, err)
 				}
 			}
 		}
@@ -257,7 +258,7 @@ func (c Commits[S, C, R]) unknown(t *testing.T) {
 		}
 		deciding.Wait()
 		if c.want(t, "repeated", s.Do(t.Context(), []C{c.Change("twice")})[0], ""); !c.Changed(t, direct.Store, "twice") {
-			t.Error("unknown twice and repeated, its effect is not there once")
+			t.Error("after two unknown commits and a repeat, the change has not taken effect exactly once")
 		}
 	}
 }

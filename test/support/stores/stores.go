@@ -1,6 +1,6 @@
-// Package stores is what the tests of both services' stores share: an empty
-// database of each kind, what a test does to it behind the store's back, and the
-// conformance tests of what both services do with package commit.
+// Package stores has what the tests of both services' stores share: an empty
+// database of each kind, operations on it that bypass the store, and conformance
+// tests of how both services use package commit.
 package stores
 
 import (
@@ -23,22 +23,22 @@ import (
 
 // Service is a service whose store is tested.
 type Service[S io.Closer] struct {
-	// Name begins its databases' names.
+	// Name is the prefix of its databases' names.
 	Name   string
 	Schema database.Schema
 	// New makes a store on an open database.
 	New func(database.Database, database.Options) S
 	// Tables are all tables that the schema has.
 	Tables []string
-	// Placeholders says of a table which of its rows are no data: those that are
-	// only there to be locked.
+	// Placeholders has, for a table, the SQL condition of rows that exist only to be
+	// locked. They are not data.
 	Placeholders map[string]string
 }
 
 // Backend is an empty store on one database.
 type Backend[S io.Closer] struct {
 	Store S
-	// Replicas are the stores that work on this database, Store first: two where a
+	// Replicas are the stores on this database, Store first. There are two if the
 	// database can have more than one.
 	Replicas []S
 	Address  string
@@ -58,7 +58,7 @@ func (s Service[S]) Conform(t *testing.T, test func(*testing.T, *Backend[S])) {
 	}
 }
 
-// ConformInVirtualTime is Conform where time passes at once.
+// ConformInVirtualTime is Conform in virtual time: waits take no real time.
 func (s Service[S]) ConformInVirtualTime(t *testing.T, test func(*testing.T, *Backend[S])) {
 	t.Parallel()
 	for kind, address := range s.addresses() {
@@ -74,7 +74,7 @@ func (s Service[S]) addresses() map[string]func(*testing.T) string {
 	return map[string]func(*testing.T) string{"sqlite": s.SQLite, "postgres": s.Postgres}
 }
 
-// SQLite is the address of a database that is not there yet.
+// SQLite is the address of a database that does not exist yet.
 func (s Service[S]) SQLite(t *testing.T) string {
 	t.Helper()
 	return "sqlite:" + filepath.Join(t.TempDir(), s.Name+".db")
@@ -94,17 +94,18 @@ func (s Service[S]) Postgres(t *testing.T) string {
 	}))
 }
 
-// Patient is an address with wide bounds, for a machine that has much else to do.
+// Patient adds long timeouts to an address, for a busy machine.
 func Patient(address string) string {
 	return address + "&statement_timeout=60000&lock_timeout=60000&idle_in_transaction_session_timeout=60000"
 }
 
-// Backend opens the store at an address, and a second one where it may.
+// Backend opens the store at an address, and a second one if the database allows
+// it.
 func (s Service[S]) Backend(t *testing.T, address string) *Backend[S] {
 	t.Helper()
 	store, db := s.open(t, address)
 	b := &Backend[S]{Store: store, Replicas: []S{store}, Address: address, service: s, db: db}
-	if db.Postgres != nil { // an SQLite file has one owner
+	if db.Postgres != nil { // only one process can own an SQLite file
 		b.Replicas = append(b.Replicas, s.Open(t, address))
 	}
 	return b
@@ -137,7 +138,7 @@ func Close(t testing.TB, s io.Closer) {
 	}
 }
 
-// Replica is one of the stores, each in its turn.
+// Replica returns store i, modulo the number of stores.
 func (b *Backend[S]) Replica(i int) S { return b.Replicas[i%len(b.Replicas)] }
 
 // Reopen closes the store and opens it again on the same data.
@@ -147,7 +148,7 @@ func (b *Backend[S]) Reopen(t *testing.T) S {
 	return b.service.Open(t, b.Address)
 }
 
-// Exec runs a statement that every database understands.
+// Exec runs a statement that works on both kinds of database.
 func (b *Backend[S]) Exec(ctx context.Context, statement string) error {
 	if b.db.SQLite != nil {
 		return b.db.SQLite.Write(ctx, func(tx *sql.Tx) error { _, err := tx.Exec(statement); return err })
@@ -174,12 +175,12 @@ func (b *Backend[S]) Poison(t *testing.T, table, column, value string) {
 		CREATE TRIGGER poison BEFORE INSERT ON `+table+` FOR EACH ROW WHEN (NEW.`+column+` = '`+value+`') EXECUTE FUNCTION poison()`)
 }
 
-// Fill leaves the database no room to grow until free is called. On PostgreSQL
-// that is shown by one table alone.
+// Fill makes the database refuse to grow, as on a full disk, until free is called.
+// On PostgreSQL it makes only the given table refuse new rows.
 func (b *Backend[S]) Fill(t *testing.T, table string) (free func()) {
 	t.Helper()
 	if b.db.SQLite != nil {
-		b.mustExec(t, "PRAGMA max_page_count = 1") // SQLite takes the least it can: what there is
+		b.mustExec(t, "PRAGMA max_page_count = 1") // SQLite raises the limit to the current size
 		return func() { b.mustExec(t, "PRAGMA max_page_count = 1000000") }
 	}
 	b.mustExec(t, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'disk_full'; END $$;
@@ -187,8 +188,8 @@ func (b *Backend[S]) Fill(t *testing.T, table string) (free func()) {
 	return func() { b.mustExec(t, "DROP TRIGGER full_disk ON "+table) }
 }
 
-// Block makes every write wait until release is called, and no read. On
-// PostgreSQL it does so for those who lock or write a row of these tables.
+// Block makes every write wait until release is called. Reads do not wait. On
+// PostgreSQL it blocks only sessions that lock or write a row of these tables.
 func (b *Backend[S]) Block(t *testing.T, tables ...string) (release func()) {
 	t.Helper()
 	if b.db.SQLite != nil {
@@ -208,11 +209,14 @@ func (b *Backend[S]) Block(t *testing.T, tables ...string) (release func()) {
 	return release
 }
 
-// BlockTables keeps everybody from locking or writing a row of tables on
-// PostgreSQL until release is called. waiting returns once n sessions wait for locks.
+// BlockTables blocks every session that locks or writes a row of the tables, until
+// release is called. It is for PostgreSQL. waiting returns when n sessions wait for
+// locks.
 func BlockTables(t *testing.T, address string, tables ...string) (waiting func(n int), release func()) {
 	t.Helper()
-	var connections [2]*pgx.Conn // one is in a transaction, which sees no session that came later
+	// The first connection holds the locks. Its transaction does not see later
+	// sessions, so the second connection counts them.
+	var connections [2]*pgx.Conn
 	for i := range connections {
 		connection, err := pgx.Connect(t.Context(), address)
 		if err != nil {
@@ -242,7 +246,7 @@ func BlockTables(t *testing.T, address string, tables ...string) (waiting func(n
 	}
 }
 
-// Dump is every row of every table, as text.
+// Dump returns every row of every table, as text.
 func (b *Backend[S]) Dump(t *testing.T) string {
 	t.Helper()
 	var out strings.Builder
@@ -293,7 +297,7 @@ func dumpSQLite(tx *sql.Tx, out io.Writer, table, condition string) error {
 	}, "SELECT * FROM "+table+" WHERE "+condition)
 }
 
-// AtOnce calls f in n goroutines and returns what each gave.
+// AtOnce calls f in n goroutines at the same time and returns the results.
 func AtOnce[T any](n int, f func(i int) T) []T {
 	out := make([]T, n)
 	var all sync.WaitGroup

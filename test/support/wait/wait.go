@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// interval is the pause between two looks at the condition.
+// interval is the pause between two checks of the condition.
 const interval = 20 * time.Millisecond
 
-// Until waits until the condition holds. After the limit it fails the test and
-// adds the logs. The limit is generous: it says how long a busy machine may take,
-// not how fast the services are. logs may be nil.
+// Until waits until the condition holds. After the limit it fails the test and adds
+// the logs. The limit is generous, so that a busy machine meets it. It does not
+// measure how fast the services are. logs may be nil.
 func Until(t testing.TB, limit time.Duration, what string, logs func() string, condition func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

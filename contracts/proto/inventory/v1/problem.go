@@ -1,5 +1,5 @@
-// Package inventoryv1 is inventory on gRPC: the code that is generated from
-// inventory.proto, and how a problem and a state cross this wire.
+// Package inventoryv1 is inventory's contract on gRPC: the code generated from
+// inventory.proto, and the conversion of problems and states for this wire.
 package inventoryv1
 
 import (
@@ -10,14 +10,14 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// This file is written by hand. It says how the contract's own messages stand for
-// what a problem and a REST body have.
+// This file is written by hand. It converts between the contract's own messages and
+// the parts of a problem and of a REST body.
 
-// ProblemDetails maps the parts of a problem that this contract has messages for.
-// It is given to both ends of a connection.
+// ProblemDetails converts the parts of a problem that this contract has messages
+// for. Both ends of a connection use it.
 type ProblemDetails struct{}
 
-// Encode makes the details that a problem calls for.
+// Encode returns the details of a problem, as messages.
 func (ProblemDetails) Encode(p *problem.Problem) []protoadapt.MessageV1 {
 	var details []protoadapt.MessageV1
 	if len(p.Shortages) > 0 {
@@ -35,7 +35,8 @@ func (ProblemDetails) Encode(p *problem.Problem) []protoadapt.MessageV1 {
 	return details
 }
 
-// Decode reads one detail into a problem. It ignores messages of others.
+// Decode reads one detail into a problem. It ignores messages that are not of this
+// contract.
 func (ProblemDetails) Decode(detail any, p *problem.Problem) {
 	switch d := detail.(type) {
 	case *Shortages:
@@ -51,13 +52,14 @@ func (ProblemDetails) Decode(detail any, p *problem.Problem) {
 
 const statePrefix = "RESERVATION_STATE_"
 
-// StateOf is the enum's value of a state's name; unspecified for a name that has none.
+// StateOf returns the enum value of a state's name, or unspecified if the name is
+// unknown.
 func StateOf(name string) ReservationState {
 	return ReservationState(ReservationState_value[statePrefix+strings.ToUpper(name)])
 }
 
-// StateName is a state's name as REST has it; "" for unspecified. A value that
-// this build does not know has a name that no state has.
+// StateName returns a state's name as on REST, or "" for unspecified. For a value
+// that this build does not know, it returns a name that is not any state's.
 func StateName(s ReservationState) string {
 	if s == ReservationState_RESERVATION_STATE_UNSPECIFIED {
 		return ""

@@ -10,7 +10,7 @@ import (
 	"roundtrip/internal/rpc"
 )
 
-func TestAProblemSurvives(t *testing.T) {
+func TestProblemSurvivesGRPC(t *testing.T) {
 	t.Parallel()
 	contract := inventoryv1.ProblemDetails{}
 	for _, code := range append(problem.Codes(), "of-tomorrow") {
@@ -29,7 +29,7 @@ func TestAProblemSurvives(t *testing.T) {
 	}
 }
 
-func TestStatesHaveTheirNames(t *testing.T) {
+func TestStateNamesConvertBothWays(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"none", "held", "committed", "released", "expired"} {
 		s := inventoryv1.StateOf(name)
@@ -38,9 +38,9 @@ func TestStatesHaveTheirNames(t *testing.T) {
 		}
 	}
 	if got := inventoryv1.StateName(inventoryv1.StateOf("of tomorrow")); got != "" {
-		t.Errorf("a name that is none is %q", got)
+		t.Errorf("an unknown name becomes %q", got)
 	}
 	if got := inventoryv1.StateName(99); got == "" || got == "held" {
-		t.Errorf("a value of tomorrow is %q", got)
+		t.Errorf("an unknown value becomes %q", got)
 	}
 }

@@ -1,4 +1,4 @@
-{{/* Uses what the chart defines: CHART.env, CHART.usesGRPC and CHART.usesNATS. */}}
+{{/* Each chart must define CHART.env, CHART.usesGRPC and CHART.usesNATS. */}}
 {{- define "common.deployment" -}}
 {{- $prefix := upper .Chart.Name -}}
 apiVersion: apps/v1
@@ -16,7 +16,7 @@ spec:
       maxUnavailable: 0
       maxSurge: 1
     {{- else }}
-    type: Recreate # an SQLite file has one owner
+    type: Recreate # only one pod may use an SQLite file
     {{- end }}
   selector:
     matchLabels:
@@ -45,7 +45,7 @@ spec:
           matchLabelKeys: [pod-template-hash]
         {{- end }}
       {{- end }}
-      # What the sleep and the drain may take, and a little for the process to end.
+      # The time for the sleep and the drain, and 5 seconds for the process to end.
       terminationGracePeriodSeconds: {{ add .Values.preStopSeconds .Values.drainSeconds 5 }}
       containers:
         - name: {{ .Chart.Name }}
@@ -82,7 +82,7 @@ spec:
             {{- with .Values.extraEnv }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
-          # It waits here for its schema, for five minutes, and then from the beginning.
+          # The service waits for its schema here. After five minutes the kubelet restarts it.
           startupProbe:
             httpGet: {path: /startupz, port: admin}
             periodSeconds: 1
@@ -96,7 +96,7 @@ spec:
             periodSeconds: 5
             timeoutSeconds: 2
           lifecycle:
-            # Until nobody sends it anything new any more: only then it drains.
+            # Keep serving until the cluster sends no new requests. Then the service drains.
             preStop:
               sleep: {seconds: {{ .Values.preStopSeconds }}}
           volumeMounts:

@@ -13,12 +13,12 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* What this release's series have: the headless Service is the job. */}}
+{{/* The labels of this release's series. The job is the headless Service. */}}
 {{- define "common.series" -}}
 namespace="{{ .Release.Namespace }}",job="{{ include "common.fullname" . }}-headless"
 {{- end -}}
 
-{{/* docs/operations.md says what each means and what to do. The chart adds its own: CHART.alerts. */}}
+{{/* docs/operations.md says what each alert means and what to do. CHART.alerts adds the chart's own. */}}
 {{- define "common.alerts" -}}
 {{- if .Values.monitoring.prometheusRule.enabled }}
 {{- $s := include "common.series" . }}
@@ -34,7 +34,7 @@ spec:
           for: 5m
           labels: {severity: critical, service: {{ .Chart.Name }}}
           annotations:
-            summary: No replica of {{ include "common.fullname" . }} is scraped. Do its pods run?
+            summary: Prometheus scrapes no replica of {{ include "common.fullname" . }}. Are its pods running?
         - alert: RoundtripUnavailable
           expr: |-
             sum(rate(roundtrip_exchanges_total{ {{- $s -}} ,role="responder",outcome="unavailable"}[5m]))
@@ -42,26 +42,26 @@ spec:
           for: 5m
           labels: {severity: critical, service: {{ .Chart.Name }}}
           annotations:
-            summary: More than a percent is answered as unavailable. Its log says why; mostly it is the database.
+            summary: More than 1 % of the requests are answered as unavailable. The log says why. Usually the cause is the database.
         - alert: RoundtripSheds
           expr: sum(rate(roundtrip_sheds_total{ {{- $s -}} }[5m])) > 0
           for: 5m
           labels: {severity: warning, service: {{ .Chart.Name }}}
           annotations:
-            summary: Requests are refused because too many are in flight. More replicas, or a faster database.
+            summary: Requests are refused because too many are in flight. Add replicas, or look for a slow database.
         - alert: RoundtripSlow
           expr: histogram_quantile(0.99, sum by (le) (rate(roundtrip_exchange_duration_seconds_bucket{ {{- $s -}} ,role="responder"}[5m]))) > 1
           for: 10m
           labels: {severity: warning, service: {{ .Chart.Name }}}
           annotations:
-            summary: One in a hundred exchanges takes more than a second. Look at the database's disk and locks.
+            summary: 1 % of the exchanges take more than a second. Look at the database's disk and locks.
         {{- with include (printf "%s.alerts" .Chart.Name) . | trim }}
         {{- . | nindent 8 }}
         {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* Grafana's sidecar finds it by its label. The chart adds panels of its own: CHART.panels. */}}
+{{/* Grafana's sidecar finds it by its label. CHART.panels adds the chart's own panels. */}}
 {{- define "common.dashboard" -}}
 {{- if .Values.monitoring.dashboard.enabled }}
 {{- $source := dict "type" "prometheus" "uid" "${source}" }}
@@ -91,24 +91,24 @@ data:
 
 {{- define "common.panels" -}}
 {{- $s := include "common.series" . -}}
-- title: Exchanges answered, a second
+- title: Exchanges answered per second
   unit: reqps
   queries:
     - legend: {{ printf "{{operation}} %s" "{{wire}} {{outcome}}" | quote }}
       expr: sum by (operation, wire, outcome) (rate(roundtrip_exchanges_total{ {{- $s -}} ,role="responder"}[5m]))
-- title: How long they took (p50, p99)
+- title: Duration of exchanges (p50, p99)
   unit: s
   queries:
     {{- range list "0.5" "0.99" }}
     - legend: {{ printf "p%s {{wire}}" . | quote }}
       expr: histogram_quantile({{ . }}, sum by (le, wire) (rate(roundtrip_exchange_duration_seconds_bucket{ {{- $s -}} ,role="responder"}[5m])))
     {{- end }}
-- title: Refused as too many, a second
+- title: Requests refused as overloaded, per second
   unit: reqps
   queries:
     - legend: {{ "{{operation}} {{wire}}" | quote }}
       expr: sum by (operation, wire) (rate(roundtrip_sheds_total{ {{- $s -}} }[5m]))
-- title: Processor, in cores
+- title: CPU, in cores
   unit: none
   queries:
     - legend: {{ "{{pod}}" | quote }}

@@ -1,6 +1,6 @@
 {{/*
-The release's name, and the chart's where that is another one. Takes release and chart.
-With at most 44 characters, the Job that migrates has at most 63, as its pod's labels may.
+The release's name, followed by the chart's name if that is different. Takes release and chart.
+It has at most 44 characters, so the migration Job's name has at most 63, the limit for a label of its pod.
 */}}
 {{- define "common.nameOf" -}}
 {{- if eq .release .chart }}{{ .release }}{{ else }}{{ printf "%s-%s" (trunc (sub 43 (len .chart) | int) .release | trimSuffix "-") .chart }}{{ end -}}
@@ -10,13 +10,13 @@ With at most 44 characters, the Job that migrates has at most 63, as its pod's l
 {{- .Values.fullnameOverride | default (include "common.nameOf" (dict "release" .Release.Name "chart" .Chart.Name)) -}}
 {{- end -}}
 
-{{/* What every pod of this release of the service has, and nothing else. */}}
+{{/* The labels that select all pods of this release of the service, and no others. */}}
 {{- define "common.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{/* The pods that serve, and not those that migrate or test. */}}
+{{/* The labels that select the pods that serve, without those that migrate or test. */}}
 {{- define "common.servingSelector" -}}
 {{ include "common.selector" . }}
 app.kubernetes.io/component: service
@@ -30,14 +30,14 @@ app.kubernetes.io/part-of: roundtrip
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* The labels of an object: the chart's, and the user's own. Takes root, and where they apply component and labels. */}}
+{{/* All labels of an object: the chart's and the user's. Takes root, and optionally component and labels. */}}
 {{- define "common.allLabels" -}}
 {{- $component := dict }}
 {{- with .component }}{{ $component = dict "app.kubernetes.io/component" . }}{{ end -}}
 {{- merge $component (include "common.labels" .root | fromYaml) (.labels | default dict) .root.Values.labels | toYaml -}}
 {{- end -}}
 
-{{/* The metadata of every object. Takes root and name, and where they apply component, labels and annotations. */}}
+{{/* The metadata of an object. Takes root and name, and optionally component, labels and annotations. */}}
 {{- define "common.metadata" -}}
 {{- $annotations := merge (dict) (.annotations | default dict) .root.Values.annotations -}}
 metadata:

@@ -18,7 +18,7 @@ spec:
       appProtocol: kubernetes.io/h2c
     {{- end }}
 ---
-# Its name has every pod's address: for gRPC, whose clients choose by themselves, and for Prometheus.
+# Its DNS name has every pod's address. gRPC clients use it to spread requests, and Prometheus to find pods.
 apiVersion: v1
 kind: Service
 {{ include "common.metadata" (dict "root" . "name" (printf "%s-headless" (include "common.fullname" .))) }}
@@ -83,7 +83,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   rules:
-    # As the API would fill it in, for tools that compare.
+    # The API's defaults, written out so that tools that compare find no difference.
     - matches:
         - path: {type: PathPrefix, value: /}
       backendRefs:
@@ -110,9 +110,9 @@ spec:
 {{- end -}}
 
 {{/*
-Who reaches the pods, and whom they reach; what is not named here is refused. It
-binds the pods that migrate and test as well. Probes come from the node, which no
-policy stops.
+Lists who may reach the pods and what the pods may reach. All other traffic is
+refused. It applies to the pods that migrate and test too. Probes come from the
+node, and no policy blocks them.
 */}}
 {{- define "common.networkPolicy" -}}
 {{- if .Values.networkPolicy.enabled }}
@@ -126,7 +126,7 @@ spec:
   policyTypes: [Ingress, Egress]
   ingress:
     - from:
-        - podSelector: # its own test
+        - podSelector: # this release's own test
             matchLabels:
               {{- include "common.selector" . | nindent 14 }}
         {{- with include (printf "%s.callers" .Chart.Name) . | trim }}
@@ -164,7 +164,7 @@ spec:
         - port: 53
           protocol: TCP
     - to:
-        - podSelector: # its own test
+        - podSelector: # this release's own test
             matchLabels:
               {{- include "common.selector" . | nindent 14 }}
       ports:

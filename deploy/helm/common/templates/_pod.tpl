@@ -1,4 +1,4 @@
-{{/* What the pods that serve, migrate and test have in common. */}}
+{{/* The settings that the pods that serve, migrate and test share. */}}
 {{- define "common.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false # they would set variables that begin like the service's own
@@ -35,7 +35,7 @@ resources:
   {{- toYaml .Values.resources | nindent 2 }}
 {{- end -}}
 
-{{/* Nine tenths of the memory limit: from there on Go collects garbage harder, and is not killed. */}}
+{{/* 90 percent of the memory limit. Near it Go collects garbage more often, so the pod is not killed. */}}
 {{- define "common.memoryEnv" -}}
 {{- with (.Values.resources.limits).memory }}
 {{- $mebibytes := regexFind "^[0-9]+" . | int64 | mul (ternary 1024 1 (hasSuffix "Gi" .)) }}
@@ -44,7 +44,7 @@ resources:
 {{- end }}
 {{- end -}}
 
-{{/* Where the data is. */}}
+{{/* Where the database is. */}}
 {{- define "common.databaseEnv" -}}
 {{- $prefix := upper .Chart.Name }}
 {{- if include "common.onPostgres" . }}
@@ -58,7 +58,7 @@ resources:
 {{- end }}
 {{- end -}}
 
-{{/* Mounts as folders, not as single files: those are not renewed when a Secret changes. */}}
+{{/* Mounts folders, because a single mounted file does not change when its Secret changes. */}}
 {{- define "common.databaseMount" -}}
 {{- if include "common.onPostgres" . }}
 - name: database
@@ -85,12 +85,12 @@ resources:
 - name: data
   persistentVolumeClaim:
     claimName: {{ include "common.claim" . | quote }}
-- name: tmp # SQLite sorts here what does not fit into memory
+- name: tmp # SQLite sorts here if the data does not fit into memory
   emptyDir: {}
 {{- end }}
 {{- end -}}
 
-{{/* NATS, where the chart says that it is used. */}}
+{{/* NATS, if CHART.usesNATS says that the chart uses it. */}}
 {{- define "common.natsEnv" -}}
 {{- if and (include (printf "%s.usesNATS" .Chart.Name) .) .Values.nats.credentialsSecret.name }}
 - name: {{ upper .Chart.Name }}_NATS_CREDENTIALS

@@ -24,8 +24,9 @@ spec:
 {{- end -}}
 
 {{/*
-One replica alone has none: it would only keep its node from being drained. Its name
-is not the Service's, as CloudNativePG's for a Cluster of that name is.
+A single replica has no budget, because the budget would only stop its node from
+being drained. The name differs from the Service's, because CloudNativePG uses that
+name for the budget of its Cluster.
 */}}
 {{- define "common.disruptionBudget" -}}
 {{- if and .Values.podDisruptionBudget.enabled (or .Values.autoscaling.enabled (gt (int .Values.replicas) 1)) }}

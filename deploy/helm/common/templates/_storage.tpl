@@ -1,4 +1,4 @@
-{{/* It stays when the release is removed. */}}
+{{/* The claim stays when the release is removed. */}}
 {{- define "common.volumeClaim" -}}
 {{- if not (or (include "common.onPostgres" .) .Values.persistence.existingClaim) }}
 apiVersion: v1
@@ -16,9 +16,9 @@ spec:
 {{- end -}}
 
 {{/*
-A Job can't be changed, so its name hashes all that it is: another image or Secret
-makes another Job, and the same again changes nothing. It is no hook: whatever
-applies the chart runs it, and pods wait by themselves for what it does.
+A Job can't be changed, so its name has a hash of its whole spec. Another image or
+Secret makes a new Job; the same spec again changes nothing. The Job is not a hook, so
+it runs with every tool that applies the chart. The pods wait for the schema.
 */}}
 {{- define "common.migration" -}}
 {{- if include "common.onPostgres" . }}

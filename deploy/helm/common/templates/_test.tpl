@@ -1,4 +1,4 @@
-{{/* `helm test` runs it. Its arguments are the chart's: CHART.check. */}}
+{{/* The pod of `helm test`. Its arguments come from CHART.check. */}}
 {{- define "common.test" -}}
 {{- $check := include (printf "%s.check" .Chart.Name) . | trim -}}
 {{- $nats := contains "--nats-url" $check -}}
@@ -28,7 +28,7 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{/* Whatever else belongs to the release: objects, or texts of objects, which are templates. */}}
+{{/* More objects of the release: objects, or texts that are templates of objects. */}}
 {{- define "common.extraObjects" -}}
 {{- range .Values.extraObjects }}
 ---
@@ -36,7 +36,7 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* All that a service consists of. */}}
+{{/* All objects of a service. */}}
 {{- define "common.all" -}}
 {{- range list "deployment" "volumeClaim" "migration" "service" "ingress" "httpRoute" "certificate" "networkPolicy" "autoscaler" "disruptionBudget" "serviceMonitor" "alerts" "dashboard" "test" }}
 {{- with include (printf "common.%s" .) $ | trim }}

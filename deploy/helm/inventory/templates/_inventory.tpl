@@ -31,7 +31,7 @@
 {{- end }}
 {{- end -}}
 
-{{/* Who reaches the wires: orders, of whatever release. */}}
+{{/* Who may reach the wires: orders, of any release. */}}
 {{- define "inventory.callers" -}}
 - podSelector:
     matchLabels:

@@ -8,7 +8,7 @@
 http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | default .Release.Namespace }}:8080
 {{- end -}}
 
-{{/* Where inventory is, on the wire. gRPC asks the headless Service, whose name has every replica's address. */}}
+{{/* Inventory's address on the wire. gRPC uses the headless Service, whose DNS name has every replica's address. */}}
 {{- define "orders.inventoryURL" -}}
 {{- if eq .Values.inventory.wire "nats" }}{{ .Values.nats.url }}
 {{- else if eq .Values.inventory.wire "grpc" }}dns:///{{ tpl .Values.inventory.name . }}-headless.{{ .Values.inventory.namespace | default .Release.Namespace }}:8090
@@ -32,7 +32,7 @@ http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | defau
 
 {{- define "orders.callers" -}}{{- end -}}
 
-{{/* Whom orders asks. REST always: orders audit lists reservations by it. */}}
+{{/* What orders may reach. It always needs REST, because `orders audit` lists reservations over it. */}}
 {{- define "orders.asks" -}}
 - to:
     - podSelector:
@@ -54,13 +54,13 @@ http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | defau
 {{- define "orders.alerts" -}}
 {{- $s := include "common.series" . -}}
 - alert: RoundtripAlarm
-  # A series that is new counts too: to a rate its first value is no growth.
+  # The second part counts new series. increase() ignores the first value of a series.
   expr: |-
     sum by (reason) (increase(roundtrip_alarms_total{ {{- $s -}} }[10m])) > 0
       or sum by (reason) (roundtrip_alarms_total{ {{- $s -}} } unless roundtrip_alarms_total{ {{- $s -}} } offset 10m) > 0
   labels: {severity: critical, service: orders}
   annotations:
-    summary: Inventory answers what leaves an operation unsettled, and repeating will not mend it. See docs/operations.md.
+    summary: Inventory's answer leaves an operation unsettled, and a repeat will not help. See docs/operations.md.
 - alert: RoundtripUnsettled
   expr: max(orders_oldest_intent_age_seconds{ {{- $s -}} }) > 60
   for: 1m
@@ -68,41 +68,42 @@ http://{{ tpl .Values.inventory.name . }}.{{ .Values.inventory.namespace | defau
   annotations:
     summary: An operation has not settled for more than a minute. Is inventory ready? If it is, look at the alarms.
 - alert: RoundtripBacklogGrows
-  # The least of now against the most of before: what is in flight comes and goes, and every replica counts all of it.
+  # Compares the minimum of the last 5 minutes with the maximum of an earlier 5 minutes, so operations in flight do not
+  # count. Every replica reports the number of all operations.
   expr: |-
     min(min_over_time(orders_intents_unsettled{ {{- $s -}} }[5m]))
       > max(max_over_time(orders_intents_unsettled{ {{- $s -}} }[5m] offset 10m))
   for: 10m
   labels: {severity: warning, service: orders}
   annotations:
-    summary: More and more operations are not settled. Is inventory ready, and fast enough?
+    summary: The number of unsettled operations grows. Is inventory ready, and fast enough?
 {{- end -}}
 
 {{- define "orders.panels" -}}
 {{- $s := include "common.series" . -}}
-- title: Exchanges with inventory, a second
+- title: Exchanges with inventory per second
   unit: reqps
   queries:
     - legend: {{ "{{operation}} {{outcome}}" | quote }}
       expr: sum by (operation, outcome) (rate(roundtrip_exchanges_total{ {{- $s -}} ,role="caller"}[5m]))
-- title: How long inventory took (p99)
+- title: Duration of exchanges with inventory (p99)
   unit: s
   queries:
     - legend: {{ "{{operation}} {{wire}}" | quote }}
       expr: histogram_quantile(0.99, sum by (le, operation, wire) (rate(roundtrip_exchange_duration_seconds_bucket{ {{- $s -}} ,role="caller"}[5m])))
-- title: Operations not settled
+- title: Unsettled operations
   unit: none
   queries:
-    - legend: how many
+    - legend: operations
       expr: max(orders_intents_unsettled{ {{- $s -}} })
-- title: The oldest of them
+- title: Age of the oldest unsettled operation
   unit: s
   queries:
     - legend: age
       expr: max(orders_oldest_intent_age_seconds{ {{- $s -}} })
-- title: Requests sent to inventory, a second
+- title: Requests sent to inventory per second
   unit: reqps
   queries:
-    - legend: {{ "{{operation}} repeats of the settler's: {{resend}}" | quote }}
+    - legend: {{ "{{operation}} resend: {{resend}}" | quote }}
       expr: sum by (operation, resend) (rate(roundtrip_attempts_total{ {{- $s -}} }[5m]))
 {{- end -}}

@@ -1,6 +1,6 @@
-// Package httpapi serves orders' operations over REST, as
-// contracts/openapi/orders.yaml has them. It decodes, calls the domain and
-// encodes; it holds no rule of its own.
+// Package httpapi serves orders' operations over REST, as documented in
+// contracts/openapi/orders.yaml. It decodes the request, calls the domain and encodes
+// the answer. All rules are in the domain.
 package httpapi
 
 import (
@@ -21,11 +21,12 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// askAgain is when a caller whose outcome is unknown should look again.
+// askAgain is the Retry-After of an answer without an outcome.
 const askAgain = time.Second
 
 // orderIDs is the namespace of the ids that are derived from idempotency keys
-// (RFC 9562 §5.5). It never changes, or a repeated key would make a second order.
+// (RFC 9562 §5.5). It must never change: otherwise a repeated key would create a second
+// order.
 var orderIDs = uuid.MustParse("5f0f3b0e-7d3a-5c86-9a58-2f6f0d7d1c11")
 
 // Register serves every operation.
@@ -44,8 +45,8 @@ func Register(s *rest.Server, p *order.Protocol) {
 
 type api struct{ protocol *order.Protocol }
 
-// placeRequest is the body of PutOrder and PostOrder. What may be left out, or
-// must be told from zero, is a pointer.
+// placeRequest is the body of PutOrder and PostOrder. A field is a pointer if it is
+// optional, or if a missing value must differ from zero.
 type placeRequest struct {
 	Customer    string        `json:"customer"`
 	Currency    string        `json:"currency"`
@@ -76,7 +77,7 @@ func decodeLines(from []requestLine) ([]order.Line, error) {
 
 func (a api) putOrder(c echo.Context) error { return a.place(c, rest.ID(c, "id")) }
 
-// keyPattern is what an idempotency key may be: visible ASCII.
+// keyPattern is the form of an idempotency key: visible ASCII.
 var keyPattern = regexp.MustCompile(`^[!-~]{1,255}$`)
 
 func (a api) postOrder(c echo.Context) error {
@@ -86,7 +87,7 @@ func (a api) postOrder(c echo.Context) error {
 		f.Add("header:Idempotency-Key", "must be given once, with 1 to 255 visible ASCII characters")
 		return f.Err()
 	}
-	const caller = "" // until callers are known
+	const caller = "" // orders does not identify its callers yet
 	id := uuid.NewSHA1(orderIDs, fmt.Appendf(nil, "%d:%s%s", len(caller), caller, keys[0]))
 	return a.place(c, id.String())
 }
@@ -149,8 +150,8 @@ func (a api) cancelOrder(c echo.Context) error {
 	return respond(c, answer, err)
 }
 
-// changing reads what every change of an order has: no query, and perhaps a
-// precondition.
+// changing reads what all changes of an order have in common: there is no query, and
+// there may be a precondition.
 func changing(c echo.Context) (order.Precondition, error) {
 	if _, err := rest.Query(c, nil); err != nil {
 		return order.Precondition{}, err
@@ -165,12 +166,13 @@ func changingWithoutBody(c echo.Context) (order.Precondition, error) {
 	return changing(c)
 }
 
-// entityTag is the entity tag that a list begins with (RFC 9110 §8.8.3). It may
-// be weak, and a comma in it does not end it.
+// entityTag matches the entity tag at the start of a list (RFC 9110 §8.8.3). The tag
+// may be weak. It may contain commas.
 var entityTag = regexp.MustCompile(`^(W/)?"([^"\x00-\x20\x7f]*)"[ \t]*(,|$)`)
 
-// parseIfMatch reads If-Match: * or a list of entity tags. Ours are versions; a
-// weak one never matches (RFC 9110 §13.1.1), nor does one that is no version.
+// parseIfMatch reads If-Match: * or a list of entity tags. An order's entity tag is its
+// version. A weak entity tag never matches (RFC 9110 §13.1.1), and neither does one that
+// is not a version.
 func parseIfMatch(values []string) (order.Precondition, error) {
 	if len(values) == 0 {
 		return order.Precondition{}, nil
@@ -341,7 +343,7 @@ func encodeOrder(o order.Order) orderBody {
 	return out
 }
 
-// respond tells a caller how an operation ended: 202 where that is not known yet.
+// respond answers how an operation ended, with 202 if that is not known yet.
 func respond(c echo.Context, a order.Response, err error) error {
 	if err != nil {
 		return rest.Locate(c, err)

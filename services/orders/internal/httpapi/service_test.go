@@ -23,7 +23,7 @@ import (
 	"roundtrip/test/support/resttest"
 )
 
-// fakeInventory answers with its functions. Without put it does what is asked.
+// fakeInventory answers with its functions. Without put it grants every request.
 type fakeInventory struct {
 	put         func(order.Request) (order.Reservation, error)
 	reservation func(id string) (order.Reservation, error)
@@ -61,7 +61,7 @@ func (f *fakeInventory) Stock(_ context.Context, skus []string) ([]order.Level, 
 type service struct {
 	resttest.Client
 	inventory *fakeInventory
-	// unreachable says that inventory can't be connected to.
+	// unreachable makes orders believe that it can't connect to inventory.
 	unreachable atomic.Bool
 	store       order.Store
 	path        string

@@ -8,10 +8,10 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// The JSON bodies that REST and NATS share. gRPC has messages of its own, which are
-// held to the same.
+// These are the JSON bodies that REST and NATS share. gRPC has its own messages, with
+// the same rules.
 
-// Body is an answer's body. Decode checks that it has what orders relies on.
+// Body is the body of an answer. Decode checks that it has what orders relies on.
 type Body[T any] interface{ Decode() (T, error) }
 
 // LineBody is a quantity of one SKU at one location.
@@ -21,7 +21,7 @@ type LineBody struct {
 	Quantity int64  `json:"quantity"`
 }
 
-// PutBody is what PutReservation asks, without the id.
+// PutBody is the body of a PutReservation request, without the id.
 type PutBody struct {
 	Seq         int64      `json:"seq"`
 	State       string     `json:"state"`
@@ -29,7 +29,7 @@ type PutBody struct {
 	HoldSeconds int64      `json:"hold_seconds,omitzero"`
 }
 
-// EncodePut encodes what PutReservation asks.
+// EncodePut encodes the body of a PutReservation request.
 func EncodePut(r order.Request) PutBody {
 	out := PutBody{Seq: r.Seq, State: string(r.State), HoldSeconds: r.HoldSeconds}
 	for _, l := range r.Lines {
@@ -38,8 +38,8 @@ func EncodePut(r order.Request) PutBody {
 	return out
 }
 
-// ReservationBody is what orders relies on in an answer. What it must have is a
-// pointer, so that a missing one is noticed.
+// ReservationBody has the fields of an answer that orders relies on. A required field
+// is a pointer, so that Decode notices if it is missing.
 type ReservationBody struct {
 	ID        *string    `json:"id"`
 	Seq       *int64     `json:"seq"`
@@ -48,7 +48,7 @@ type ReservationBody struct {
 	ExpiresAt *time.Time `json:"expires_at"`
 }
 
-// Decode is that of a [Body].
+// Decode implements [Body].
 func (r ReservationBody) Decode() (order.Reservation, error) {
 	if r.ID == nil || r.Seq == nil || r.State == nil {
 		return order.Reservation{}, Unexplained(errors.New("a reservation without id, seq or state"))
@@ -65,22 +65,22 @@ func (r ReservationBody) Decode() (order.Reservation, error) {
 	return out, nil
 }
 
-// LevelsBody is what orders relies on in the answer of GetStock.
+// LevelsBody has the fields of a GetStock answer that orders relies on.
 type LevelsBody struct {
 	Levels []LevelBody `json:"levels"`
 }
 
-// LevelBody is what can be had of one SKU at one location.
+// LevelBody is the available quantity of one SKU at one location.
 type LevelBody struct {
 	SKU       *string `json:"sku"`
 	Location  *string `json:"location"`
 	Available *int64  `json:"available"`
 }
 
-// Decode is that of a [Body].
+// Decode implements [Body].
 func (l LevelsBody) Decode() ([]order.Level, error) {
 	if l.Levels == nil {
-		return nil, Unexplained(errors.New("no levels, not even none"))
+		return nil, Unexplained(errors.New("an answer without levels"))
 	}
 	out := make([]order.Level, len(l.Levels))
 	for i, l := range l.Levels {
@@ -92,7 +92,7 @@ func (l LevelsBody) Decode() ([]order.Level, error) {
 	return out, nil
 }
 
-// Unexplained makes a problem of an answer that no rule explains. It wraps
+// Unexplained makes the problem for an answer that no rule explains. It wraps
 // [order.ErrUnexplained].
 func Unexplained(err error) error {
 	return problem.Wrap(errors.Join(order.ErrUnexplained, err), problem.Internal, "Inventory's answer can't be explained.")

@@ -1,11 +1,11 @@
-// Package inventory is how orders asks inventory: it implements
-// [order.Inventory] over a wire.
+// Package inventory asks inventory for orders: it implements [order.Inventory] over a
+// wire.
 //
-// A [Wire] makes single attempts. There is a package for each: httpclient,
-// grpcclient and natsclient. What is around an attempt (the deadline, the repeats
-// and their budget, the breaker) is [exchange.Caller]'s and the same for every
-// wire, and so is what an answer must have. The package's types are orders' own:
-// they hold what orders relies on, and an answer may hold more.
+// A [Wire] makes single attempts. Each wire has its own package: httpclient, grpcclient
+// and natsclient. [exchange.Caller] adds the deadline, the retries with their budget,
+// and the breaker. These are the same for every wire, and so are the rules for an
+// answer. The package's types belong to orders. They contain what orders relies on; an
+// answer may contain more.
 package inventory
 
 import (
@@ -17,8 +17,8 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// Wire makes one attempt of each exchange. Its errors are those of
-// [order.Inventory]; one that could not connect is [exchange.Unreachable].
+// Wire makes one attempt of an exchange. Its errors are the same as those of
+// [order.Inventory]. If it can't connect, the error is [exchange.Unreachable].
 type Wire interface {
 	PutReservation(ctx context.Context, attempt int, r order.Request) (order.Reservation, error)
 	GetReservation(ctx context.Context, attempt int, id string) (order.Reservation, error)
@@ -26,7 +26,7 @@ type Wire interface {
 	Close() error
 }
 
-// Dial opens a connection. Tests have one of their own.
+// Dial opens a connection. Tests use their own.
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Client asks inventory over a wire.
@@ -37,13 +37,14 @@ type Client struct {
 
 var _ order.Inventory = Client{}
 
-// New makes a Client for a caller's own exchanges, which repeats what may pass.
+// New makes a Client for a caller's own exchanges. It retries an attempt that may
+// succeed the next time.
 func New(wire Wire, caller *exchange.Caller) Client { return Client{wire, caller.Do} }
 
-// NewResending makes a Client for the settler, which sends once.
+// NewResending makes a Client for the settler. It sends each request once.
 func NewResending(wire Wire, caller *exchange.Caller) Client { return Client{wire, caller.Resend} }
 
-// PutReservation asks for a reservation to be in a state.
+// PutReservation asks inventory to bring a reservation into a state.
 func (c Client) PutReservation(ctx context.Context, r order.Request) (answer order.Reservation, err error) {
 	err = c.do(ctx, "PutReservation", func(ctx context.Context, n int) (err error) {
 		answer, err = c.wire.PutReservation(ctx, n, r)

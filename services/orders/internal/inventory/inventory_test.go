@@ -14,7 +14,8 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// fakeWire answers each attempt with the next of its errors, and then succeeds.
+// fakeWire answers each attempt with the next of its errors. After the last one it
+// succeeds.
 type fakeWire struct {
 	errs     []error
 	attempts []int
@@ -55,12 +56,12 @@ func TestOnlyCallersExchangesAreRetried(t *testing.T) {
 		attempts []int
 		code     problem.Code
 	}{
-		{"it answers", inventory.New, nil, []int{1}, ""},
-		{"it answers the third attempt", inventory.New, []error{unavailable, unavailable}, []int{1, 2, 3}, ""},
-		{"it never answers", inventory.New, []error{unavailable, unavailable, unavailable}, []int{1, 2, 3}, problem.Unavailable},
-		{"it rejects", inventory.New, []error{shortage}, []int{1}, problem.InsufficientStock},
-		{"resent, it answers", inventory.NewResending, nil, []int{1}, ""},
-		{"resent, it does not", inventory.NewResending, []error{unavailable}, []int{1}, problem.Unavailable},
+		{"answer", inventory.New, nil, []int{1}, ""},
+		{"answer to the third attempt", inventory.New, []error{unavailable, unavailable}, []int{1, 2, 3}, ""},
+		{"no answer", inventory.New, []error{unavailable, unavailable, unavailable}, []int{1, 2, 3}, problem.Unavailable},
+		{"rejection", inventory.New, []error{shortage}, []int{1}, problem.InsufficientStock},
+		{"resending, answer", inventory.NewResending, nil, []int{1}, ""},
+		{"resending, no answer", inventory.NewResending, []error{unavailable}, []int{1}, problem.Unavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

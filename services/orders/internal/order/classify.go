@@ -9,16 +9,16 @@ import (
 
 // Outcome is inventory's outcome for one seq.
 type Outcome struct {
-	// Rejection is why not; nil where it was done.
+	// Rejection is the reason why the operation was rejected; nil if it was done.
 	Rejection *problem.Problem
-	// Reservation and ExpiresAt are what the reservation is now.
+	// Reservation and ExpiresAt are the reservation's state and expiry now.
 	Reservation ReservationState
 	ExpiresAt   time.Time
 }
 
-// classify tells whether inventory's answer is an outcome: one that it stored for
-// exactly this request. Of any other answer it tells why it must alarm somebody;
-// "" where sending the request again may still settle it.
+// classify tells whether inventory's answer is an outcome, that is, an answer that
+// inventory stored for exactly this request. For any other answer it returns the reason
+// for an alarm, or "" if sending the request again may still settle the intent.
 func classify(asked Request, r Reservation, err error) (v *Outcome, alarm string) {
 	if err == nil {
 		explained := r.ID == asked.ID && r.Seq == asked.Seq &&

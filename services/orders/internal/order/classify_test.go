@@ -13,12 +13,12 @@ import (
 )
 
 // TestClassify enumerates docs/protocol.md, "Only an outcome settles". Each table
-// has a line for an answer. A cell is "outcome", or why the answer settles nothing:
+// has a line for each answer. A cell is "outcome", or why the answer settles nothing:
 //
 //	again        the same request again may settle it; there is no alarm
 //	unexplained  an alarm: no rule of the protocol gives such an answer
 //	a code       an alarm: repeating the request does not help
-//	-            inventory never answers this request so; not checked
+//	-            inventory never gives this answer to this request; not checked
 //
 // The request is for order-1 under seq 3, and asks for the state of its column.
 func TestClassify(t *testing.T) {
@@ -157,8 +157,8 @@ func TestClassify(t *testing.T) {
 		}
 	})
 
-	// Every code that is no rejection. None is an outcome, even if the problem names
-	// the very seq, or a reservation comes with it.
+	// Every code that is not a rejection. None is an outcome, even if the problem names
+	// the same seq, or a reservation comes with it.
 	t.Run("another problem", func(t *testing.T) {
 		t.Parallel()
 		var rows []string
@@ -221,7 +221,7 @@ func TestClassify(t *testing.T) {
 		{"garbage", ErrUnexplained, "unexplained"},
 		{"garbage wrapped as unavailable", problem.Wrap(ErrUnexplained, problem.Unavailable, "It can't be read."), "unexplained"},
 		{"garbage wrapped as a rejection", problem.Wrap(ErrUnexplained, problem.InsufficientStock, "It can't be read."), "unexplained"},
-		{"error that is no problem", errors.New("boom"), "internal"},
+		{"error that is not a problem", errors.New("boom"), "internal"},
 		{"wrapped rejection", fmt.Errorf("ask: %w", reject(problem.InsufficientStock, current("none"))), "outcome"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -10,28 +10,29 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Command is one decision about one order, made under the lock of its row:
-// [Place], [Amend], [Confirm], [Cancel]; for what inventory answered or time did,
-// [RecordOutcome], [GiveUp] and [Expire]; and [RepairOrder], after a backup was put back.
+// Command is one decision about one order, made under the lock of its row. Callers
+// send [Place], [Amend], [Confirm] and [Cancel]. [RecordOutcome] follows an answer from
+// inventory, [GiveUp] and [Expire] follow the passing of time, and [Repair] follows the
+// restore of a backup.
 type Command interface {
 	// Validate reports what is wrong with the command itself, as an invalid problem.
 	Validate() error
-	// OrderID names the order that has to be loaded and locked.
+	// OrderID returns the id of the order that has to be loaded and locked.
 	OrderID() string
 
-	// decide gets nil where there is no such order.
+	// decide makes the decision. o is nil if there is no such order.
 	decide(b *UnitOfWork, o *Order) Result
 }
 
 // Result is the answer to a command.
 type Result struct {
-	// Order is as it is after the decision; also with operation-pending, where
-	// it has the intent that is in the way.
+	// Order is the order after the decision. It is also set if Err is operation-pending:
+	// then it has the pending intent.
 	Order Order
-	// Seq is that of the intent which the caller's answer depends on, new or
-	// joined; 0 where the command was already true.
+	// Seq is the seq of the intent that the caller's answer depends on, new or joined.
+	// It is 0 if the order already was as the command wants it.
 	Seq int64
-	// Created says that the order is new.
+	// Created reports that the order is new.
 	Created bool
 	// Err is a *problem.Problem, or the context's error if the caller left before
 	// the decision.
@@ -48,8 +49,8 @@ type Place struct {
 	Currency    string
 	HoldSeconds int64
 	Lines       []Line
-	// InventoryUnreachable says that inventory can't be connected to. A new order
-	// is then refused before it is recorded; a recorded one is answered as ever.
+	// InventoryUnreachable reports that orders can't connect to inventory. A new order
+	// is then refused before it is recorded. The answer for a recorded order is as usual.
 	InventoryUnreachable bool
 }
 
@@ -87,11 +88,11 @@ func validateLines(f *problem.Fields, lines []Line) {
 		return
 	}
 	if _, ok := total(lines); !ok {
-		f.Add("/lines", "cost more in total than can be counted")
+		f.Add("/lines", "have a total price that is too large")
 	}
 }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (p Place) OrderID() string { return p.ID }
 
 func (p Place) decide(b *UnitOfWork, o *Order) Result {
@@ -119,7 +120,7 @@ func (p Place) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Seq: o.Seq, Created: true}
 }
 
-// Amend replaces the lines of a placed order, all or none; the hold starts anew.
+// Amend replaces all lines of a placed order, and restarts the hold's time.
 type Amend struct {
 	ID      string
 	Lines   []Line
@@ -134,7 +135,7 @@ func (a Amend) Validate() error {
 	return f.Err()
 }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (a Amend) OrderID() string { return a.ID }
 
 func (a Amend) decide(b *UnitOfWork, o *Order) Result {
@@ -161,10 +162,10 @@ type Confirm struct {
 	IfMatch Precondition
 }
 
-// Validate reports an id that can't be one.
+// Validate reports an id that is not valid.
 func (c Confirm) Validate() error { return validateID(c.ID) }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (c Confirm) OrderID() string { return c.ID }
 
 func (c Confirm) decide(b *UnitOfWork, o *Order) Result {
@@ -184,17 +185,17 @@ func (c Confirm) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Seq: o.Seq}
 }
 
-// Cancel gives back what an order holds or has taken. It supersedes any other
+// Cancel returns what an order holds or has taken to stock. It supersedes any other
 // pending operation.
 type Cancel struct {
 	ID      string
 	IfMatch Precondition
 }
 
-// Validate reports an id that can't be one.
+// Validate reports an id that is not valid.
 func (c Cancel) Validate() error { return validateID(c.ID) }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (c Cancel) OrderID() string { return c.ID }
 
 func (c Cancel) decide(b *UnitOfWork, o *Order) Result {
@@ -215,9 +216,9 @@ func (c Cancel) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Seq: o.Seq}
 }
 
-// pending answers for an order that does not exist or has an intent: the same
-// operation with the same content joins it, any other has to wait. It returns
-// true where the order is free for an operation.
+// pending returns true if the order is free for an operation. Otherwise it returns the
+// result for an order that does not exist or has an intent: the same operation with the
+// same content joins the intent, and any other operation has to wait.
 func pending(o *Order, id string, op Operation, content string) (Result, bool) {
 	switch {
 	case o == nil:
@@ -232,9 +233,9 @@ func pending(o *Order, id string, op Operation, content string) (Result, bool) {
 	return r, false
 }
 
-// RecordOutcome writes an intent's outcome down, only if that seq is
-// still unsettled. Beaten by another writer it changes nothing, and its result
-// is the order as that one left it.
+// RecordOutcome records an intent's outcome if that seq is still unsettled. If another
+// writer was first, it changes nothing, and its result is the order as that writer left
+// it.
 type RecordOutcome struct {
 	ID string
 	// Seq and Operation are the intent's.
@@ -243,10 +244,10 @@ type RecordOutcome struct {
 	Outcome   Outcome
 }
 
-// Validate accepts what the protocol made.
+// Validate accepts every RecordOutcome: the protocol makes it.
 func (s RecordOutcome) Validate() error { return nil }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (s RecordOutcome) OrderID() string { return s.ID }
 
 func (s RecordOutcome) decide(b *UnitOfWork, o *Order) Result {
@@ -259,17 +260,17 @@ func (s RecordOutcome) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Seq: s.Seq}
 }
 
-// GiveUp ends a place that has been unsettled for too long: a cancel under the
-// next seq, only where the place's seq is still unsettled.
+// GiveUp ends a place that has been unsettled for too long. It opens a cancel under the
+// next seq, if the place's seq is still unsettled.
 type GiveUp struct {
 	ID  string
 	Seq int64
 }
 
-// Validate accepts what the settler made.
+// Validate accepts every GiveUp: the settler makes it.
 func (g GiveUp) Validate() error { return nil }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (g GiveUp) OrderID() string { return g.ID }
 
 func (g GiveUp) decide(b *UnitOfWork, o *Order) Result {
@@ -282,18 +283,19 @@ func (g GiveUp) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Seq: o.Seq}
 }
 
-// Expire marks an order whose hold inventory says has expired, only where it is
-// placed, has no intent and still has the seq that was asked about: by its state
-// alone, an order that was amended or confirmed since would be lost.
+// Expire marks an order as expired after inventory said that its hold has expired. It
+// does so only if the order is placed, has no intent, and still has the seq that was
+// asked about. A check of the state alone would wrongly expire an order that was amended
+// since, or whose confirm was recorded since.
 type Expire struct {
 	ID  string
 	Seq int64
 }
 
-// Validate accepts what the settler made.
+// Validate accepts every Expire: the settler makes it.
 func (e Expire) Validate() error { return nil }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (e Expire) OrderID() string { return e.ID }
 
 func (e Expire) decide(b *UnitOfWork, o *Order) Result {
@@ -328,7 +330,8 @@ func mismatch(o *Order) Result {
 	return refuse(problem.PreconditionFailed, "The order's version is %d.", o.Version)
 }
 
-// wrongState refuses an operation as inventory would: what has expired says so.
+// wrongState refuses an operation with the same problem as inventory: an expired order
+// gets reservation-expired.
 func wrongState(o *Order, op Operation) Result {
 	if o.State == Expired {
 		return refuse(problem.ReservationExpired, "The order's hold has expired.")

@@ -89,7 +89,7 @@ func changeColumns(p Precondition) []column {
 //
 //	opens    an intent is recorded under the next seq; a pending one is superseded
 //	joins    the pending intent answers; nothing is written
-//	true     the order is already so; nothing is written
+//	true     the order already has this state; nothing is written
 //	nothing  another process was first; nothing is written, and there is no error
 //	settles  the pending intent ends
 //	marks    the order is marked expired
@@ -425,7 +425,8 @@ func TestSettlingTable(t *testing.T) {
 	}
 }
 
-// A unit of work changes neither the orders it was given nor the results it gave.
+// A unit of work never changes the orders that it was given or the results that it
+// returned.
 func TestUnitOfWorkCopiesOrders(t *testing.T) {
 	t.Parallel()
 	given := orderIn("placed/amend")

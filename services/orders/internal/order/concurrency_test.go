@@ -130,7 +130,7 @@ func checkAgreement(o Order, res *fakeReservation, now time.Time) error {
 	if state == ReservationReleased && o.Last.Problem != nil && o.Last.Problem.Code == problem.GivenUp {
 		want = []State{Rejected}
 	}
-	repaired := o.Last.Seq < o.Seq && o.Seq > res.seq // a repair takes a seq of its own, past the reservation's
+	repaired := o.Last.Seq < o.Seq && o.Seq > res.seq // a repair takes a new seq, above the reservation's
 	if !slices.Contains(want, o.State) || o.Seq != res.seq && !repaired {
 		return fmt.Errorf("order %s is %s at seq %d, its reservation %s at %d", o.ID, o.State, o.Seq, state, res.seq)
 	}

@@ -60,5 +60,5 @@ func (c *fakeClient) requests() []string {
 	return list
 }
 
-// connectionLost is the error of a request whose fate is unknown.
+// connectionLost is the error of a request that inventory may or may not have received.
 func connectionLost() error { return problem.New(problem.Unavailable, "The connection broke.") }

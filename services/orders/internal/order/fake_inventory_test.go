@@ -10,8 +10,8 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// fakeInventory implements the fence and the table of docs/protocol.md, "What
-// inventory does", and nothing else. It keeps every outcome that it decided.
+// fakeInventory implements only the fence and the table of docs/protocol.md, "What
+// inventory does". It keeps every outcome that it decided.
 type fakeInventory struct {
 	now func() time.Time
 
@@ -78,7 +78,7 @@ func (f *fakeInventory) put(r Request) (Reservation, error) {
 	return res.reservation(r.ID), nil
 }
 
-// expire marks every hold that has run out.
+// expire marks every expired hold.
 func (f *fakeInventory) expire() {
 	for _, res := range f.reservations {
 		if res.state == ReservationHeld && !f.now().Before(res.expires) {

@@ -20,7 +20,7 @@ type harness struct {
 	t      *testing.T
 	store  *fakeStore
 	client *fakeClient
-	// unreachable says that inventory can't be connected to.
+	// unreachable makes the protocol believe that it can't connect to inventory.
 	unreachable atomic.Bool
 	alarms      *alarmRecorder
 }

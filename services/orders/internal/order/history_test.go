@@ -51,7 +51,7 @@ func (sim *simulation) settleAll() {
 		s := rapid.SampledFrom([]*Settler{sim.retryingSettler, sim.givingUpSettler}).Draw(sim.T, "settler")
 		sim.finish(sim.spawn("settler", func(ctx context.Context, _ *task) { s.resend(ctx, *o) }))
 		if again := sim.store.orders[o.ID]; again.Intent != nil {
-			sim.Fatalf("there are no faults any more, and %s has not settled: %+v", o.ID, again)
+			sim.Fatalf("there are no faults any more, but %s has not settled: %+v", o.ID, again)
 		}
 		sim.deliverLate()
 		sim.checkInvariants()
@@ -88,8 +88,8 @@ func (sim *simulation) settleAll() {
 }
 
 // Random histories in which the database of orders is restored from a backup while
-// requests are still under way. Callers, settlers and repairs go on at once. Once
-// faults have stopped, repairs end every difference, and all invariants hold again.
+// requests are still in flight. Callers, settlers and repairs then run at the same time.
+// Once faults have stopped, repairs end every difference, and all invariants hold again.
 func TestInvariantsHoldAfterRestoreAndRepair(t *testing.T) {
 	t.Parallel()
 	for i := range 4 {
@@ -112,7 +112,7 @@ func TestInvariantsHoldAfterRestoreAndRepair(t *testing.T) {
 }
 
 // restore crashes all tasks and restores the store. The requests that were sent
-// since the backup are still under way.
+// since the backup are still in flight.
 func (sim *simulation) restore(backup *fakeStore) {
 	sim.crashAll()
 	sim.diverged = true

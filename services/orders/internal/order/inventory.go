@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// Inventory is what orders asks of inventory, on every wire. Its types are
-// orders' own, and hold what orders relies on and no more.
+// Inventory is what orders asks of inventory, on every wire. Its types belong to
+// orders and contain only what orders relies on.
 //
-// Every error is a *problem.Problem. An answer that can't be read or is no
-// answer to the request wraps [ErrUnexplained].
+// Every error is a *problem.Problem. The error for an answer that can't be read, or
+// that answers another request, wraps [ErrUnexplained].
 type Inventory interface {
-	// PutReservation asks for a reservation to be in a state and returns it as it
-	// is now. A rejection is the problem that inventory stored.
+	// PutReservation asks inventory to bring a reservation into a state, and returns
+	// the reservation as it is now. A rejection is the problem that inventory stored.
 	PutReservation(ctx context.Context, r Request) (Reservation, error)
 	// Reservation returns not-found if there is none with that id.
 	Reservation(ctx context.Context, id string) (Reservation, error)
-	// Stock returns the levels of these SKUs; an unknown SKU has none.
+	// Stock returns the levels of these SKUs. An unknown SKU has no levels.
 	Stock(ctx context.Context, skus []string) ([]Level, error)
 }
 
-// ErrUnexplained is wrapped by the error for an answer that no rule explains.
+// ErrUnexplained marks the error for an answer that no rule explains; that error wraps
+// it.
 var ErrUnexplained = errors.New("no rule explains the answer")
 
-// ReservationState is what inventory says a reservation is.
+// ReservationState is the state of a reservation, as inventory reports it.
 type ReservationState string
 
 // The states of a reservation.
@@ -33,7 +34,7 @@ const (
 	ReservationHeld      ReservationState = "held"
 	ReservationCommitted ReservationState = "committed"
 	ReservationReleased  ReservationState = "released"
-	// ReservationExpired is a hold that ran out: "expired" on the wire, as is the order's state.
+	// ReservationExpired is a hold that expired. The order's state has the same name.
 	ReservationExpired ReservationState = "expired"
 )
 
@@ -45,7 +46,7 @@ func (s ReservationState) known() bool {
 	return false
 }
 
-// order is the state that an order has where its reservation has this one.
+// order returns the state of an order whose reservation is in state s.
 func (s ReservationState) order() State {
 	switch s {
 	case ReservationHeld:
@@ -64,7 +65,7 @@ func (s ReservationState) order() State {
 type Request struct {
 	ID  string
 	Seq int64
-	// State is Held, Committed or Released; Lines and HoldSeconds go with Held.
+	// State is Held, Committed or Released. Lines and HoldSeconds are set only for Held.
 	State       ReservationState
 	Lines       []Demand
 	HoldSeconds int64
@@ -86,14 +87,14 @@ type Reservation struct {
 	ExpiresAt time.Time
 }
 
-// Level is what can be promised of one SKU at one location.
+// Level is the available quantity of one SKU at one location.
 type Level struct {
 	SKU, Location string
 	Available     int64
 }
 
-// request says what an order's pending intent asks. It is made from what was
-// written down alone, so that every process sends the same.
+// request makes the request for an order's pending intent. It uses only what was
+// recorded, so that every process sends the same request.
 func request(o Order) Request {
 	r := Request{ID: o.ID, Seq: o.Intent.Seq}
 	switch o.Intent.Operation {

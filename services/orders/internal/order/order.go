@@ -1,34 +1,34 @@
-// Package order says what an order is, which states it goes through, and how
-// its operations are made to take effect in inventory exactly once.
+// Package order defines what an order is, which states it goes through, and how each
+// of its operations takes effect in inventory exactly once.
 //
 // # Intent, exchange, outcome
 //
 // Every operation on an order (place, amend, confirm, cancel) takes three steps:
 //
 //  1. Intent. In one transaction, under the lock of the order's row, a [Command]
-//     checks the order's state, takes the next seq and writes down all that
-//     inventory will be asked. Nothing is sent before that is committed.
-//  2. Exchange. Inventory is asked, with no transaction open and no lock held.
-//     The seq makes the request idempotent, so it can be sent again by anyone:
-//     the same caller, another one who asks for the same, the [Settler].
-//  3. Outcome. In one transaction inventory's answer is written down, only where
-//     that seq is still unsettled (compare and set).
+//     checks the order's state, takes the next seq and records everything that
+//     inventory will be asked. Orders sends nothing before this is committed.
+//  2. Exchange. Orders asks inventory, with no transaction open and no lock held.
+//     The seq makes the request idempotent, so the same caller, another caller with
+//     the same request, or the [Settler] can send it again.
+//  3. Outcome. In one transaction orders records inventory's answer, if that seq is
+//     still unsettled (compare and set).
 //
-// An interruption (a lost reply, a killed process) leaves an intent
-// that is unsettled, and an order that says so. It never leaves a guess: the
-// answer is then neither a success nor an error but "not known yet", and the
-// settler finds out.
+// An interruption (a lost reply, a killed process) leaves an unsettled intent, and the
+// order shows it. Orders never guesses the outcome. The answer is then "not known yet",
+// which is neither a success nor an error, and the settler learns the outcome later.
 //
-// Only an outcome settles: an answer that inventory stored for exactly this seq.
-// [classify] tells it from everything else that may come back.
+// Only an outcome settles an intent: an answer that inventory stored for exactly this
+// seq. [classify] tells an outcome from every other answer or error.
 //
 // # How the package is laid out
 //
-// The rules are pure: commands decide in memory on a [UnitOfWork], and a [Store] loads,
-// locks and writes around them. [Protocol] runs the three steps for a caller,
-// [Settler] for what was left over, and [RepairOrder] mends what a backup that was put
-// back has set apart. They know inventory only by the [Inventory] interface; what
-// carries the exchange is not their business.
+// The rules do no input or output: commands decide in memory on a [UnitOfWork]. A
+// [Store] loads and locks the orders before, and writes the changes after. [Protocol]
+// runs the three steps for a caller. [Settler] runs them for intents that were left
+// over. [RepairOrder] makes an order agree with its reservation after a backup was
+// restored. They know inventory only through the [Inventory] interface, which is the
+// same for every wire.
 package order
 
 import (
@@ -39,28 +39,29 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Limits of what a request may say.
+// Limits and defaults of a request.
 const (
-	// MaxLines is the most lines an order may have; real invoices pass 1,000.
+	// MaxLines is the highest number of lines of an order. Real invoices have more than
+	// 1,000.
 	MaxLines = 2000
-	// MaxQuantity is the most units one line may ask for.
+	// MaxQuantity is the highest quantity of one line.
 	MaxQuantity = 1_000_000
 	// MaxUnitPrice is the highest price of one unit, in minor units of the currency.
 	MaxUnitPrice = 1_000_000_000_000
-	// MaxSKUs is the most SKUs that one question for availability may name.
+	// MaxSKUs is the highest number of SKUs in one request for availability.
 	MaxSKUs = 100
-	// MaxCustomer is the most characters a customer may have.
+	// MaxCustomer is the longest customer, in characters.
 	MaxCustomer = 128
 	// MaxHold is the longest hold, in seconds: 30 days.
 	MaxHold = 30 * 24 * 60 * 60
-	// DefaultHold is the hold of an order that names none, in seconds.
+	// DefaultHold is the hold of an order whose request names none, in seconds.
 	DefaultHold = 900
-	// MainLocation is meant where no location is named.
+	// MainLocation is the location of a line that names none.
 	MainLocation = "main"
 )
 
-// LocationOr is the location that a request names, or [MainLocation] when it
-// names none.
+// LocationOr returns the location that a request names, or [MainLocation] if it names
+// none.
 func LocationOr(given *string) string {
 	if given == nil {
 		return MainLocation
@@ -68,8 +69,8 @@ func LocationOr(given *string) string {
 	return *given
 }
 
-// HoldSecondsOr are the seconds that a request names, or [DefaultHold] when it
-// names none.
+// HoldSecondsOr returns the seconds that a request names, or [DefaultHold] if it names
+// none.
 func HoldSecondsOr(given *int64) int64 {
 	if given == nil {
 		return DefaultHold
@@ -85,7 +86,7 @@ type Line struct {
 	UnitPrice int64
 }
 
-// State is what an order is. Once Rejected, Cancelled or Expired it stays so.
+// State is the state of an order. Rejected, Cancelled and Expired are final.
 type State string
 
 // The states of an order: pending becomes placed, rejected, cancelled or
@@ -103,7 +104,7 @@ const (
 // States lists every state of an order.
 func States() []State { return []State{Pending, Placed, Rejected, Confirmed, Cancelled, Expired} }
 
-// Operation is what is done to an order.
+// Operation is the kind of change that is made to an order.
 type Operation string
 
 const (
@@ -111,16 +112,16 @@ const (
 	AmendOperation   Operation = "amend"
 	ConfirmOperation Operation = "confirm"
 	CancelOperation  Operation = "cancel"
-	// GiveUpOperation is the settler's cancel of a place that never settled. It
-	// is an operation of its own so that a customer's cancel supersedes it.
+	// GiveUpOperation is the settler's cancel of a place that did not settle. It is a
+	// separate operation, so that a customer's cancel supersedes it.
 	GiveUpOperation Operation = "give-up"
 )
 
-// Order is what a customer ordered and what has become of it.
+// Order is what a customer ordered, and its state now.
 type Order struct {
 	ID    string
 	State State
-	// Version moves with every visible change, an intent too.
+	// Version grows with every visible change, including a new intent.
 	Version     int64
 	Customer    string
 	Currency    string
@@ -134,27 +135,28 @@ type Order struct {
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 
-	// Seq is the last one that an intent took, or one past the reservation's where
-	// a repair set it; the next intent takes the one after it.
+	// Seq is the last seq that an intent took. After a repair it is one above the
+	// higher of the order's and the reservation's seq. The next intent takes Seq+1.
 	Seq int64
-	// Fingerprint is that of the request that created the order. It is never
-	// updated, so that a late repeat is still recognised.
+	// Fingerprint is the fingerprint of the request that created the order. It never
+	// changes, so that a late repeat of the request is still recognised.
 	Fingerprint string
-	// Intent is the operation that is written down and not settled; nil where there is none.
+	// Intent is the operation that is recorded and not settled; nil if there is none.
 	Intent *Intent
-	// Last is the operation that was settled last; nil where there is none.
+	// Last is the operation that was settled last; nil if there is none.
 	Last *Settlement
 }
 
-// Intent is an operation that was written down, with all that inventory will be
-// asked, and is not settled.
+// Intent is an operation that is recorded and not settled, with everything that
+// inventory will be asked.
 type Intent struct {
 	Operation Operation
 	Seq       int64
 	Since     time.Time
-	// Lines are what will be held, for place and amend.
+	// Lines are the lines to hold, for place and amend.
 	Lines []Line
-	// Fingerprint is that of the operation's content; equal ones join.
+	// Fingerprint is the fingerprint of the operation's content. A caller who asks for
+	// the same operation with an equal fingerprint joins the intent.
 	Fingerprint string
 }
 
@@ -166,20 +168,20 @@ const (
 	OutcomeDone OutcomeKind = "done"
 	// OutcomeRejected: inventory rejected it, or it was given up.
 	OutcomeRejected OutcomeKind = "rejected"
-	// OutcomeSuperseded: a later operation took its place before its end was known.
+	// OutcomeSuperseded: a later operation took its place before its outcome was known.
 	OutcomeSuperseded OutcomeKind = "superseded"
 )
 
-// Settlement is how one operation, under one seq, ended.
+// Settlement is how one operation ended, under its seq.
 type Settlement struct {
 	Operation Operation
 	Seq       int64
 	Outcome   OutcomeKind
-	// Problem says why, where the outcome is Refused.
+	// Problem is the reason, if the outcome is OutcomeRejected.
 	Problem *problem.Problem
 }
 
-// total adds up what lines cost; false where that is more than an int64 holds.
+// total returns the total price of lines; false if it is too large for an int64.
 func total(lines []Line) (int64, bool) {
 	var sum uint64
 	for _, l := range lines {
@@ -193,14 +195,14 @@ func total(lines []Line) (int64, bool) {
 	return int64(sum), true
 }
 
-// Precondition is an If-Match (RFC 9110 §13.1.1): the versions of the order
-// that the caller is willing to change. The zero value is none.
+// Precondition is an If-Match header (RFC 9110 §13.1.1): the versions of the order that
+// the caller is willing to change. The zero value is no precondition.
 type Precondition struct {
 	// Any is "*": any version, as long as the order exists.
 	Any      bool
 	Versions []int64
-	// Given says that there is a precondition; one that names no version of
-	// ours, such as a weak entity tag, never holds.
+	// Given reports that there is a precondition. A precondition that names no version
+	// of an order, for example a weak entity tag, never holds.
 	Given bool
 }
 

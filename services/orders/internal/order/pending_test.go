@@ -206,8 +206,8 @@ func TestCancelSupersedes(t *testing.T) {
 	})
 }
 
-// When another caller has moved the order on, a caller is told how its own
-// operation ended.
+// A caller learns how its own operation ended, even if another caller has changed the
+// order since.
 func TestCallerLearnsHowItsOwnOperationEnded(t *testing.T) {
 	t.Parallel()
 	t.Run("done", func(t *testing.T) {

@@ -10,38 +10,38 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// outcomeReserve is the part of a caller's deadline that the exchange may not
-// use: it is for writing the outcome down.
+// outcomeReserve is the part of a caller's deadline that is reserved for recording the
+// outcome. The exchange may not use it.
 const outcomeReserve = 150 * time.Millisecond
 
-// Protocol runs an operation's three steps for a caller.
+// Protocol runs the three steps of an operation for a caller.
 type Protocol struct {
 	store     Store
 	inventory Inventory
-	// unreachable reports that inventory can't be connected to at the moment.
+	// unreachable reports whether orders can't connect to inventory at the moment.
 	unreachable func() bool
 	alarm       func(reason string)
 }
 
-// NewProtocol makes a Protocol. It asks unreachable whether inventory can be
-// connected to, and calls alarm for an answer that leaves an intent unsettled and
-// that repeating the request will not change.
+// NewProtocol makes a Protocol. unreachable reports whether orders can't connect to
+// inventory. The Protocol calls alarm for an answer that leaves an intent unsettled, if
+// repeating the request will not change the answer.
 func NewProtocol(store Store, inventory Inventory, unreachable func() bool, alarm func(reason string)) *Protocol {
 	return &Protocol{store, inventory, unreachable, alarm}
 }
 
-// Response is what a caller is told of an operation that is not refused.
+// Response is the answer to a caller whose operation was not refused.
 type Response struct {
 	Order Order
-	// Settlement is false where the operation is recorded and its outcome is not
-	// known yet: neither a success nor an error.
+	// Settled is false if the operation is recorded and its outcome is not known yet.
+	// This is neither a success nor an error.
 	Settled bool
-	// Created says that this very call created the order.
+	// Created reports that this call created the order.
 	Created bool
 }
 
-// Place places an order, or answers for the one that was placed under its id
-// with the same content: as it is now, or why it was rejected.
+// Place places an order. If an order was placed before with the same id and content,
+// it returns that order as it is now, or the reason why it was rejected.
 func (p *Protocol) Place(ctx context.Context, c Place) (Response, error) {
 	c.InventoryUnreachable = p.unreachable()
 	result, err := p.operate(ctx, c)
@@ -65,13 +65,13 @@ func (p *Protocol) Confirm(ctx context.Context, c Confirm) (Response, error) {
 	return p.change(ctx, c, ConfirmOperation)
 }
 
-// Cancel gives back what an order holds or has taken.
+// Cancel returns what an order holds or has taken to stock.
 func (p *Protocol) Cancel(ctx context.Context, c Cancel) (Response, error) {
 	return p.change(ctx, c, CancelOperation)
 }
 
-// change runs an operation on an order that exists and answers by how the
-// operation itself ended, also if the order has changed since.
+// change runs an operation on an existing order. Its answer says how this operation
+// ended, even if the order has changed since.
 func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Response, error) {
 	result, err := p.operate(ctx, c)
 	if err != nil {
@@ -85,7 +85,7 @@ func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Respons
 		return Response{Order: o}, nil
 	}
 	var end Settlement
-	// A repair may have given an order the seq, and with it another operation.
+	// A repair may have recorded another operation under this seq.
 	if o.Last != nil && o.Last.Seq == seq && o.Last.Operation == op {
 		end = *o.Last
 	} else if end, err = p.store.Settlement(context.WithoutCancel(ctx), o.ID, seq); err != nil {
@@ -103,7 +103,7 @@ func (p *Protocol) change(ctx context.Context, c Command, op Operation) (Respons
 	return Response{}, wrongState(&o, op).Err
 }
 
-// operate takes the three steps, and first settles what is in the way.
+// operate runs the three steps. If another operation is pending, it settles that first.
 func (p *Protocol) operate(ctx context.Context, c Command) (Result, error) {
 	if err := c.Validate(); err != nil {
 		return Result{}, err
@@ -125,7 +125,7 @@ func (p *Protocol) operate(ctx context.Context, c Command) (Result, error) {
 	return result, nil
 }
 
-// begin takes the first step, while there is time for the second.
+// begin runs the first step if there is enough time left for the second.
 func (p *Protocol) begin(ctx context.Context, c Command) Result {
 	if left, ok := exchange.Remaining(ctx); ok && left-outcomeReserve < exchange.MinTimeout {
 		return refuse(problem.DeadlineExceeded, "Too little time was left to ask inventory; nothing was recorded.")
@@ -137,9 +137,9 @@ func (p *Protocol) do(ctx context.Context, c Command) Result {
 	return p.store.Do(ctx, []Command{c})[0]
 }
 
-// settle takes the second and the third step for an order's pending intent and
-// returns the order as it is afterwards: still with that intent where its
-// outcome is not known. From here a caller's hang-up cancels nothing.
+// settle runs the second and the third step for an order's pending intent and returns
+// the order as it is afterwards. If the outcome is not known, the order still has that
+// intent. From here on, a caller who disconnects cancels nothing.
 func (p *Protocol) settle(ctx context.Context, o Order) Order {
 	ctx, cancel := detach(ctx)
 	defer cancel()
@@ -166,8 +166,8 @@ func (p *Protocol) ask(ctx context.Context, r Request) (Reservation, error) {
 	return p.inventory.PutReservation(ctx, r)
 }
 
-// unsettled looks the order up again: somebody else may have settled or
-// superseded the intent meanwhile, which also explains a stale seq.
+// unsettled reads the order again: another caller or the settler may have settled or
+// superseded the intent meanwhile. That also explains a stale seq.
 func (p *Protocol) unsettled(ctx context.Context, o Order, alarm string) Order {
 	now, err := p.store.Order(ctx, o.ID)
 	if err != nil {
@@ -179,7 +179,8 @@ func (p *Protocol) unsettled(ctx context.Context, o Order, alarm string) Order {
 	return now
 }
 
-// detach keeps a context's values and deadline and forgets its cancellation.
+// detach returns a context with the same values and deadline, but without the
+// cancellation.
 func detach(ctx context.Context) (context.Context, context.CancelFunc) {
 	if deadline, ok := ctx.Deadline(); ok {
 		return context.WithDeadline(context.WithoutCancel(ctx), deadline)
@@ -187,8 +188,8 @@ func detach(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithCancel(context.WithoutCancel(ctx))
 }
 
-// Order returns not-found if there is none with that id. It asks orders' own
-// database alone.
+// Order returns not-found if there is none with that id. It asks only orders' own
+// database.
 func (p *Protocol) Order(ctx context.Context, id string) (Order, error) {
 	if err := validateID(id); err != nil {
 		return Order{}, err
@@ -196,7 +197,7 @@ func (p *Protocol) Order(ctx context.Context, id string) (Order, error) {
 	return p.store.Order(ctx, id)
 }
 
-// Orders lists the newest first; a filter that is nil matches everything.
+// Orders lists orders, the newest first. A nil filter matches everything.
 func (p *Protocol) Orders(ctx context.Context, state, customer *string, page Page) ([]Order, string, error) {
 	var f problem.Fields
 	var wantedState State
@@ -216,8 +217,8 @@ func (p *Protocol) Orders(ctx context.Context, state, customer *string, page Pag
 	return p.store.Orders(ctx, wantedState, wantedCustomer, page)
 }
 
-// Reservation asks inventory for its side of an order; not-found if there is no
-// such order, or inventory has never heard of it.
+// Reservation asks inventory for the reservation of an order. It returns not-found if
+// there is no such order, or if inventory does not know it.
 func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, error) {
 	if _, err := p.Order(ctx, id); err != nil {
 		return Reservation{}, err
@@ -232,7 +233,7 @@ func (p *Protocol) Reservation(ctx context.Context, id string) (Reservation, err
 	return r, asUnavailable(err)
 }
 
-// Availability asks inventory what can be promised of 1 to [MaxSKUs] SKUs.
+// Availability asks inventory for the available quantities of 1 to [MaxSKUs] SKUs.
 func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, error) {
 	var f problem.Fields
 	if n := len(skus); n < 1 || n > MaxSKUs {
@@ -254,8 +255,8 @@ func (p *Protocol) Availability(ctx context.Context, skus []string) ([]Level, er
 	return levels, nil
 }
 
-// asUnavailable turns an answer of inventory's that means nothing to our own caller
-// into one that does: inventory could not tell.
+// asUnavailable returns unavailable in place of an inventory error that the caller of
+// orders can't use.
 func asUnavailable(err error) error {
 	switch problem.CodeOf(err) {
 	case "", problem.Overloaded, problem.Unavailable, problem.DeadlineExceeded:

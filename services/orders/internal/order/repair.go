@@ -10,11 +10,11 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Differences says in which ways an order and its reservation disagree. A
-// reservation that inventory has never heard of has no seq and is none.
+// Differences describes how an order and its reservation disagree. A reservation that
+// inventory does not know has seq 0 and state none.
 //
-// An unsettled order differs only where inventory has decided its seq, or a later
-// one: it may be about to settle, but where it stays so, it never will.
+// An unsettled order differs only if inventory has decided its seq or a later one. The
+// order may be about to settle. But if the difference remains, the order never settles.
 func Differences(o Order, r Reservation) []string {
 	var found []string
 	add := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
@@ -24,14 +24,15 @@ func Differences(o Order, r Reservation) []string {
 		}
 		return found
 	}
-	// What was settled under the order's seq, inventory has decided. A repair
-	// leaves a seq that no operation has had, past the reservation's.
+	// If an operation was settled under the order's seq, inventory has decided that
+	// seq. After a repair the order's seq is above the reservation's, and no operation
+	// has used it.
 	settled := o.Last == nil || o.Last.Seq == o.Seq
 	differs := o.Seq < r.Seq || o.Seq > r.Seq && settled
 	agree := o.State.agrees(r.State)
 	if r.Seq == 0 {
 		if differs || !agree {
-			add("the order is %s, and inventory has never heard of it", o.State)
+			add("the order is %s, but inventory does not know it", o.State)
 		}
 		return found
 	}
@@ -46,11 +47,11 @@ func Differences(o Order, r Reservation) []string {
 	return found
 }
 
-// agrees tells whether an order's state and its reservation's go together.
+// agrees reports whether an order in state s may have a reservation in state r.
 func (s State) agrees(r ReservationState) bool {
 	switch s {
 	case Placed:
-		// A hold that has run out is marked by the settler in its time.
+		// The settler marks an expired hold later.
 		return r == ReservationHeld || r == ReservationExpired
 	case Confirmed:
 		return r == ReservationCommitted
@@ -58,15 +59,15 @@ func (s State) agrees(r ReservationState) bool {
 	return r != ReservationHeld && r != ReservationCommitted
 }
 
-// holds tells whether the reservation's lines are held or taken now.
+// holds reports whether the reservation now holds its lines or has taken them.
 func (r Reservation) holds() bool {
 	return r.State == ReservationHeld || r.State == ReservationCommitted
 }
 
-// merged is lines as inventory has them: one demand for each SKU and location,
-// sorted.
+// merged returns lines as inventory stores them: one demand for each SKU and
+// location, sorted.
 func merged(lines []Line) []Demand {
-	sum := map[Demand]int64{} // of each SKU and location
+	sum := map[Demand]int64{} // by SKU and location; the key's quantity is 0
 	for _, l := range lines {
 		sum[Demand{SKU: l.SKU, Location: l.Location}] += l.Quantity
 	}
@@ -91,21 +92,22 @@ func text(demands []Demand) string {
 	return strings.Join(parts, " ")
 }
 
-// RepairOrder brings an order into line with its reservation. Both are as they were
-// read, the order first; an order that there is not has its id and no version.
-// It returns the order as it is afterwards. Where the order has changed since it
-// was read, that is precondition-failed and nothing was done.
+// RepairOrder makes an order agree with its reservation and returns the repaired order.
+// The caller reads the order first, then the reservation, and passes both. For an order
+// that does not exist, o has the id and version 0. If the order has changed since it was
+// read, the error is precondition-failed and nothing was changed.
 //
-// It may run beside services that are at work: orders starts nothing for an order
-// without its version moving, so what inventory said of it still holds.
+// It may run while the services run: orders changes the version before it sends
+// anything for an order. So while the version is unchanged, the reservation is still
+// as it was read.
 func RepairOrder(ctx context.Context, store Store, inventory Inventory, o Order, r Reservation) (Order, error) {
 	if r.ID != o.ID {
 		return o, ErrUnexplained
 	}
 	var c Command = Repair{ID: o.ID, Version: o.Version, Reservation: r}
 	if in := o.Intent; in != nil && in.Seq == r.Seq {
-		// Inventory has decided this very request, and tells how; or it has used the
-		// seq for another one, and then this one never settles.
+		// Inventory has decided this seq. If it decided this request, it answers with
+		// the outcome. If it decided another request, this one never settles.
 		asked := request(o)
 		answer, err := inventory.PutReservation(ctx, asked)
 		outcome, alarm := classify(asked, answer, err)
@@ -120,29 +122,29 @@ func RepairOrder(ctx context.Context, store Store, inventory Inventory, o Order,
 	return result.Order, result.Err
 }
 
-// Repair makes an order what inventory says that it is, and sets its seq past the
-// reservation's: the repair of what a backup that was put back has set apart. It
-// does so only where the order's version is the one that was read before
-// inventory was asked (compare and set), where the two differ, and where it is
-// not the settler's to find out.
+// Repair makes an order agree with its reservation, and sets the order's seq above the
+// reservation's. It is for orders that differ after a backup was restored. It changes
+// an order only if all of these are true: the order's version is the one that was read
+// before inventory was asked (compare and set); the two differ; and the settler can't
+// settle the order.
 type Repair struct {
 	ID string
-	// Version is 0 where there was no such order: it is made again then, as far
-	// as inventory knows it.
+	// Version is 0 if there was no such order. Repair then creates the order again,
+	// from what inventory knows.
 	Version     int64
 	Reservation Reservation
 }
 
-// What is lost with an order, and stands in its place when it is made again.
+// Values for what is lost with an order, used when Repair creates it again.
 const (
 	unknownCustomer = "unknown"
-	noCurrency      = "XXX" // ISO 4217's code where there is none
+	noCurrency      = "XXX" // the code of ISO 4217 for "no currency"
 )
 
-// Validate accepts what inventory said.
+// Validate accepts every Repair: its content comes from inventory.
 func (a Repair) Validate() error { return nil }
 
-// OrderID names the order.
+// OrderID returns the order's id.
 func (a Repair) OrderID() string { return a.ID }
 
 func (a Repair) decide(b *UnitOfWork, o *Order) Result {
@@ -161,7 +163,7 @@ func (a Repair) decide(b *UnitOfWork, o *Order) Result {
 		return Result{Order: *o}
 	}
 	lines := o.Lines
-	if len(r.Lines) > 0 { // else it never held anything
+	if len(r.Lines) > 0 { // without lines, it never held anything
 		known := [][]Line{o.Lines}
 		if o.Intent != nil {
 			known = [][]Line{o.Intent.Lines, o.Lines}
@@ -170,7 +172,7 @@ func (a Repair) decide(b *UnitOfWork, o *Order) Result {
 	}
 	sum, ok := total(lines)
 	if !ok {
-		return refuse(problem.Invalid, "What inventory holds costs more in total than can be counted.")
+		return refuse(problem.Invalid, "The total price of what inventory holds is too large.")
 	}
 	if made {
 		b.orders[o.ID] = o
@@ -181,9 +183,9 @@ func (a Repair) decide(b *UnitOfWork, o *Order) Result {
 	return Result{Order: *o, Created: made}
 }
 
-// priced gives inventory's lines the prices that are known of them: where lines
-// that are known demand the same, they are the ones; else a price is that of the
-// same SKU, and 0 where it is lost.
+// withPrices turns inventory's demands into lines with prices. If the known lines of
+// one operation have the same demands, it returns those lines. Otherwise each price is
+// the known price of the same SKU, or 0 if none is known.
 func withPrices(demands []Demand, known [][]Line) []Line {
 	var lines []Line
 	for _, k := range known {

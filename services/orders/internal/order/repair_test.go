@@ -23,7 +23,7 @@ func inventorySays(state ReservationState, seq int64) Reservation {
 
 // Every reservation in every situation. The seq of the order, and of its pending
 // operation, is 3. A cell is a problem's code, the state of the repaired order, or
-// "nothing" where the two agree and nothing is written.
+// "nothing" if the two agree and nothing is written.
 func TestRepairInEverySituation(t *testing.T) {
 	t.Parallel()
 	states := []ReservationState{ReservationNone, ReservationHeld, ReservationCommitted, ReservationReleased, ReservationExpired}

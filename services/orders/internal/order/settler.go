@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// settleAfter is how old an intent is before the settler takes it: by then
-	// the caller who wrote it down has stopped trying.
+	// settleAfter is the age at which the settler takes an intent. By then the caller
+	// who recorded the intent has stopped trying.
 	settleAfter = exchange.MaxTimeout + time.Second
-	// lease keeps an order from the other replicas' settlers. It only saves work:
-	// two that settle the same intent are kept right by the fence and by compare
-	// and set.
+	// lease is how long the settlers of other replicas leave a leased order alone. It
+	// only saves work: if two settle the same intent, the fence and compare and set
+	// keep the result right.
 	lease = 10 * time.Second
-	// settleBatch is how many orders are leased at once, and settleWorkers how
-	// many of them are asked about at the same time.
+	// settlerBatch is how many orders are leased at once. settlerWorkers is how many of
+	// them inventory is asked about at the same time.
 	settlerBatch   = 64
 	settlerWorkers = 8
 )
 
-// Settler settles the intents that were left over, and marks the placed orders
-// whose hold has run out. Every replica has one.
+// Settler settles the intents that were left over, and marks placed orders whose hold
+// has expired. Every replica has one.
 type Settler struct {
 	protocol    *Protocol
 	interval    time.Duration
@@ -33,14 +33,14 @@ type Settler struct {
 	log         *slog.Logger
 }
 
-// NewSettler makes a Settler that looks for work every interval and gives up
-// places older than giveUpAfter. Its exchanges are no caller's retries, so the
-// protocol should be given an Inventory that sends once.
+// NewSettler makes a Settler that looks for work every interval and gives up places
+// older than giveUpAfter. The protocol should have an Inventory that sends once, without
+// retries, because the settler itself sends again later.
 func NewSettler(p *Protocol, interval, giveUpAfter time.Duration, log *slog.Logger) *Settler {
 	return &Settler{p, interval, giveUpAfter, log}
 }
 
-// Run settles until ctx is done, and returns once what it began has ended.
+// Run settles until ctx is done. It returns when the work that it started has ended.
 func (s *Settler) Run(ctx context.Context) {
 	tick := time.NewTicker(s.interval)
 	defer tick.Stop()
@@ -56,22 +56,23 @@ func (s *Settler) Run(ctx context.Context) {
 	}
 }
 
-// probe looks for an inventory that is away: until it is found, places are refused
-// before they could find it, and there may be nothing else to ask it.
+// probe asks inventory for something if inventory can't be reached, to find out when it
+// can be reached again. Without a probe, orders might never notice: until then it
+// refuses places before the exchange, and there may be no other requests to inventory.
 func (s *Settler) probe(ctx context.Context) {
 	if !s.protocol.unreachable() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(exchange.WithRequestID(ctx, exchange.NewRequestID()), exchange.DefaultTimeout)
 	defer cancel()
-	_, _ = s.protocol.inventory.Reservation(ctx, "settler-looks") // any answer is one
+	_, _ = s.protocol.inventory.Reservation(ctx, "settler-looks") // any answer shows that it can be reached
 }
 
 type take func(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]Order, error)
 
-// drain takes what is due, batch by batch, until nothing is left. While
-// inventory is away it takes one order, as a probe, and goes on only if that
-// brought inventory back.
+// drain takes the orders that are due, batch by batch, until none is left. While
+// inventory can't be reached, it takes one order as a probe, and continues only if
+// inventory could be reached again.
 func (s *Settler) drain(ctx context.Context, what string, take take, age time.Duration, each func(context.Context, Order)) {
 	for ctx.Err() == nil {
 		limit := settlerBatch
@@ -102,11 +103,11 @@ func (s *Settler) drain(ctx context.Context, what string, take take, age time.Du
 	}
 }
 
-// settle re-sends an intent under its seq. A place that is too old is given up
-// first; the others never are.
+// resend sends an intent's request again under its seq. It first gives up a place that
+// is too old. It never gives up any other operation.
 func (s *Settler) resend(ctx context.Context, o Order) {
 	if o.Intent == nil {
-		return // somebody settled it while it was chosen
+		return // settled while it was being leased
 	}
 	if o.Intent.Operation == PlaceOperation && time.Since(o.Intent.Since) > s.giveUpAfter {
 		result := s.protocol.do(ctx, GiveUp{ID: o.ID, Seq: o.Intent.Seq})
@@ -114,16 +115,17 @@ func (s *Settler) resend(ctx context.Context, o Order) {
 			return
 		}
 		o = result.Order
-		s.log.Warn("gave a place up", "order", o.ID, "request_id", exchange.RequestID(ctx))
+		s.log.Warn("gave up a place", "order", o.ID, "request_id", exchange.RequestID(ctx))
 	}
-	// An exchange has an id of its own: here is whose it is.
+	// The exchange has its own request id. This line tells which order it belongs to.
 	s.log.Info("asks again", "order", o.ID, "operation", o.Intent.Operation, "seq", o.Intent.Seq, "request_id", exchange.RequestID(ctx))
 	s.protocol.settle(ctx, o)
 }
 
-// expire asks inventory about an order whose hold has run out by our clock, and
-// marks it only if inventory says so. A seq of inventory's that is above the
-// order's is not explained by the order; one below it is all that a repair leaves.
+// markExpired asks inventory about an order whose hold has expired by the clock of
+// orders, and marks the order only if inventory says that the hold has expired. It
+// ignores a reservation whose seq is above the order's, because the order does not
+// explain it. A seq below the order's is normal after a repair.
 func (s *Settler) markExpired(ctx context.Context, o Order) {
 	r, err := s.protocol.inventory.Reservation(ctx, o.ID)
 	if err != nil || r.ID != o.ID || r.Seq > o.Seq || r.State != ReservationExpired {

@@ -64,8 +64,8 @@ func TestSettlerProbesUnreachableInventory(t *testing.T) {
 	})
 }
 
-// Another replica may have settled every intent. Then only a probe finds that
-// inventory is back, and places are refused until then.
+// Another replica may have settled every intent. Then only a probe finds that inventory
+// is reachable again. Until then places are refused.
 func TestSettlerProbesWithNothingToSettle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -161,7 +161,7 @@ func TestSettlerGivesUpOnlyUnsettledPlaces(t *testing.T) {
 				defer h.runSettler(discardLogger())()
 				advance(giveUpAfter + lease + settleAfter + lease)
 				if !tried {
-					t.Fatal("the settler never tried to give the place up")
+					t.Fatal("the settler never tried to give up the place")
 				}
 				h.wantState("order-1", meanwhile.want, "")
 				for _, in := range h.store.intents["order-1"] {

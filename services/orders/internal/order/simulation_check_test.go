@@ -42,7 +42,7 @@ func (sim *simulation) checkPlaceAnswer(c Place, answer Response, err error) {
 	}
 }
 
-// checkChangeAnswer does the same for every other operation.
+// checkChangeAnswer compares the answer to every other operation with the stored order.
 func (sim *simulation) checkChangeAnswer(id string, op Operation, lines []Line, match Precondition, answer Response, err error) {
 	ended := func(outcome OutcomeKind, code problem.Code) bool {
 		if repaired := sim.store.repaired[id].Last; repaired != nil && repaired.Operation == op && repaired.Outcome == outcome && code == "" {

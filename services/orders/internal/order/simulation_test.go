@@ -16,9 +16,9 @@ import (
 )
 
 // simulation is one random history. Callers and settlers work on a few orders, each
-// in a task with its own goroutine. A task stops wherever a commit, a read or a
-// message could fail, and the scheduler decides how it goes on. Only one task runs
-// at a time, so a history depends only on what was drawn.
+// in a task with its own goroutine. A task stops at each point where a commit, a read or
+// a message could fail, and the scheduler decides how it continues. Only one task runs at
+// a time, so a history depends only on what was drawn.
 type simulation struct {
 	*rapid.T
 	now         time.Time
@@ -26,7 +26,7 @@ type simulation struct {
 	client      *fakeClient
 	unreachable atomic.Bool
 	protocol    *Protocol
-	// retryingSettler never gives a place up; givingUpSettler always does.
+	// retryingSettler never gives up a place; givingUpSettler always does.
 	retryingSettler, givingUpSettler *Settler
 
 	tasks        []*task    // the tasks that are stopped
@@ -44,7 +44,7 @@ type simulation struct {
 	diverged bool
 }
 
-// task is a caller, a settler or a repair at work.
+// task is a running caller, settler or repair.
 type task struct {
 	what   string
 	where  point
@@ -57,7 +57,7 @@ type task struct {
 	check func()
 }
 
-// A task stops at a point, and goes on with a move.
+// A task stops at a point, and continues with a move.
 type (
 	point string
 	move  string
@@ -70,14 +70,14 @@ const (
 	beforeSend   point = "before a request is sent"
 	gotReply     point = "before a reply arrives"
 
-	proceed   move = "goes on"
+	proceed   move = "continues"
 	fail      move = "fails" // a commit or a read; after a commit its result is unknown
 	lose      move = "is lost"
 	delay     move = "is lost, and arrives later"
 	duplicate move = "arrives, and again later"
 	forbid    move = "is refused"
 	garble    move = "is answered with garbage"
-	misdirect move = "gets the answer to something else"
+	misdirect move = "gets the answer to another request"
 	crash     move = "crashes"
 )
 
@@ -200,7 +200,7 @@ func (sim *simulation) storeFault(ctx context.Context, at point) error {
 func (sim *simulation) onPut(ctx context.Context, r Request, deliver func() (Reservation, error)) (Reservation, error) {
 	list := sim.store.intents[r.ID]
 	if r.Seq < 1 || r.Seq > int64(len(list)) {
-		return Reservation{}, sim.reportViolation("%+v is sent and not recorded", r)
+		return Reservation{}, sim.reportViolation("%+v is sent but not recorded", r)
 	}
 	written := request(Order{ID: r.ID, HoldSeconds: sim.store.orders[r.ID].HoldSeconds, Intent: &list[r.Seq-1].Intent})
 	if !reflect.DeepEqual(r, written) {
@@ -419,5 +419,5 @@ func (sim *simulation) startRepair() {
 	sim.spawn("repair", func(ctx context.Context, _ *task) { _, _ = repair(ctx, sim.store, sim.client, id) })
 }
 
-// ids are all ids that orders or inventory may know.
+// ids returns all ids that orders or inventory may know.
 func (sim *simulation) ids() []string { return []string{"o1", "o2", "o3"} }

@@ -8,8 +8,8 @@ import (
 
 // forEachCell runs a check for each cell of a table. The table's first line is its
 // heading: a word for the rows, and the name of each column. Every other line has a
-// row's name and a word for each column; the cell "-" is not checked. The rows must be
-// these, each exactly once.
+// row's name and a word for each column. The cell "-" is not checked. The table must have
+// each of rows exactly once, in this order.
 func forEachCell(t *testing.T, rows, columns []string, table string, check func(t *testing.T, row string, column int, cell string)) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(table), "\n")

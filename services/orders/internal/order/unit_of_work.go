@@ -8,9 +8,9 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// UnitOfWork holds the orders of a batch of commands while they are decided, one
-// after the other, in memory. It belongs to one transaction: when that is
-// rolled back, it and every result it gave are worth nothing.
+// UnitOfWork holds the orders of a batch of commands while the commands are decided in
+// memory, one after the other. It belongs to one transaction. After a rollback, discard
+// it and every result that it returned.
 type UnitOfWork struct {
 	now    time.Time
 	orders map[string]*Order
@@ -21,19 +21,19 @@ type UnitOfWork struct {
 	closed  []ClosedIntent
 }
 
-// OpenedIntent is an intent that a decision wrote down.
+// OpenedIntent is an intent that a decision opened.
 type OpenedIntent struct {
 	OrderID string
 	Intent
 }
 
-// ClosedIntent is an intent that a decision ended.
+// ClosedIntent is an intent that a decision closed.
 type ClosedIntent struct {
 	OrderID string
 	Settlement
 }
 
-// NewUnitOfWork starts with the orders that were loaded and locked.
+// NewUnitOfWork makes a UnitOfWork from the orders that were loaded and locked.
 func NewUnitOfWork(now time.Time, orders []Order) *UnitOfWork {
 	b := &UnitOfWork{now: now, orders: make(map[string]*Order, len(orders)), changed: map[string]bool{}, created: map[string]bool{}}
 	for _, o := range orders {
@@ -42,8 +42,8 @@ func NewUnitOfWork(now time.Time, orders []Order) *UnitOfWork {
 	return b
 }
 
-// Decide decides one command. Commands of a batch are decided in the order in
-// which they arrived, and each sees what the ones before it did.
+// Decide decides one command. Call it for the commands of a batch in the order in
+// which they arrived. Each command sees what the commands before it changed.
 func (b *UnitOfWork) Decide(c Command) Result { return c.decide(b, b.orders[c.OrderID()]) }
 
 // Changes is what has to be written, all or nothing.
@@ -51,8 +51,8 @@ type Changes struct {
 	// Orders are new or changed, sorted by id; Created has the ids of the new ones.
 	Orders  []Order
 	Created map[string]bool
-	// Opened are new intents; Closed are the ends of intents that are stored or
-	// among Opened. An intent's end comes after its beginning.
+	// Opened has the new intents. Closed has the settlements of intents that are stored
+	// or are in Opened.
 	Opened []OpenedIntent
 	Closed []ClosedIntent
 }
@@ -60,7 +60,7 @@ type Changes struct {
 // Empty reports whether there is nothing to write.
 func (c Changes) Empty() bool { return len(c.Orders) == 0 }
 
-// Changes lists all that the decisions so far have changed.
+// Changes returns everything that the decisions so far have changed.
 func (b *UnitOfWork) Changes() Changes {
 	c := Changes{Created: b.created, Opened: b.opened, Closed: b.closed}
 	for _, id := range slices.Sorted(maps.Keys(b.changed)) {
@@ -69,7 +69,7 @@ func (b *UnitOfWork) Changes() Changes {
 	return c
 }
 
-// open writes an intent down under the next seq. What was pending is superseded.
+// open adds an intent under the next seq. It supersedes a pending intent.
 func (b *UnitOfWork) open(o *Order, op Operation, lines []Line, fingerprint string) {
 	if o.Intent != nil {
 		b.close(o, Settlement{Operation: o.Intent.Operation, Seq: o.Intent.Seq, Outcome: OutcomeSuperseded})
@@ -80,15 +80,15 @@ func (b *UnitOfWork) open(o *Order, op Operation, lines []Line, fingerprint stri
 	b.touch(o)
 }
 
-// close ends the pending intent.
+// close settles the pending intent.
 func (b *UnitOfWork) close(o *Order, s Settlement) {
 	o.Intent = nil
 	b.closed = append(b.closed, ClosedIntent{OrderID: o.ID, Settlement: s})
 }
 
-// recordOutcome ends the pending intent with inventory's outcome. The order goes by
-// what the reservation is now; its lines become the intent's only if inventory
-// said that it was done.
+// recordOutcome settles the pending intent with inventory's outcome. The order's state
+// follows from the reservation's state now. The order gets the intent's lines only if
+// the outcome is done.
 func (b *UnitOfWork) recordOutcome(o *Order, v Outcome) {
 	in := *o.Intent
 	s := Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeDone, Problem: v.Rejection}
@@ -97,7 +97,7 @@ func (b *UnitOfWork) recordOutcome(o *Order, v Outcome) {
 	}
 	o.State = v.Reservation.order()
 	if in.Operation == GiveUpOperation && v.Reservation == ReservationReleased {
-		// The caller sees the end of its place.
+		// For the caller, this is how its place ended.
 		o.State = Rejected
 		s = Settlement{Operation: PlaceOperation, Seq: in.Seq, Outcome: OutcomeRejected, Problem: problem.New(problem.GivenUp,
 			"Inventory could not be asked in time. Place the order again under a new id.")}
@@ -115,15 +115,15 @@ func (b *UnitOfWork) recordOutcome(o *Order, v Outcome) {
 	b.touch(o)
 }
 
-// touch counts one visible change.
+// touch raises the order's version: it has a visible change.
 func (b *UnitOfWork) touch(o *Order) {
 	o.Version++
 	o.UpdatedAt = b.now
 	b.changed[o.ID] = true
 }
 
-// repair makes an order what its reservation is. How its own pending operation
-// ended is unknown.
+// repair makes an order agree with its reservation. It supersedes a pending operation,
+// because how that ended is unknown.
 func (b *UnitOfWork) repair(o *Order, r Reservation) {
 	if in := o.Intent; in != nil {
 		b.close(o, Settlement{Operation: in.Operation, Seq: in.Seq, Outcome: OutcomeSuperseded})
@@ -131,7 +131,7 @@ func (b *UnitOfWork) repair(o *Order, r Reservation) {
 	switch {
 	case o.State != Pending && o.State.agrees(r.State):
 	case o.State != Pending && r.State == ReservationNone:
-		// It was accepted, so it can't have been rejected.
+		// Inventory accepted the order before, so its place was not rejected.
 		o.State = Cancelled
 	default:
 		o.State = r.State.order()
@@ -143,7 +143,7 @@ func (b *UnitOfWork) repair(o *Order, r Reservation) {
 			o.Last.Operation = CancelOperation
 		case ReservationNone:
 			o.Last.Outcome = OutcomeRejected
-			o.Last.Problem = problem.New(problem.GivenUp, "Why the order was rejected is lost. Place it again under a new id.")
+			o.Last.Problem = problem.New(problem.GivenUp, "The reason for the rejection is lost. Place the order again under a new id.")
 		}
 	}
 	switch {

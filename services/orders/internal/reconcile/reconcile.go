@@ -1,11 +1,11 @@
-// Package reconcile compares orders with inventory's reservations, reports every
-// difference, and repairs it where it is told how.
+// Package reconcile compares orders with inventory's reservations and reports every
+// difference. If it is given a [Repair], it also repairs them.
 //
-// It runs beside services that are at work, so what it reads of one side may be
-// older than what it reads of the other. What differs in the lists is
-// therefore looked at by itself, and again after a pause, and is reported only if it
-// still is. An order with an unsettled intent is in flight; it is counted, and is no
-// difference unless inventory has long decided what it waits for.
+// It runs while the services run, so what it reads from one side may be older than what
+// it reads from the other. It therefore checks again each order that differs in the
+// lists: once at the end of a list, and once after a pause. It reports only what still
+// differs. An order with an unsettled intent is in flight and is only counted. It is a
+// difference only if inventory decided long ago what the order waits for.
 package reconcile
 
 import (
@@ -24,34 +24,35 @@ import (
 )
 
 const (
-	// pause is how long what looks different has to settle before it is looked
-	// at again: longer than a deadline, after which nothing is in flight.
+	// pause is the time between a difference and the last check of it. It is longer
+	// than a deadline, so that no request from before is still in flight.
 	pause    = 6 * time.Second
 	pageSize = 200
-	// most is how many orders and reservations wait for their other side. Beyond
-	// that they are looked at one by one, as workers many at the same time.
+	// maxWaiting is how many orders and reservations may wait for their other side to
+	// be read. If there are more, each is checked on its own; workers is how many of
+	// them are checked at the same time.
 	maxWaiting = 10_000
 	workers    = 8
-	// overdue is how old an intent is that inventory has decided and that should
-	// have settled by now. Repairing it does not have to wait for that: until then
-	// it does what the settler would do.
+	// overdue is the age at which an unsettled intent is reported if inventory has
+	// decided it, because it should have settled by then. A repair does not wait for
+	// this age: before it, the repair does the same as the settler.
 	overdue = 30 * time.Second
 )
 
-// Orders is orders' side.
+// Orders reads orders.
 type Orders interface {
 	Order(ctx context.Context, id string) (order.Order, error)
 	Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error)
 }
 
-// Inventory is inventory's side.
+// Inventory reads reservations.
 type Inventory interface {
 	GetReservation(ctx context.Context, attempt int, id string) (order.Reservation, error)
 	Reservations(ctx context.Context, cursor string) (page []order.Reservation, next string, err error)
 }
 
-// Repair brings an order into line with its reservation, both as they were read,
-// and returns it as it is then: [order.RepairOrder].
+// Repair makes an order agree with its reservation, both as they were read, and returns
+// the repaired order. [order.RepairOrder] does this.
 type Repair func(context.Context, order.Order, order.Reservation) (order.Order, error)
 
 // Report counts what an audit found.
@@ -59,7 +60,8 @@ type Report struct {
 	Orders, Reservations int
 	// Unsettled orders have an intent in flight.
 	Unsettled int
-	// Differences were said; Remaining are those that were not repaired.
+	// Differences is how many were reported. Remaining is how many of them were not
+	// repaired.
 	Differences, Remaining int
 }
 
@@ -67,15 +69,15 @@ type Report struct {
 type Reconciliation struct {
 	Orders    Orders
 	Inventory Inventory
-	// Repair is nil where differences are only to be reported.
+	// Repair repairs an order. If it is nil, differences are only reported.
 	Repair Repair
-	// OnDifference is given one sentence for each difference, in the order of the orders'
-	// ids, with what was done about it once that is done.
+	// OnDifference is called with one sentence for each difference, sorted by order id.
+	// After a repair the sentence also says what was done.
 	OnDifference func(string)
 }
 
-// Run compares every order with its reservation, and looks for reservations
-// without an order. Differences are repaired one order at a time.
+// Run compares every order with its reservation, and looks for reservations without an
+// order. It repairs differences one order at a time.
 func (a Reconciliation) Run(ctx context.Context) (Report, error) {
 	var r Report
 	suspects, err := a.read(ctx, &r)
@@ -91,9 +93,9 @@ func (a Reconciliation) Run(ctx context.Context) (Report, error) {
 	return r, a.report(ctx, slices.Compact(suspects), &r)
 }
 
-// read reads both lists to their ends, and returns the ids of what differs, also
-// when it is looked at by itself. Both have the newest first, so the two sides of an
-// order are read at about the same time.
+// read reads both lists completely, and returns the ids of the orders that may differ.
+// Both lists have the newest first, so the two sides of an order are read at about the
+// same time.
 func (a Reconciliation) read(ctx context.Context, r *Report) (suspects []string, err error) {
 	orders := pages[order.Order]{read: func(cursor string) ([]order.Order, string, error) {
 		return a.Orders.Orders(ctx, "", "", order.Page{Cursor: cursor, Limit: pageSize})
@@ -103,7 +105,7 @@ func (a Reconciliation) read(ctx context.Context, r *Report) (suspects []string,
 		defer cancel()
 		return a.Inventory.Reservations(ctx, cursor)
 	}}
-	// Those of which the other side has not been read yet.
+	// These wait for their other side to be read.
 	lone, loneReservations := map[string]order.Order{}, map[string]order.Reservation{}
 	for !orders.ended || !reservations.ended {
 		batch, err := orders.next()
@@ -153,7 +155,7 @@ type pages[T any] struct {
 	ended  bool
 }
 
-// next is the next page, or none after the end.
+// next returns the next page, or nil after the last.
 func (p *pages[T]) next() (page []T, err error) {
 	if !p.ended {
 		page, p.cursor, err = p.read(p.cursor)
@@ -162,7 +164,8 @@ func (p *pages[T]) next() (page []T, err error) {
 	return page, err
 }
 
-// look looks at orders by themselves, and returns those that differ.
+// recheck compares each of these orders on its own, and returns the ids of those that
+// differ.
 func (a Reconciliation) recheck(ctx context.Context, ids []string) (differ []string, err error) {
 	var mu sync.Mutex
 	looking, ctx := errgroup.WithContext(ctx)
@@ -181,7 +184,7 @@ func (a Reconciliation) recheck(ctx context.Context, ids []string) (differ []str
 	return differ, looking.Wait()
 }
 
-// report says what still differs, and repairs it.
+// report reports what still differs. It repairs each difference first, if it is to.
 func (a Reconciliation) report(ctx context.Context, suspects []string, r *Report) error {
 	for _, id := range suspects {
 		o, reservation, differences, err := a.compare(ctx, id)
@@ -206,18 +209,18 @@ func (a Reconciliation) report(ctx context.Context, suspects []string, r *Report
 	return nil
 }
 
-// repair says what was done about an order's differences.
+// repair repairs an order and says what was done about its differences.
 func (a Reconciliation) repair(ctx context.Context, o order.Order, r order.Reservation) (done string, repaired bool) {
 	ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 	defer cancel()
 	now, err := a.Repair(ctx, o, r)
 	switch {
 	case problem.CodeOf(err) == problem.PreconditionFailed:
-		return "; left alone: the order has changed meanwhile", false
+		return "; not repaired: the order has changed meanwhile", false
 	case err != nil:
 		return fmt.Sprintf("; NOT repaired: %v", err), false
 	case o.Version == 0:
-		return fmt.Sprintf("; made again as %s; its customer, currency and prices are lost", now.State), true
+		return fmt.Sprintf("; created again as %s; its customer, currency and prices are lost", now.State), true
 	case o.State == now.State:
 		return fmt.Sprintf("; repaired: it is still %s, for a total of %d", now.State, now.Total), true
 	}
@@ -225,7 +228,7 @@ func (a Reconciliation) repair(ctx context.Context, o order.Order, r order.Reser
 }
 
 // compare reads an order, then asks inventory for its reservation, and says how they
-// differ. An order that is not there has no version.
+// differ. For an order that does not exist, it returns the id and version 0.
 func (a Reconciliation) compare(ctx context.Context, id string) (order.Order, order.Reservation, []string, error) {
 	o, err := a.Orders.Order(ctx, id)
 	missing := problem.CodeOf(err) == problem.NotFound
@@ -245,12 +248,12 @@ func (a Reconciliation) compare(ctx context.Context, id string) (order.Order, or
 		return o, r, nil, fmt.Errorf("ask for reservation %s: %w", id, err)
 	}
 	if missing {
-		return order.Order{ID: id}, r, []string{"inventory has a reservation, and there is no such order"}, nil
+		return order.Order{ID: id}, r, []string{"inventory has a reservation, but there is no such order"}, nil
 	}
 	return o, r, a.differences(o, r), nil
 }
 
-// differences are those that time will not repair.
+// differences returns the differences that will not settle without a repair.
 func (a Reconciliation) differences(o order.Order, r order.Reservation) []string {
 	if in := o.Intent; in != nil && in.Seq == r.Seq && a.Repair == nil && time.Since(in.Since) < overdue {
 		return nil

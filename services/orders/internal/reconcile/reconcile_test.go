@@ -205,8 +205,8 @@ func TestEveryKindOfDifference(t *testing.T) {
 			"lines: the order's lines are main/b:5 north/a:1, the reservation's are main/b:6 north/a:1",
 			"passed-by: its confirm under seq 1 is not settled, and inventory has decided seq 2",
 			"seq: the order's seq is 2, the reservation's is 3",
-			"unheard-of: the order is placed, and inventory has never heard of it",
-			"unknown: inventory has a reservation, and there is no such order",
+			"unheard-of: the order is placed, but inventory does not know it",
+			"unknown: inventory has a reservation, but there is no such order",
 		}
 		if !slices.Equal(report.lines, want) {
 			t.Errorf("the lines are\n%s\nwant\n%s", strings.Join(report.lines, "\n"), strings.Join(want, "\n"))
@@ -339,12 +339,12 @@ func TestReportSaysHowEachDifferenceWasRepaired(t *testing.T) {
 		})
 		want := []string{
 			"decided: its confirm under seq 2 is not settled, and inventory has decided seq 2; repaired: it was placed and is confirmed, for a total of 10",
-			"moves: the order is placed, the reservation is committed; left alone: the order has changed meanwhile",
+			"moves: the order is placed, the reservation is committed; not repaired: the order has changed meanwhile",
 			"refused: the order is placed, the reservation is released; NOT repaired: unavailable: The database is closed.",
 			"repaired: the order is placed, the reservation is committed; repaired: it was placed and is confirmed, for a total of 10",
 			"twofold: the order's seq is 2, the reservation's is 3; repaired: it is still placed, for a total of 25",
 			"twofold: the order's lines are main/b:5 north/a:1, the reservation's are main/b:5; repaired: it is still placed, for a total of 25",
-			"unknown: inventory has a reservation, and there is no such order; made again as confirmed; its customer, currency and prices are lost",
+			"unknown: inventory has a reservation, but there is no such order; created again as confirmed; its customer, currency and prices are lost",
 		}
 		if !slices.Equal(report.lines, want) {
 			t.Errorf("the lines are\n%s\nwant\n%s", strings.Join(report.lines, "\n"), strings.Join(want, "\n"))

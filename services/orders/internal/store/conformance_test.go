@@ -35,11 +35,11 @@ func postgresBackend(t *testing.T, address string) backend {
 	return backend{b.Store, b}
 }
 
-// panics is valid and panics when it is decided.
+// panics is a valid command that panics when it is decided.
 type panics struct{ order.Command }
 
 func (panics) Validate() error { return nil }
-func (panics) OrderID() string { panic("it panics") }
+func (panics) OrderID() string { panic("test panic") }
 
 func TestCommits(t *testing.T) {
 	t.Parallel()
@@ -64,7 +64,7 @@ func TestCommits(t *testing.T) {
 	}.Run(t)
 }
 
-func TestAClosedStoreReadsNothing(t *testing.T) {
+func TestClosedStoreIsUnavailable(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		stores.Close(t, b.Store)
 		_, err := b.Order(t.Context(), "a")
@@ -74,7 +74,7 @@ func TestAClosedStoreReadsNothing(t *testing.T) {
 	})
 }
 
-func TestAReadWaitsForNoWrite(t *testing.T) {
+func TestReadDoesNotWaitForWrites(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		release := b.Block(t, "orders")
@@ -95,7 +95,8 @@ func amend(id string, quantity int64) order.Amend {
 	return order.Amend{ID: id, Lines: []order.Line{{SKU: "71053", Location: "main", Quantity: quantity, UnitPrice: 339}}}
 }
 
-// settle is the outcome of an intent: done, and the reservation is as it was asked.
+// settle returns the command that records the outcome done for an intent. now is the
+// reservation's state.
 func settle(id string, seq int64, op order.Operation, now order.ReservationState) order.RecordOutcome {
 	v := order.Outcome{Reservation: now}
 	if now == order.ReservationHeld {
@@ -108,7 +109,7 @@ func rejected(id string, seq int64, op order.Operation, now order.ReservationSta
 	return order.RecordOutcome{ID: id, Seq: seq, Operation: op, Outcome: order.Outcome{Rejection: why, Reservation: now}}
 }
 
-// do gives the store one command that has to succeed.
+// do runs one command, which must succeed.
 func (b backend) do(t *testing.T, c order.Command) order.Result {
 	t.Helper()
 	r := b.Do(t.Context(), []order.Command{c})[0]
@@ -118,7 +119,7 @@ func (b backend) do(t *testing.T, c order.Command) order.Result {
 	return r
 }
 
-// placed makes an order that is placed.
+// placed makes a placed order.
 func (b backend) placed(t *testing.T, id string) order.Order {
 	t.Helper()
 	b.do(t, place(id))
@@ -149,7 +150,7 @@ func ids(orders []order.Order) []string {
 	return list
 }
 
-func TestAnOrderIsReadAsItWasWritten(t *testing.T) {
+func TestOrderIsReadAsWritten(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		short := problem.New(problem.InsufficientStock, "There is not enough.")
 		short.Shortages = []problem.Shortage{{SKU: "71053", Location: "main", Requested: 9, Available: 1}}
@@ -162,18 +163,18 @@ func TestAnOrderIsReadAsItWasWritten(t *testing.T) {
 		} {
 			decided := b.do(t, c).Order
 			if stored := b.order(t, "a"); !reflect.DeepEqual(stored, decided) {
-				t.Fatalf("after %#v it was\n%+v, and is stored as\n%+v", c, decided, stored)
+				t.Fatalf("after %#v the order was\n%+v, and is stored as\n%+v", c, decided, stored)
 			}
 		}
 		before := b.order(t, "a")
 		again := backend{Store: b.Reopen(t)}
 		if after := again.order(t, "a"); !reflect.DeepEqual(after, before) {
-			t.Errorf("after closing and opening it is\n%+v, and was\n%+v", after, before)
+			t.Errorf("after closing and opening the order is\n%+v, and was\n%+v", after, before)
 		}
 	})
 }
 
-func TestThereIsNoSuchOrder(t *testing.T) {
+func TestUnknownOrderIsNotFound(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		_, err := b.Order(t.Context(), "none")
 		wantCode(t, "order", err, problem.NotFound)
@@ -189,7 +190,7 @@ func TestThereIsNoSuchOrder(t *testing.T) {
 	})
 }
 
-func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
+func TestCommandsOfABatchSeeEarlierChanges(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		other := place("a")
 		other.Customer = "another"
@@ -226,30 +227,30 @@ func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
 	})
 }
 
-func TestWhatFailsInABatchHarmsNobodyElse(t *testing.T) {
+func TestFailedCommandDoesNotHarmItsBatch(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.Poison(t, "orders", "id", "poison")
 		invalid := place("x")
 		invalid.Lines = nil
 		results := b.Do(t.Context(), []order.Command{place("a"), place("poison"), invalid, place("b"), order.Cancel{ID: "a"}})
-		wantCode(t, "the one that fails", results[1].Err, problem.Unavailable)
-		wantCode(t, "the invalid one", results[2].Err, problem.Invalid)
+		wantCode(t, "the command that fails", results[1].Err, problem.Unavailable)
+		wantCode(t, "the invalid command", results[2].Err, problem.Invalid)
 		for i, id := range map[int]string{0: "a", 3: "b"} {
 			if r := results[i]; r.Err != nil || !r.Created || r.Order.ID != id {
 				t.Errorf("%s: %+v", id, r)
 			}
 		}
 		if r := results[4]; r.Err != nil || r.Seq != 2 {
-			t.Errorf("the command after the one that failed: %+v", r)
+			t.Errorf("the last command: %+v", r)
 		}
 		all, _, err := b.Orders(t.Context(), "", "", order.Page{Limit: 10})
 		if got := ids(all); err != nil || len(got) != 2 || slices.Contains(got, "poison") {
-			t.Errorf("stored are %v, %v", got, err)
+			t.Errorf("the stored orders are %v, %v", got, err)
 		}
 	})
 }
 
-func TestManyAtOnceMakeOneOrder(t *testing.T) {
+func TestConcurrentIdenticalPlacesMakeOneOrder(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		const callers = 50
 		results := stores.AtOnce(callers, func(i int) order.Result { return b.Replica(i).Do(t.Context(), []order.Command{place("a")})[0] })
@@ -263,12 +264,12 @@ func TestManyAtOnceMakeOneOrder(t *testing.T) {
 			}
 		}
 		if o := b.order(t, "a"); created != 1 || o.Version != 1 || o.Seq != 1 {
-			t.Errorf("%d were told that they created it; it is %+v", created, o)
+			t.Errorf("%d callers created the order; it is %+v", created, o)
 		}
 	})
 }
 
-func TestOfManyDifferentOperationsAtOnceOneIsWrittenDown(t *testing.T) {
+func TestOneOfManyConcurrentAmendsIsRecorded(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		const callers = 50
@@ -292,7 +293,7 @@ func TestOfManyDifferentOperationsAtOnceOneIsWrittenDown(t *testing.T) {
 	})
 }
 
-func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
+func TestOnlyFirstOutcomeIsRecorded(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.do(t, place("a"))
 		verdicts := []order.ReservationState{order.ReservationHeld, order.ReservationReleased, order.ReservationExpired, order.ReservationNone}
@@ -301,16 +302,16 @@ func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 		})
 		first := b.order(t, "a")
 		if first.Version != 2 || first.Intent != nil {
-			t.Errorf("it is %+v", first)
+			t.Errorf("the order is %+v", first)
 		}
 		for _, r := range results {
 			if r.Err != nil || r.Order.State != first.State || r.Order.Version != 2 {
-				t.Errorf("one was told %+v", r)
+				t.Errorf("one caller got %+v", r)
 			}
 		}
 
-		// Neither an outcome of a seq that is superseded, nor a give-up or an expiry
-		// that asked about another seq, changes anything.
+		// These change nothing: an outcome of a superseded seq, and a give-up or an
+		// expiry for another seq.
 		b.placed(t, "b")
 		b.do(t, amend("b", 2))
 		b.do(t, order.Cancel{ID: "b"})
@@ -327,7 +328,7 @@ func TestOnlyTheFirstOutcomeIsWritten(t *testing.T) {
 	})
 }
 
-func TestEveryOperationsEndIsKept(t *testing.T) {
+func TestEverySettlementIsStored(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		short := problem.New(problem.InsufficientStock, "There is not enough.")
 		short.Shortages = []problem.Shortage{{SKU: "71053", Location: "main", Requested: 9, Available: 1}}

@@ -13,7 +13,7 @@ import (
 	"roundtrip/test/support/stores"
 )
 
-func TestAPlaceThatIsGivenUpEndsRejected(t *testing.T) {
+func TestGivenUpPlaceIsRejected(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.do(t, place("a"))
 		for _, r := range stores.AtOnce(10, func(i int) order.Result {
@@ -27,18 +27,18 @@ func TestAPlaceThatIsGivenUpEndsRejected(t *testing.T) {
 		b.do(t, settle("a", 1, order.PlaceOperation, order.ReservationHeld)) // late
 		o := b.do(t, settle("a", 2, order.GiveUpOperation, order.ReservationReleased)).Order
 		if stored := b.order(t, "a"); !reflect.DeepEqual(stored, o) || o.State != order.Rejected || o.Last.Problem.Code != problem.GivenUp {
-			t.Errorf("it is %+v, and stored as %+v", o, stored)
+			t.Errorf("the order is %+v, and stored as %+v", o, stored)
 		}
 		if s, err := b.Settlement(t.Context(), "a", 1); err != nil || s.Outcome != order.OutcomeSuperseded {
-			t.Errorf("its place ended %+v, %v", s, err)
+			t.Errorf("the place ended %+v, %v", s, err)
 		}
 		if s, err := b.Settlement(t.Context(), "a", 2); err != nil || s.Outcome != order.OutcomeRejected || s.Problem.Code != problem.GivenUp {
-			t.Errorf("its end is %+v, %v", s, err)
+			t.Errorf("the give-up ended %+v, %v", s, err)
 		}
 	})
 }
 
-func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
+func TestUnsettledOrderHasOneLeaseAtATime(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		const orders, lease = 40, 10 * time.Second
 		for i := range orders {
@@ -59,7 +59,7 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 					}
 					for _, o := range batch {
 						if o.Intent == nil || o.Intent.Operation != order.PlaceOperation || len(o.Intent.Lines) != 3 {
-							t.Errorf("taken without its intent: %+v", o)
+							t.Errorf("leased without its intent: %+v", o)
 						}
 					}
 					mu.Lock()
@@ -71,7 +71,7 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 			return taken
 		}
 		if early := takeAll(time.Now().Add(-time.Minute)); early != nil {
-			t.Errorf("too young, and taken: %v", early)
+			t.Errorf("leased too early: %v", early)
 		}
 		oldest, err := b.LeaseUnsettled(t.Context(), time.Now(), lease, 1)
 		if err != nil || len(oldest) != 1 || oldest[0].ID != "o00" {
@@ -79,10 +79,10 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 		}
 		before := b.order(t, "o00")
 		if rest := takeAll(time.Now()); len(rest) != orders-1 || len(slices.Compact(rest)) != orders-1 || rest[0] != "o01" {
-			t.Errorf("%d were taken: %v", len(rest), rest)
+			t.Errorf("%d orders were leased: %v", len(rest), rest)
 		}
 		if again := takeAll(time.Now()); again != nil {
-			t.Errorf("taken again: %v", again)
+			t.Errorf("leased again: %v", again)
 		}
 		if after := b.order(t, "o00"); !reflect.DeepEqual(after, before) {
 			t.Errorf("a lease changed the order: %+v", after)
@@ -90,12 +90,12 @@ func TestAnUnsettledOrderIsLeasedToOneTakerAtATime(t *testing.T) {
 		b.do(t, settle("o07", 1, order.PlaceOperation, order.ReservationHeld))
 		time.Sleep(lease)
 		if back := takeAll(time.Now()); len(back) != orders-1 || slices.Contains(back, "o07") {
-			t.Errorf("after the lease %d were taken: %v", len(back), back)
+			t.Errorf("after the lease %d orders were leased: %v", len(back), back)
 		}
 	})
 }
 
-func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
+func TestOrderWithExpiredHoldIsLeased(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		const lease = 10 * time.Second
 		take := func() []string {
@@ -118,14 +118,14 @@ func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
 		b.placed(t, "young")
 		b.placed(t, "young-2")
 		if early := take(); early != nil {
-			t.Errorf("before its time: %v", early)
+			t.Errorf("leased too early: %v", early)
 		}
 		time.Sleep(6 * time.Minute)
 		if due := take(); !slices.Equal(due, []string{"old"}) {
-			t.Errorf("due are %v", due)
+			t.Errorf("the orders that are due are %v", due)
 		}
 		if again := take(); again != nil {
-			t.Errorf("leased, and taken: %v", again)
+			t.Errorf("leased again: %v", again)
 		}
 		time.Sleep(lease)
 		if back := take(); !slices.Equal(back, []string{"old"}) {
@@ -135,12 +135,12 @@ func TestAPlacedOrderWhoseHoldRanOutIsTaken(t *testing.T) {
 		b.do(t, rejected("older-confirming", 2, order.ConfirmOperation, order.ReservationExpired, problem.New(problem.ReservationExpired, "")))
 		time.Sleep(10 * time.Minute)
 		if due := take(); !slices.Equal(due, []string{"young", "young-2"}) {
-			t.Errorf("due are %v", due)
+			t.Errorf("the orders that are due are %v", due)
 		}
 	})
 }
 
-func TestUnsettledCountsWhatIsOpen(t *testing.T) {
+func TestCountUnsettled(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		want := func(count int64, oldest time.Time) {
 			t.Helper()

@@ -11,14 +11,14 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
+func TestPagesAreStableWhileOrdersArrive(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
-		var want []string // newest first; orders of one moment by id
+		var want []string // newest first; orders of the same time by id
 		for i := range 30 {
 			id := fmt.Sprintf("o%02d", i)
 			b.do(t, place(id))
 			want = append([]string{id}, want...)
-			if i%3 == 0 { // and the others at the same moment
+			if i%3 == 0 { // the other orders have the same time
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -61,7 +61,7 @@ func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
 			_, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: cursor, Limit: 4})
 			wantCode(t, "cursor "+cursor, err, problem.Invalid)
 		}
-		// Made up, and beyond what a database takes for a time.
+		// Forged cursors, with times outside the range of a database.
 		for _, created := range []int64{-1 << 63, -300_000_000_000_000, -1, 1<<63 - 1} {
 			if _, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: database.EncodeCursor(created, "x"), Limit: 4}); err != nil {
 				t.Errorf("cursor of %d: %v", created, err)
@@ -70,7 +70,7 @@ func TestPagesHoldStillWhileOrdersArrive(t *testing.T) {
 	})
 }
 
-func TestOrdersOfOneMomentAreListedInTheOrderOfBytes(t *testing.T) {
+func TestOrdersOfTheSameTimeAreSortedByBytes(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		want := []string{"z", "b", "ab", "aB", "a.b", "a-b", "a", "_", "Z", "B", "A", "9", "10", "1", "00", "0"}
 		var places []order.Command
@@ -90,9 +90,9 @@ func TestOrdersOfOneMomentAreListedInTheOrderOfBytes(t *testing.T) {
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("they are listed as\n%q, want\n%q", got, want)
+			t.Errorf("the list is\n%q, want\n%q", got, want)
 		}
-		// Made up, and the right shape: a page, wherever it begins.
+		// A forged cursor of the right form gets a page.
 		for at, n := range map[int64]int{-1 << 63: 0, 0: 0, 1<<63 - 1: len(want)} {
 			list, _, err := b.Orders(t.Context(), "", "", order.Page{Cursor: database.EncodeCursor(at, "x"), Limit: 50})
 			if err != nil || len(list) != n {

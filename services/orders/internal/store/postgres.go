@@ -28,15 +28,16 @@ func newPostgres(db *database.Postgres, o commit.Options) *Postgres {
 // Close closes the database.
 func (s *Postgres) Close() error { return s.db.Close() }
 
-// postgresSession is a transaction. It locks orders in the order of their ids.
+// postgresSession is a transaction. It locks orders sorted by id.
 type postgresSession struct {
 	ctx context.Context
 	tx  pgx.Tx
 }
 
-// orders locks first and then reads, by a statement that sees what the
-// lock's last holder has committed. An order that is not there can't be locked: two
-// transactions that make the same one meet at its key, and one is run again.
+// orders locks the rows first and reads them with a second statement, which sees what
+// the previous holder of the lock has committed. An order that does not exist can't be
+// locked. If two transactions create the same order, the primary key stops one of them,
+// and that one runs again.
 func (s postgresSession) orders(ids []string) ([]order.Order, error) {
 	if _, err := s.tx.Exec(s.ctx, "SELECT FROM orders WHERE id = ANY($1) ORDER BY id FOR UPDATE", ids); err != nil {
 		return nil, fmt.Errorf("lock orders: %w", err)
@@ -44,8 +45,8 @@ func (s postgresSession) orders(ids []string) ([]order.Order, error) {
 	return postgresOrders(s.ctx, s.tx, "o.id = ANY($1) ORDER BY o.id", ids)
 }
 
-// postgresOrders loads orders with their unsettled intents, in the order that
-// the condition ends with.
+// postgresOrders loads orders with their unsettled intents. The condition ends with the
+// sort order.
 func postgresOrders(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]order.Order, error) {
 	rows, err := tx.Query(ctx, `SELECT o.id, o.state, o.version, o.customer, o.currency, o.hold_seconds, o.lines, o.total,
 			o.hold_expires_at, o.created_at, o.updated_at, o.seq, o.fingerprint,
@@ -93,8 +94,8 @@ func postgresOrders(ctx context.Context, tx pgx.Tx, condition string, args ...an
 	})
 }
 
-// write writes everything together: at most four statements in one round trip,
-// however long the batch.
+// write writes all changes in one round trip, with at most four statements for a batch
+// of any length.
 func (s postgresSession) write(now time.Time, c order.Changes) error {
 	var made, changed []order.Order
 	for _, o := range c.Orders {
@@ -118,8 +119,9 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 				last_seq = u.last_seq, last_outcome = u.last_outcome, last_problem = u.last_problem, leased_until = '-infinity'
 			FROM unnest(`+columns+`) AS u (`+names+`) WHERE o.id = u.id`, orderColumns(changed)...)
 	}
-	// Ends before beginnings: an order has one unsettled intent at most. One
-	// that began and ended in this batch begins as ended.
+	// Settle intents before opening new ones, because an order has at most one
+	// unsettled intent. An intent that was opened and settled in this batch is inserted
+	// as settled.
 	ended := map[string]order.Settlement{}
 	for _, in := range c.Closed {
 		ended[intentKey(in.OrderID, in.Seq)] = in.Settlement
@@ -173,7 +175,7 @@ func (s postgresSession) write(now time.Time, c order.Changes) error {
 	return nil
 }
 
-// orderColumns are the columns of orders, as names has them.
+// orderColumns returns the columns of orders, in the same order as names in write.
 func orderColumns(rows []order.Order) []any {
 	last := func(o order.Order) order.Settlement {
 		if o.Last == nil {
@@ -220,7 +222,7 @@ func (s *Postgres) Order(ctx context.Context, id string) (order.Order, error) {
 	return database.One(found, err, "There is no order %s.", id)
 }
 
-// Orders lists the newest first.
+// Orders lists orders, the newest first.
 func (s *Postgres) Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error) {
 	created, id := int64(math.MaxInt64), ""
 	if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
@@ -262,7 +264,7 @@ func (s *Postgres) Settlement(ctx context.Context, id string, seq int64) (order.
 	return database.One(found, err, "Order %s has no settled operation %d.", id, seq)
 }
 
-// LeaseUnsettled leases orders that have an intent from before a time.
+// LeaseUnsettled leases orders that have an intent recorded before a time.
 func (s *Postgres) LeaseUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
 	return s.lease(ctx, lease, `SELECT o.id FROM intents i JOIN orders o ON o.id = i.order_id
 		WHERE i.settled_at IS NULL AND i.since < $2 AND o.leased_until <= $3 ORDER BY i.since LIMIT $4
@@ -277,7 +279,8 @@ func (s *Postgres) LeaseExpiredHolds(ctx context.Context, before time.Time, leas
 		ORDER BY o.hold_expires_at LIMIT $4 FOR UPDATE OF o SKIP LOCKED`, before, limit)
 }
 
-// lease skips locked rows: their holder is about to settle them.
+// lease leases the orders that query selects. It skips locked rows, because the holder
+// of the lock is about to settle them.
 func (s *Postgres) lease(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
 	now := time.Now()
 	var taken []order.Order

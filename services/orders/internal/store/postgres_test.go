@@ -21,13 +21,13 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }
 
-// An operation whose commit's result is unknown is decided again, on another
-// connection. If it was recorded, that joins it.
-func TestAnOperationWhoseCommitIsUnknownIsJoined(t *testing.T) {
+// An operation whose commit has an unknown result is decided again, on another
+// connection. If the first commit recorded it, the second run joins it.
+func TestOperationWithUnknownCommitIsJoined(t *testing.T) {
 	t.Parallel()
 	address := service.Postgres(t)
 	direct := postgresBackend(t, address)
-	var fates atomic.Pointer[[]containers.Fate] // of the next commits
+	var fates atomic.Pointer[[]containers.Fate] // the fates of the next commits
 	s := service.Open(t, containers.ProxyCommits(t, address, func() containers.Fate {
 		next := fates.Load()
 		if next == nil || len(*next) == 0 {
@@ -37,8 +37,8 @@ func TestAnOperationWhoseCommitIsUnknownIsJoined(t *testing.T) {
 		fates.Store(&rest)
 		return (*next)[0]
 	}))
-	// An operation that was recorded is not done a second time, nor refused by the
-	// version that it made itself.
+	// A recorded operation is not done a second time. It is also not refused because it
+	// changed the version itself.
 	version := direct.placed(t, "amended").Version
 	fates.Store(&[]containers.Fate{containers.Unanswered})
 	matched := amend("amended", 2)
@@ -48,7 +48,7 @@ func TestAnOperationWhoseCommitIsUnknownIsJoined(t *testing.T) {
 	}
 }
 
-func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
+func TestStoreWaitsForSchemaAndRefusesUnsafeServer(t *testing.T) {
 	t.Parallel()
 	open := func(address string, unsafe bool) (order.Store, func(context.Context) error) {
 		t.Helper()
@@ -65,12 +65,12 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, wait := open(empty, true); !errors.Is(wait(short), context.DeadlineExceeded) {
-		t.Error("it does not wait for its schema")
+		t.Error("the store does not wait for its schema")
 	}
 	address := service.Postgres(t)
 	s, wait := open(address, false)
 	if err := wait(t.Context()); err != nil {
-		t.Errorf("on a server that is durable: %v", err)
+		t.Errorf("on a safe server: %v", err)
 	}
 	backend{Store: s}.placed(t, "a")
 	beside, err := pgx.Connect(t.Context(), address)
@@ -82,10 +82,10 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, wait := open(address, false); wait(t.Context()) == nil {
-		t.Error("a server that may forget is used")
+		t.Error("an unsafe server is accepted")
 	}
 	if _, wait := open(address, true); wait(t.Context()) != nil {
-		t.Error("a server that may forget is refused, although it was allowed")
+		t.Error("an unsafe server is refused, although it is allowed")
 	}
 	audit, err := OpenReadOnly(database.FromAddress(address))
 	if err != nil {
@@ -97,7 +97,7 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 	}
 }
 
-func TestEveryPostgresListHasItsIndex(t *testing.T) {
+func TestPostgresListsUseIndexes(t *testing.T) {
 	t.Parallel()
 	s := service.Open(t, service.Postgres(t)).(*Postgres)
 	for filter, index := range map[string]string{
@@ -105,7 +105,7 @@ func TestEveryPostgresListHasItsIndex(t *testing.T) {
 	} {
 		var plan []string
 		err := s.db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
-			// The table is empty: what may be done must be what is cheapest.
+			// PostgreSQL prefers other plans for an empty table, so they are disabled.
 			if _, err := tx.Exec(ctx, "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off"); err != nil {
 				return err
 			}
@@ -124,8 +124,8 @@ func TestEveryPostgresListHasItsIndex(t *testing.T) {
 	}
 }
 
-// Two replicas learn different outcomes at the same moment: both are on their way
-// when the order can be had.
+// Two replicas learn different outcomes at the same time. Both wait for the lock of the
+// order when it becomes free.
 func TestReplicasDecideOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	address := service.Postgres(t)
@@ -143,13 +143,13 @@ func TestReplicasDecideOneAfterTheOther(t *testing.T) {
 	o := b.order(t, "a")
 	for _, r := range stored {
 		if r.Err != nil || r.Order.State != o.State || r.Order.Version != 2 || o.Version != 2 {
-			t.Errorf("one was told %+v; it is %+v", r, o)
+			t.Errorf("one replica got %+v; the order is %+v", r, o)
 		}
 	}
 }
 
-// A plan that reads a whole table is cheap as long as the table is small, and
-// would be kept: no transaction may have one.
+// No transaction may use a plan that reads a whole table. PostgreSQL may choose such a
+// plan while the table is small, and keep it when the table grows.
 func TestNoTransactionReadsAWholeTable(t *testing.T) {
 	t.Parallel()
 	address := service.Postgres(t)
@@ -169,7 +169,7 @@ func TestNoTransactionReadsAWholeTable(t *testing.T) {
 	if _, _, err := b.Orders(t.Context(), "", "", order.Page{Limit: 10}); err != nil {
 		t.Error(err)
 	}
-	stores.Close(t, b.Store) // a connection says what it read when it ends at the latest
+	stores.Close(t, b.Store) // a connection reports what it read at its end at the latest
 	whole := containers.WholeReads(t, address, "orders")
 	for _, table := range []string{"orders", "intents"} {
 		if whole[table] > 0 {

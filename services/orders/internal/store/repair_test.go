@@ -9,14 +9,14 @@ import (
 	"roundtrip/test/support/stores"
 )
 
-// adopt is what a repair gives the store: inventory is at seq 4, by confirming.
+// adopt returns a repair. In inventory the order is confirmed, at seq 4.
 func adopt(id string, version int64) order.Repair {
 	return order.Repair{ID: id, Version: version, Reservation: order.Reservation{
 		ID: id, Seq: 4, State: order.ReservationCommitted, Lines: []order.Demand{{SKU: "71053", Location: "main", Quantity: 3}},
 	}}
 }
 
-func TestWhatIsAdoptedIsReadAsItWasWritten(t *testing.T) {
+func TestRepairedOrderIsReadAsWritten(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		b.do(t, amend("a", 3))
@@ -26,25 +26,26 @@ func TestWhatIsAdoptedIsReadAsItWasWritten(t *testing.T) {
 				t.Fatalf("%s: %+v", id, r)
 			}
 			if stored := b.order(t, id); !reflect.DeepEqual(stored, results[i].Order) {
-				t.Errorf("it was\n%+v, and is stored as\n%+v", results[i].Order, stored)
+				t.Errorf("the order was\n%+v, and is stored as\n%+v", results[i].Order, stored)
 			}
 		}
 		if end, err := b.Settlement(t.Context(), "a", 2); err != nil || end.Outcome != order.OutcomeSuperseded {
 			t.Errorf("the amend ended %+v, %v", end, err)
 		}
-		// They go on under the next seq, and in a batch as ever.
+		// The next operations take the next seq, also in a batch.
 		for _, id := range []string{"a", "lost"} {
 			results := b.Do(t.Context(), []order.Command{order.Cancel{ID: id}, settle(id, 6, order.CancelOperation, order.ReservationReleased), adopt(id, 1)})
 			if o := results[1].Order; results[0].Seq != 6 || o.State != order.Cancelled {
-				t.Errorf("cancelled it is %+v", o)
+				t.Errorf("the cancelled order is %+v", o)
 			}
-			wantCode(t, "a repair that read it before", results[2].Err, problem.PreconditionFailed)
+			wantCode(t, "a repair that read the order before", results[2].Err, problem.PreconditionFailed)
 		}
 	})
 }
 
-// Whoever comes first, a repair or a caller, the other sees it.
-func TestARepairAndACallerAtOnce(t *testing.T) {
+// A repair and a caller change the same order at the same time. The second one sees the
+// change of the first.
+func TestRepairRacesCaller(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.placed(t, "a")
 		results := stores.AtOnce(40, func(i int) order.Result {
@@ -71,12 +72,12 @@ func TestARepairAndACallerAtOnce(t *testing.T) {
 		}
 		for id, n := range adopted {
 			if n != 1 {
-				t.Errorf("%s was adopted %d times", id, n)
+				t.Errorf("%s was repaired %d times", id, n)
 			}
 		}
 		for _, id := range []string{"a", "lost"} {
 			if o := b.order(t, id); (adopted[id] == 1) != (o.Seq >= 5) {
-				t.Errorf("%s was adopted %d times and is %+v", id, adopted[id], o)
+				t.Errorf("%s was repaired %d times and is %+v", id, adopted[id], o)
 			}
 		}
 	})

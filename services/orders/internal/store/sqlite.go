@@ -27,16 +27,16 @@ func newSQLite(db *database.SQLite, o commit.Options) *SQLite {
 // Close closes the database.
 func (s *SQLite) Close() error { return s.db.Close() }
 
-// sqliteSession is a transaction that has the database's one write lock, so
-// what it loads needs no locks of its own.
+// sqliteSession is a transaction that holds the database's only write lock, so the rows
+// that it loads need no locks.
 type sqliteSession struct{ tx *sql.Tx }
 
 func (s sqliteSession) orders(ids []string) ([]order.Order, error) {
 	return sqliteOrders(s.tx, "o.id IN (SELECT value FROM json_each(?)) ORDER BY o.id", database.Rows(ids))
 }
 
-// sqliteOrders loads orders with their unsettled intents, in the order that the
-// condition ends with.
+// sqliteOrders loads orders with their unsettled intents. The condition ends with the
+// sort order.
 func sqliteOrders(tx *sql.Tx, condition string, args ...any) (loaded []order.Order, err error) {
 	err = database.Each(tx, func(rows *sql.Rows) error {
 		o, err := scan(rows)
@@ -95,7 +95,7 @@ func scan(rows *sql.Rows) (order.Order, error) {
 	return o, err
 }
 
-// write compiles each statement once, and runs it for every row.
+// write prepares each statement once, and runs it for every row.
 func (s sqliteSession) write(now time.Time, c order.Changes) error {
 	if err := s.each(len(c.Orders), `INSERT INTO orders (id, state, version, customer, currency, hold_seconds, lines, total,
 			hold_expires_at, created_at, updated_at, seq, fingerprint, last_operation, last_seq, last_outcome, last_problem)
@@ -121,8 +121,9 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 		}); err != nil {
 		return fmt.Errorf("write orders: %w", err)
 	}
-	// Ends before beginnings: an order has one unsettled intent at most. One
-	// that began and ended in this batch begins as ended.
+	// Settle intents before opening new ones, because an order has at most one
+	// unsettled intent. An intent that was opened and settled in this batch is inserted
+	// as settled.
 	ended := map[string]order.Settlement{}
 	if err := s.each(len(c.Closed), `UPDATE intents SET settled_at = ?, outcome = ?, problem = ?
 		WHERE order_id = ? AND seq = ? AND settled_at IS NULL`,
@@ -131,7 +132,7 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 			ended[intentKey(in.OrderID, in.Seq)] = in.Settlement
 			return []any{now.UnixMilli(), in.Outcome, database.WriteProblem(in.Problem), in.OrderID, in.Seq}
 		}); err != nil {
-		return fmt.Errorf("write intents' ends: %w", err)
+		return fmt.Errorf("settle intents: %w", err)
 	}
 	if err := s.each(len(c.Opened), `INSERT INTO intents (order_id, seq, operation, since, lines, fingerprint, settled_at, outcome, problem)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -151,7 +152,7 @@ func (s sqliteSession) write(now time.Time, c order.Changes) error {
 	return nil
 }
 
-// each runs a statement n times, each time with arguments of its own.
+// each runs a statement n times, with the arguments for each i.
 func (s sqliteSession) each(n int, statement string, arguments func(i int) []any) error {
 	if n == 0 {
 		return nil
@@ -177,13 +178,14 @@ func (s *SQLite) Order(ctx context.Context, id string) (order.Order, error) {
 	return database.One(found, err, "There is no order %s.", id)
 }
 
-// Orders lists the newest first.
+// Orders lists orders, the newest first.
 func (s *SQLite) Orders(ctx context.Context, state order.State, customer string, page order.Page) ([]order.Order, string, error) {
 	created, id := int64(math.MaxInt64), ""
 	if err := database.DecodeCursor(page.Cursor, &created, &id); err != nil {
 		return nil, "", err
 	}
-	// Each filter gets a statement of its own, so that each has its index.
+	// Each combination of filters is a separate statement, so that SQLite can use its
+	// index.
 	where, args := "(o.created_at, o.id) < (?, ?)", []any{created, id}
 	if state != "" {
 		where, args = where+" AND o.state = ?", append(args, state)
@@ -218,7 +220,7 @@ func (s *SQLite) Settlement(ctx context.Context, id string, seq int64) (order.Se
 	return database.One(found, err, "Order %s has no settled operation %d.", id, seq)
 }
 
-// LeaseUnsettled leases orders that have an intent from before a time.
+// LeaseUnsettled leases orders that have an intent recorded before a time.
 func (s *SQLite) LeaseUnsettled(ctx context.Context, before time.Time, lease time.Duration, limit int) ([]order.Order, error) {
 	return s.lease(ctx, lease, `SELECT i.order_id FROM intents i INDEXED BY intents_oldest JOIN orders o ON o.id = i.order_id
 		WHERE i.settled_at IS NULL AND i.since < ? AND o.leased_until <= ? ORDER BY i.since LIMIT ?`, before, limit)
@@ -231,8 +233,8 @@ func (s *SQLite) LeaseExpiredHolds(ctx context.Context, before time.Time, lease 
 		ORDER BY o.hold_expires_at LIMIT ?`, before, limit)
 }
 
-// take looks before it writes: most of the time there is nothing to take, and
-// looking does not wait for the one writer.
+// lease leases the orders that query selects. It reads before it writes: most of the
+// time there is nothing to lease, and a read does not wait for the only writer.
 func (s *SQLite) lease(ctx context.Context, lease time.Duration, query string, before time.Time, limit int) ([]order.Order, error) {
 	now := time.Now()
 	due := false

@@ -11,7 +11,7 @@ import (
 	"roundtrip/test/support/stores"
 )
 
-func TestAnAuditReadsBesideTheService(t *testing.T) {
+func TestAuditReadsWhileTheServiceRuns(t *testing.T) {
 	t.Parallel()
 	address := service.SQLite(t)
 	b := backend{Store: service.Open(t, address)}
@@ -22,17 +22,17 @@ func TestAnAuditReadsBesideTheService(t *testing.T) {
 	}
 	t.Cleanup(func() { stores.Close(t, beside) })
 	if o, err := beside.Order(t.Context(), "a"); err != nil || o.State != order.Placed {
-		t.Errorf("it reads %+v, %v", o, err)
+		t.Errorf("the audit reads %+v, %v", o, err)
 	}
 	wantCode(t, "a write", beside.Do(t.Context(), []order.Command{place("b")})[0].Err, problem.Unavailable)
 	b.placed(t, "c")
 	if _, err := beside.Order(t.Context(), "c"); err != nil {
-		t.Errorf("what was written since: %v", err)
+		t.Errorf("an order that was written since: %v", err)
 	}
 }
 
-// A list of thousands of orders must not be sorted for each page of it.
-func TestEveryListHasItsIndex(t *testing.T) {
+// A list of thousands of orders must not be sorted again for each page.
+func TestSQLiteListsUseIndexes(t *testing.T) {
 	t.Parallel()
 	s := service.Open(t, service.SQLite(t)).(*SQLite)
 	for filter, index := range map[string]string{

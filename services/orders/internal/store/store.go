@@ -1,10 +1,9 @@
 // Package store keeps orders in a database: it implements [order.Store].
 //
-// A batch of commands is one transaction in three steps: load and lock the
-// orders, let an [order.UnitOfWork] decide in memory, write what changed. The
-// steps are the same for every database and stand in this file; what differs is
-// behind the session interface. Package commit merges the commands of concurrent
-// callers into such batches.
+// A batch of commands is one transaction in three steps: load and lock the orders, let
+// an [order.UnitOfWork] decide in memory, write what changed. This file has the steps,
+// which are the same for every database. The session interface hides what differs.
+// Package commit merges the commands of concurrent callers into such batches.
 package store
 
 import (
@@ -24,10 +23,10 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
-// Schema is that of orders' database.
+// Schema is the schema of orders' database.
 func Schema() database.Schema { return database.NewSchema(migrations) }
 
-// Open opens the store that the options name. It can be used once wait has
+// Open opens the store that the options name. The store can be used after wait has
 // returned.
 func Open(ctx context.Context, o database.Options) (s order.Store, wait func(context.Context) error, err error) {
 	db, wait, err := database.Open(ctx, Schema(), o)
@@ -37,7 +36,7 @@ func Open(ctx context.Context, o database.Options) (s order.Store, wait func(con
 	return New(db, o), wait, nil
 }
 
-// OpenReadOnly opens a store for reading, beside a service that has it open.
+// OpenReadOnly opens a store for reading. A service may have it open at the same time.
 func OpenReadOnly(source database.Source) (order.Store, error) {
 	db, err := database.OpenReadOnly(source)
 	if err != nil {
@@ -48,8 +47,9 @@ func OpenReadOnly(source database.Source) (order.Store, error) {
 
 // New makes a store on an open database.
 func New(db database.Database, o database.Options) order.Store {
-	// An intent is recorded before anything is sent, so deciding again is safe: it
-	// reads what is there, on another connection, and joins what was recorded.
+	// An intent is recorded before anything is sent, so it is safe to decide a batch
+	// again: the second run reads the orders on another connection, and joins intents
+	// that the first run recorded.
 	group := db.GroupCommit(o, commit.DecideAgain)
 	if db.SQLite != nil {
 		return newSQLite(db.SQLite, group)
@@ -59,30 +59,29 @@ func New(db database.Database, o database.Options) order.Store {
 
 // session is one transaction.
 type session interface {
-	// orders loads and locks those that there are, in the order of their ids.
+	// orders loads and locks the orders that exist, sorted by id.
 	orders(ids []string) ([]order.Order, error)
 	write(now time.Time, c order.Changes) error
 }
 
-// transact runs f in one transaction and commits it, or rolls it back where f
-// returns an error.
+// transact runs f in one transaction. It commits, or rolls back if f returns an error.
 type transact func(ctx context.Context, f func(session) error) error
 
-// newGroup merges the commands of concurrent callers.
+// newGroup makes the group that merges the commands of concurrent callers.
 func newGroup(transact transact, o commit.Options) *commit.Group[order.Command, order.Result] {
 	return commit.NewGroup(func(ctx context.Context, commands []order.Command) ([]order.Result, error) {
 		return decide(ctx, transact, commands)
 	}, func(err error) order.Result { return order.Result{Err: err} }, o)
 }
 
-// decide takes the three steps.
+// decide runs the three steps.
 func decide(ctx context.Context, transact transact, commands []order.Command) ([]order.Result, error) {
 	ids := make([]string, len(commands))
 	for i, c := range commands {
 		ids[i] = c.OrderID()
 	}
 	slices.Sort(ids)
-	// In milliseconds, as it is stored.
+	// The database stores milliseconds.
 	now := time.Now().Truncate(time.Millisecond)
 	hit("before", commands)
 	results := make([]order.Result, len(commands))
@@ -109,7 +108,7 @@ func decide(ctx context.Context, transact transact, commands []order.Command) ([
 	return results, err
 }
 
-// hit is where the crash tests stop the process.
+// hit marks the points at which the crash tests kill the process.
 func hit(moment string, commands []order.Command) {
 	for _, c := range commands {
 		switch c := c.(type) {
@@ -129,7 +128,7 @@ func hit(moment string, commands []order.Command) {
 
 func intentKey(orderID string, seq int64) string { return fmt.Sprint(seq, "/", orderID) }
 
-// storedLine is a line as the database has it.
+// storedLine is a line as the database stores it.
 type storedLine struct {
 	SKU       string `json:"sku"`
 	Location  string `json:"location"`
@@ -161,5 +160,5 @@ func writeLines(lines []order.Line) string {
 	return string(text)
 }
 
-// listKey is the sort key of the list of orders, which its cursors hold.
+// listKey is the sort key of the list of orders. Cursors contain it.
 func listKey(o order.Order) []any { return []any{o.CreatedAt.UnixMilli(), o.ID} }

@@ -1,4 +1,4 @@
-// Package grpcclient is orders' side of the gRPC wire to inventory.
+// Package grpcclient is the orders side of the gRPC wire to inventory.
 package grpcclient
 
 import (
@@ -21,7 +21,7 @@ type Wire struct {
 var _ inventory.Wire = (*Wire)(nil)
 
 // New makes the gRPC wire to an inventory such as dns:///inventory:8082. dial opens
-// connections; it may be nil. Nothing is connected yet.
+// connections; it may be nil. The wire connects when it is first used.
 func New(target string, dial inventory.Dial) (*Wire, error) {
 	connection, err := rpc.Dial(target, inventoryv1.ProblemDetails{}, dial)
 	if err != nil {
@@ -82,7 +82,7 @@ func decode(r *inventoryv1.Reservation) (order.Reservation, error) {
 	return body.Decode()
 }
 
-// present is nil for the zero value, which protobuf does not send.
+// present returns nil for the zero value, which protobuf does not send.
 func present[T comparable](value T) *T {
 	if value == *new(T) {
 		return nil

@@ -154,8 +154,8 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// A server that cannot be connected to is away. A call that was sent and broke is
-// not. A server that returns is found again.
+// Inventory is unreachable (away) if no connection can be made. A call that broke after it
+// was sent does not count.
 func TestUnreachableServerIsAway(t *testing.T) {
 	t.Parallel()
 	unplugged := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("unplugged") }

@@ -1,4 +1,4 @@
-// Package httpclient is orders' side of the REST wire to inventory.
+// Package httpclient is the orders side of the REST wire to inventory.
 package httpclient
 
 import (
@@ -22,8 +22,9 @@ var _ inventory.Wire = (*Wire)(nil)
 // dialTimeout leaves time to connect to another replica if one does not answer.
 const dialTimeout = exchange.DefaultTimeout / 4
 
-// New makes the REST wire to an inventory such as http://inventory:8080. It keeps
-// up to connections open. dial opens them; it may be nil. Nothing is connected yet.
+// New makes the REST wire to an inventory such as http://inventory:8080. connections is
+// how many connections it keeps open at most. dial opens connections; it may be nil. The
+// wire connects when it is first used.
 func New(base string, connections int, dial inventory.Dial) (*Wire, error) {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
@@ -56,8 +57,8 @@ func (w *Wire) GetStock(ctx context.Context, attempt int, skus []string) ([]orde
 	return decoded[inventory.LevelsBody](ctx, w, attempt, http.MethodGet, "/v1/stock?"+url.Values{"sku": skus}.Encode(), nil)
 }
 
-// Reservations lists what inventory has, page by page. The audit needs it, to find
-// reservations that orders does not know.
+// Reservations lists all reservations of inventory, page by page. The audit uses it to
+// find reservations that orders does not know.
 func (w *Wire) Reservations(ctx context.Context, cursor string) (page []order.Reservation, next string, err error) {
 	var answer struct {
 		Reservations []inventory.ReservationBody `json:"reservations"`
@@ -72,7 +73,7 @@ func (w *Wire) Reservations(ctx context.Context, cursor string) (page []order.Re
 	}
 	err = list("200")
 	if errors.Is(err, restclient.ErrTooLarge) {
-		err = list("10") // which fit, with as many lines as there may be
+		err = list("10") // 10 always fit, even with the most lines
 	}
 	if err != nil {
 		return nil, "", err
@@ -100,7 +101,8 @@ func (w *Wire) exchange(ctx context.Context, attempt int, method, path string, b
 	return explain(w.client.Exchange(ctx, attempt, method, path, body, into))
 }
 
-// explain names the error for an answer that no rule explains as the domain has it.
+// explain turns the client's error for an answer that no rule explains into the
+// domain's error.
 func explain(err error) error {
 	if errors.Is(err, restclient.ErrUnexplained) {
 		return inventory.Unexplained(err)

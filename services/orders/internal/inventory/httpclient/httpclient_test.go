@@ -116,7 +116,7 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 	want := order.Reservation{ID: "a", Seq: 1, State: order.ReservationHeld, ExpiresAt: wiretest.ExpiresAt,
 		Lines: []order.Demand{{SKU: "85123A", Location: "main", Quantity: 8}}}
 	more := strings.Replace(wiretest.HeldAnswer, `{"id"`, `{"tomorrow": {"s": [1, null]}, "ID": "of another case", "id"`, 1)
-	for name, body := range map[string]string{"as it is": wiretest.HeldAnswer, "with fields of tomorrow": more} {
+	for name, body := range map[string]string{"as it is": wiretest.HeldAnswer, "with unknown fields": more} {
 		wire := serve(t, answer(http.StatusOK, "application/json; charset=utf-8", body))
 		for what, ask := range map[string]func() (order.Reservation, error){
 			"put": func() (order.Reservation, error) {
@@ -152,8 +152,9 @@ func TestUnknownFieldsAreIgnored(t *testing.T) {
 	}
 }
 
-// Orders has to know whether an answer is one. An answer that no rule explains
-// wraps order.ErrUnexplained; a transport fault does not.
+// Orders must tell an answer of inventory from anything else. The error for an answer
+// that no rule explains wraps order.ErrUnexplained. The error for a transport fault does
+// not.
 func TestHostileAnswers(t *testing.T) {
 	t.Parallel()
 	const json = "application/json"
@@ -221,7 +222,7 @@ func TestHostileAnswers(t *testing.T) {
 		"a reset before the answer": {reset(""), problem.Unavailable, false},
 		"a reset in the headers":    {reset("HTTP/1.1 200 OK\r\nContent-"), problem.Unavailable, false},
 		"a reset in the body":       {reset("HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{\"id\""), problem.Unavailable, false},
-		"no HTTP":                   {reset("220 mail.example.org ESMTP\r\n\r\n"), problem.Unavailable, false},
+		"another protocol":          {reset("220 mail.example.org ESMTP\r\n\r\n"), problem.Unavailable, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -237,8 +238,8 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// The connection of a foreign answer is not used again: inventory may be reachable
-// by now.
+// The connection that gave a foreign answer is not used again, because a new connection
+// may reach inventory.
 func TestForeignAnswerClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	const json = "application/json"
@@ -246,11 +247,11 @@ func TestForeignAnswerClosesTheConnection(t *testing.T) {
 		first       http.HandlerFunc
 		connections int32
 	}{
-		"inventory's":               {answer(http.StatusOK, json, wiretest.HeldAnswer), 1},
-		"inventory's, of a problem": {answer(http.StatusConflict, problem.MediaType, wiretest.Shortage), 1},
-		"a foreign 404":             {answer(http.StatusNotFound, "", ""), 2},
-		"a foreign page":            {answer(http.StatusOK, "text/html", "<html>"), 2},
-		"a foreign problem":         {answer(http.StatusForbidden, problem.MediaType, `{"type":"about:blank","status":403}`), 2},
+		"inventory's answer":  {answer(http.StatusOK, json, wiretest.HeldAnswer), 1},
+		"inventory's problem": {answer(http.StatusConflict, problem.MediaType, wiretest.Shortage), 1},
+		"a foreign 404":       {answer(http.StatusNotFound, "", ""), 2},
+		"a foreign page":      {answer(http.StatusOK, "text/html", "<html>"), 2},
+		"a foreign problem":   {answer(http.StatusForbidden, problem.MediaType, `{"type":"about:blank","status":403}`), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -1,4 +1,4 @@
-// Package natsclient is orders' side of the wire to inventory over NATS.
+// Package natsclient is the orders side of the NATS wire to inventory.
 package natsclient
 
 import (
@@ -13,16 +13,16 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// subjects is what inventory's subjects begin with.
+// subjects is the prefix of inventory's subjects.
 const subjects = "inventory.v1."
 
-// Wire is the wire over NATS.
+// Wire is the NATS wire.
 type Wire struct{ connection *nats.Conn }
 
 var _ inventory.Wire = (*Wire)(nil)
 
-// New makes the wire by way of a NATS server such as nats://nats:4222, with
-// the credentials in a file, or "" for none. It connects in the background.
+// New makes the NATS wire over a NATS server such as nats://nats:4222. credentials is a
+// file with the credentials, or "" for none. The wire connects in the background.
 func New(url, credentials string, log *slog.Logger) (*Wire, error) {
 	connection, err := messaging.Connect(url, "orders", credentials, log)
 	if err != nil {

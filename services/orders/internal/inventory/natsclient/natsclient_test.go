@@ -136,15 +136,15 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// Without a subscriber or a server nothing is sent, and orders knows that.
-func TestNoResponderIsAway(t *testing.T) {
+// Without a subscriber or a server nothing is sent, so inventory counts as unreachable.
+func TestMissingResponderIsUnreachable(t *testing.T) {
 	t.Parallel()
 	nowhere, err := New("nats://127.0.0.1:1", "", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = nowhere.Close() })
-	for name, wire := range map[string]*Wire{"nobody": serveNATS(t, nil), "no server": nowhere} {
+	for name, wire := range map[string]*Wire{"no subscriber": serveNATS(t, nil), "no server": nowhere} {
 		caller := exchange.NewCaller(exchange.Options{})
 		client := inventory.NewResending(wire, caller)
 		for range 5 {
@@ -153,7 +153,7 @@ func TestNoResponderIsAway(t *testing.T) {
 			}
 		}
 		if !caller.Unreachable() {
-			t.Errorf("%s is not away", name)
+			t.Errorf("%s: the caller does not report inventory as unreachable", name)
 		}
 	}
 }

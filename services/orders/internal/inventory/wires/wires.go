@@ -11,15 +11,15 @@ import (
 	"roundtrip/services/orders/internal/inventory/natsclient"
 )
 
-// Options of a wire.
+// Options configure a wire.
 type Options struct {
-	// Wire is http, grpc or nats; URL is where inventory is.
+	// Wire is http, grpc or nats. URL is the address of inventory.
 	Wire, URL string
 	// NATSCredentials is a file with the credentials for NATS, "" for none.
 	NATSCredentials string
-	// MaxInFlight is how many connections are kept open on HTTP.
+	// MaxInFlight is how many HTTP connections are kept open.
 	MaxInFlight int
-	// Dial opens connections, but not to NATS. It may be nil.
+	// Dial opens connections, except to NATS. It may be nil.
 	Dial   inventory.Dial
 	Logger *slog.Logger
 }
@@ -34,5 +34,5 @@ func New(o Options) (inventory.Wire, error) {
 	case "nats":
 		return natsclient.New(o.URL, o.NATSCredentials, o.Logger)
 	}
-	return nil, fmt.Errorf("no wire is called %q", o.Wire)
+	return nil, fmt.Errorf("unknown wire %q", o.Wire)
 }

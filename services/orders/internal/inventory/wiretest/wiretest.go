@@ -1,4 +1,4 @@
-// Package wiretest has what the tests of every wire ask and answer.
+// Package wiretest has requests and answers for the tests of every wire.
 package wiretest
 
 import (
@@ -11,7 +11,7 @@ import (
 	"roundtrip/services/orders/internal/order"
 )
 
-// Hold asks for one SKU twice. [HeldAnswer] answers it, or [Shortage].
+// Hold asks for one SKU in two lines. [HeldAnswer] and [Shortage] are answers to it.
 var Hold = order.Request{ID: "a", Seq: 1, State: order.ReservationHeld, HoldSeconds: 900, Lines: []order.Demand{
 	{SKU: "85123A", Location: "main", Quantity: 6}, {SKU: "85123A", Location: "main", Quantity: 2},
 }}
@@ -31,10 +31,10 @@ const (
 // AnyAnswer answers every request.
 var AnyAnswer = strings.TrimSuffix(HeldAnswer, "}") + `, "levels": []}`
 
-// RequestID is in the context that [Deadline] makes.
+// RequestID is the request id in the context that [Deadline] makes.
 const RequestID = "request-1"
 
-// Deadline makes the context of an attempt that may take so long.
+// Deadline makes the context of an attempt, with a deadline after within.
 func Deadline(t *testing.T, within time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(exchange.WithRequestID(t.Context(), RequestID), within)
