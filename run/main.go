@@ -1,11 +1,11 @@
-// Command run starts the pair on this machine, for trying it out: both services
-// on SQLite, with a small sample of real stock the first time, until Ctrl-C.
+// Command run starts both services on this machine with SQLite, so that you can try
+// them. The first time, it loads a small sample of real stock. Ctrl-C stops it.
 //
 // The sample's SKUs, names and quantities are from the "Online Retail" data set
 // of the UCI Machine Learning Repository (Daqing Chen, 2015,
-// https://doi.org/10.24432/C5BW33), licence CC BY 4.0: the fifty SKUs that
-// appear on the most invoices from December 2010 to May 2011, with the units
-// that were sold as the units on hand.
+// https://doi.org/10.24432/C5BW33), licence CC BY 4.0. They are the fifty SKUs that
+// appear on the most invoices from December 2010 to May 2011. The quantity on hand is
+// the number of units sold.
 package main
 
 import (
@@ -33,12 +33,12 @@ var sample []byte
 
 type flags struct {
 	Bin           string `help:"Folder with the two binaries." default:".build" type:"existingdir"`
-	Data          string `help:"Folder for the databases and the logs; made if it is missing." default:".data"`
-	OrdersAddr    string `help:"Where orders serves." default:"127.0.0.1:8080" env:"ORDERS_HTTP_ADDR"`
-	InventoryAddr string `help:"Where inventory serves." default:"127.0.0.1:8081" env:"INVENTORY_HTTP_ADDR"`
-	Wire          string `help:"What carries the exchanges between them: http, grpc or nats (with a NATS server beside them)." enum:"http,grpc,nats" default:"http"`
-	GRPCAddr      string `name:"grpc-addr" help:"Where inventory serves gRPC, with that wire." default:"127.0.0.1:8082" env:"INVENTORY_GRPC_ADDR"`
-	NATSAddr      string `name:"nats-addr" help:"Where the NATS server serves, with that wire." default:"127.0.0.1:4222"`
+	Data          string `help:"Folder for the databases and the logs. It is created if it is missing." default:".data"`
+	OrdersAddr    string `help:"Address of orders." default:"127.0.0.1:8080" env:"ORDERS_HTTP_ADDR"`
+	InventoryAddr string `help:"Address of inventory." default:"127.0.0.1:8081" env:"INVENTORY_HTTP_ADDR"`
+	Wire          string `help:"Wire between the services: http, grpc or nats. nats also starts a NATS server." enum:"http,grpc,nats" default:"http"`
+	GRPCAddr      string `name:"grpc-addr" help:"Address of inventory's gRPC API, for the wire grpc." default:"127.0.0.1:8082" env:"INVENTORY_GRPC_ADDR"`
+	NATSAddr      string `name:"nats-addr" help:"Address of the NATS server, for the wire nats." default:"127.0.0.1:4222"`
 }
 
 func main() { os.Exit(run()) }
@@ -55,7 +55,7 @@ func run() int {
 	return 0
 }
 
-// serve runs the pair until ctx is done.
+// serve runs both services until ctx is done.
 func (f flags) serve(ctx context.Context) (err error) {
 	if err := os.MkdirAll(f.Data, 0o700); err != nil {
 		return err
@@ -92,9 +92,9 @@ func (f flags) serve(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return nil
 	case <-p.Orders.Exited():
-		return fmt.Errorf("orders ended by itself; its log is in %s", logs.Name())
+		return fmt.Errorf("orders stopped unexpectedly; its log is in %s", logs.Name())
 	case <-p.Inventory.Exited():
-		return fmt.Errorf("inventory ended by itself; its log is in %s", logs.Name())
+		return fmt.Errorf("inventory stopped unexpectedly; its log is in %s", logs.Name())
 	}
 }
 
@@ -103,7 +103,7 @@ const welcome = `
   metrics     %s/metrics and %s/metrics
   log         %s
 
-Place an order, and look at it:
+Place an order, and then read it:
 
   curl -i -X PUT %s/v1/orders/try-%d -H 'Content-Type: application/json' \
     -d '{"customer":"me","currency":"GBP","lines":[{"sku":"85123A","quantity":6,"unit_price":255}]}'
@@ -113,7 +113,7 @@ Place an order, and look at it:
 The data stays in %s. Ctrl-C stops both.
 `
 
-// loadSample imports the sample where inventory has no stock at all yet.
+// loadSample imports the sample if inventory has no stock yet.
 func loadSample(ctx context.Context, inventory string) error {
 	stock, err := call(ctx, http.MethodGet, inventory+"/v1/stock?limit=1", nil)
 	if err != nil {

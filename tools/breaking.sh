@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Looks for changes of the contracts that would break a caller: since the last tag,
-# else since the commit before.
+# Finds changes of the contracts that would break a caller. It compares with the last
+# tag. If there is no tag, it compares with the previous commit.
 set -euo pipefail
 
 base=$(git describe --tags --abbrev=0 HEAD 2>/dev/null || git rev-parse HEAD^)

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Talks to a Pact Broker: PACT_BROKER_BASE_URL says where it is, PACT_BROKER_TOKEN is
-# for one that wants it. VERSION and BRANCH are what it is told of, else those of git.
+# Uses a Pact Broker. PACT_BROKER_BASE_URL is its URL. PACT_BROKER_TOKEN is its token, if
+# it needs one. VERSION and BRANCH are what the broker records. Default: those of git.
 #
 #   broker.sh publish                   publish the pact
 #   broker.sh verify                    verify the broker's pacts, and publish the results
 #   broker.sh can-i-deploy              ask whether SERVICE may be deployed into ENV
-#   broker.sh deployed                  tell that SERVICE runs in ENV
+#   broker.sh deployed                  record that SERVICE runs in ENV
 set -euo pipefail
 
-[[ -n "${PACT_BROKER_BASE_URL:-}" ]] || { echo "where is the Pact Broker? Set PACT_BROKER_BASE_URL, and PACT_BROKER_TOKEN if it wants one"; exit 2; }
+[[ -n "${PACT_BROKER_BASE_URL:-}" ]] || { echo "set PACT_BROKER_BASE_URL to the URL of the Pact Broker, and PACT_BROKER_TOKEN if it needs a token"; exit 2; }
 service=${SERVICE:-} environment=${ENV:-}
 version=${VERSION:-$(git rev-parse HEAD)}
 branch=${BRANCH:-$(git branch --show-current)}
 if [[ "$1" == verify ]]; then
 	mkdir -p .reports
 	export PACT_PROVIDER_VERSION=$version PACT_PROVIDER_BRANCH=$branch
-	# What the broker has is not seen by Go's cache of results.
+	# -count=1, because Go's cache of results does not notice changes in the broker.
 	exec tools/with-pact.sh go tool -modfile=tools.mod gotestsum --junitfile .reports/contract.xml -- \
 		-count=1 -timeout 10m -tags contract -run '^TestInventoryAnswersAsTheBrokersPactsSay$' ./test/contract
 fi
 if [[ "$1" == deployed ]]; then
-	[[ -n "$service" && -n "$environment" ]] || { echo "what runs where? SERVICE=orders ENV=production"; exit 2; }
+	[[ -n "$service" && -n "$environment" ]] || { echo "set SERVICE and ENV, such as SERVICE=orders ENV=production"; exit 2; }
 fi
 pact=$(go run ./tools/pact cli)
 case "$1" in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests the charts on a cluster: that of KUBECONFIG, else one made with kind.
-# IMAGE_LOAD is a command that puts images of the local engine, its arguments, into
-# the cluster.
+# Tests the charts on a cluster: the cluster of KUBECONFIG, or one that kind made.
+# IMAGE_LOAD is a command that loads images from the local engine into the cluster. Its
+# arguments are the images.
 #
 #   e2e.sh            run the tests
 #   e2e.sh up | down  make a cluster with kind, or remove it
@@ -26,7 +26,7 @@ esac
 if [[ -z "${KUBECONFIG:-}" ]]; then
 	export KUBECONFIG="$config" IMAGE_LOAD="kind load docker-image --name $cluster"
 fi
-[[ -s "$KUBECONFIG" ]] || { echo "on which cluster? make kind-up, or KUBECONFIG=file"; exit 2; }
+[[ -s "$KUBECONFIG" ]] || { echo "there is no cluster: run make kind-up, or set KUBECONFIG to a file"; exit 2; }
 command -v kubectl >/dev/null || { echo "kubectl is missing: https://kubernetes.io/docs/tasks/tools"; exit 2; }
 go run ./tools/helm helm >/dev/null
 go run ./tools/helm helm3 >/dev/null

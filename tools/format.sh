@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails, and lists them, if there are Go files that gofmt would change.
+# Lists the Go files that gofmt would change, and fails if there are any.
 set -euo pipefail
 
 unformatted=$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every decoder for FUZZTIME (10s) each.
+# Runs each fuzz test for FUZZTIME. Default: 10s.
 set -euo pipefail
 
 git grep -lE '^func Fuzz' -- '*_test.go' | while read -r file; do

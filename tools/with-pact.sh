@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs a command with Pact's library where the C compiler and the program find it, and
-# brings the library first where it is missing. The library's tests have the tag contract.
+# Runs a command with Pact's library in the search paths of the C compiler and of the
+# program. It downloads the library first if it is missing. Tests that use the library
+# have the tag contract.
 #
 #   with-pact.sh COMMAND...
 #
-# CGO_LDFLAGS would do the same, but Go would compile each package again for it.
+# With CGO_LDFLAGS, Go would compile each package again.
 set -euo pipefail
 
 library=$(go run ./tools/pact ffi)

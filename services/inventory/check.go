@@ -20,25 +20,25 @@ import (
 	"roundtrip/internal/rpc"
 )
 
-// checkCommand is what the chart's test runs. GetStock goes through the wire and
-// the database and leaves nothing behind.
+// checkCommand checks that inventory answers on its wires. The chart's test runs it. It
+// calls GetStock, which uses the wire and the database and changes nothing.
 type checkCommand struct {
-	URL             string `help:"URL to ask over REST." default:"http://127.0.0.1:8081"`
-	GRPCTarget      string `name:"grpc-target" help:"Target to ask over gRPC, such as dns:///HOST:PORT. Default: not asked."`
-	NATSURL         string `name:"nats-url" help:"NATS server to ask by, such as nats://HOST:4222. Default: not asked."`
-	NATSCredentials string `name:"nats-credentials" help:"File with the credentials for NATS (.creds). They must permit requests." placeholder:"PATH"`
+	URL             string `help:"URL of the REST API." default:"http://127.0.0.1:8081"`
+	GRPCTarget      string `name:"grpc-target" help:"Target of the gRPC API, such as dns:///HOST:PORT. Default: gRPC is not checked."`
+	NATSURL         string `name:"nats-url" help:"URL of the NATS server, such as nats://HOST:4222. Default: NATS is not checked."`
+	NATSCredentials string `name:"nats-credentials" help:"File with the credentials for NATS (.creds). They must allow requests." placeholder:"PATH"`
 
-	Within time.Duration `help:"How long a wire may take to answer. A Service reaches a new pod with a short delay." default:"30s"`
+	Within time.Duration `help:"Longest wait for an answer on each wire. A Service reaches a new pod after a short delay." default:"30s"`
 }
 
-// Run makes one exchange on each wire and says how each went.
+// Run makes one exchange on each wire and prints the result of each.
 func (c checkCommand) Run(ctx context.Context) error {
 	var failures []error
 	ask := func(wire, address string, get func(ctx context.Context, attempt int, sku string) error) {
 		if address == "" {
 			return
 		}
-		sku, attempt := "check-"+uuid.NewString(), 0 // there is none of it
+		sku, attempt := "check-"+uuid.NewString(), 0 // no such SKU exists
 		err := lifecycle.Retry(exchange.WithRequestID(ctx, exchange.NewRequestID()), c.Within, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, exchange.MaxTimeout)
 			defer cancel()
@@ -46,10 +46,10 @@ func (c checkCommand) Run(ctx context.Context) error {
 			return get(ctx, attempt, sku)
 		})
 		if err != nil {
-			failures = append(failures, fmt.Errorf("%s: GetStock by %s: %w", wire, address, err))
+			failures = append(failures, fmt.Errorf("%s: GetStock from %s: %w", wire, address, err))
 			return
 		}
-		fmt.Printf("%s: GetStock by %s is answered\n", wire, address)
+		fmt.Printf("%s: GetStock from %s succeeded\n", wire, address)
 	}
 	ask("http", c.URL, c.overHTTP)
 	ask("grpc", c.GRPCTarget, c.overGRPC)

@@ -20,12 +20,12 @@ import (
 )
 
 type importCommand struct {
-	File   string `arg:"" help:"CSV with a header row, or NDJSON: sku, name, location (optional), on_hand. - is standard input."`
+	File   string `arg:"" help:"CSV with a header row, or NDJSON: sku, name, location (optional), on_hand. - reads standard input."`
 	URL    string `help:"URL of the inventory to import into." default:"http://127.0.0.1:8081"`
 	Format string `help:"csv or ndjson. Default: guessed from the file's name." enum:"csv,ndjson," default:""`
 }
 
-// Run sends the file and shows every row that was rejected.
+// Run sends the file and prints every rejected row.
 func (i importCommand) Run(ctx context.Context) error {
 	in, size := io.Reader(os.Stdin), int64(-1)
 	if i.File != "-" {
@@ -63,7 +63,7 @@ func (i importCommand) mediaType() string {
 	return "text/csv"
 }
 
-// showReport prints the rows that were rejected and the last line's totals.
+// showReport prints the rejected rows and the totals from the last line.
 func showReport(report io.Reader, out io.Writer) error {
 	type problem struct {
 		Detail string
@@ -86,7 +86,7 @@ func showReport(report io.Reader, out io.Writer) error {
 	for {
 		text, err := lines.ReadBytes('\n')
 		if err != nil {
-			return fmt.Errorf("the report broke off, so part of the file may not be imported; import it again: %w", err)
+			return fmt.Errorf("the report is incomplete, so part of the file may not be imported; import the file again: %w", err)
 		}
 		line.Problem, line.Rows = nil, nil
 		if err := json.NewDecoder(bytes.NewReader(text)).Decode(&line); err != nil {
@@ -98,7 +98,7 @@ func showReport(report io.Reader, out io.Writer) error {
 		case line.Rows != nil:
 			fmt.Fprintf(out, "%d rows: %d done, %d unchanged, %d rejected\n", *line.Rows, *line.Done, *line.Unchanged, *line.Rejected)
 			if line.Problem != nil {
-				return fmt.Errorf("the file could not be read to its end: %s %v", line.Problem.Detail, line.Problem.Errors)
+				return fmt.Errorf("only part of the file could be read: %s %v", line.Problem.Detail, line.Problem.Errors)
 			}
 			if *line.Rejected > 0 {
 				return cli.Exit(cli.ExitDifference, fmt.Errorf("%d rows were rejected", *line.Rejected))

@@ -13,16 +13,16 @@ import (
 	"roundtrip/services/inventory/app"
 )
 
-const description = `Inventory holds stock: what is on hand of every SKU at every location, and what of it is reserved for which order. ` +
-	`Every flag can also be set by the environment variable that stands beside it.`
+const description = `Inventory holds stock: how much of every SKU is on hand at every location, and how much of it is reserved for which order. ` +
+	`Every flag can also be set with the environment variable shown next to it.`
 
 type commands struct {
 	Serve       serve                `cmd:"" help:"Serve the API until SIGTERM or Ctrl-C."`
 	Import      importCommand        `cmd:"" help:"Set stock from a CSV or NDJSON file, through a running inventory."`
 	Audit       audit                `cmd:"" help:"Compare levels, ledger and reservations; exit 1 if they differ."`
-	Migrate     migration.Commands   `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite serve does that itself."`
+	Migrate     migration.Commands   `cmd:"" help:"Bring a PostgreSQL schema up to date. On SQLite, serve does this at start."`
 	Check       checkCommand         `cmd:"" help:"Ask a running inventory for stock on each given wire; exit 1 if one does not answer."`
-	Healthcheck cli.HealthcheckFlags `cmd:"" help:"Ask a running inventory whether it takes requests; exit 1 if not."`
+	Healthcheck cli.HealthcheckFlags `cmd:"" help:"Check whether a running inventory accepts requests; exit 1 if not."`
 	Version     cli.VersionFlags     `cmd:"" help:"Print the version."`
 }
 
@@ -36,8 +36,8 @@ type serve struct {
 	cli.ServeFlags
 	GRPCAddr        string `name:"grpc-addr" help:"Address of the gRPC API. Default: no gRPC."`
 	GRPCReflection  bool   `name:"grpc-reflection" help:"Enables gRPC server reflection, for tools such as grpcurl."`
-	NATSURL         string `name:"nats-url" help:"NATS server to answer requests on, such as nats://HOST:4222. Default: no NATS."`
-	NATSCredentials string `name:"nats-credentials" help:"File with the credentials for NATS (.creds); it is read at every connect." placeholder:"PATH"`
+	NATSURL         string `name:"nats-url" help:"URL of the NATS server, such as nats://HOST:4222. Default: no NATS."`
+	NATSCredentials string `name:"nats-credentials" help:"File with the credentials for NATS (.creds), read at every connect." placeholder:"PATH"`
 }
 
 // Run serves until ctx is done.

@@ -23,7 +23,7 @@ import (
 	"roundtrip/services/inventory/internal/store"
 )
 
-// asCommand makes this test's binary be the command.
+// asCommand is the variable that makes this test binary run as the command.
 const asCommand = "INVENTORY_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// command runs the command as a process of its own.
+// command runs the command in another process.
 func command(t *testing.T, stdin string, args ...string) (exit int, out string) {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), os.Args[0], args...)
@@ -52,13 +52,13 @@ func want(t *testing.T, what string, exit int, out string, wantExit int, says ..
 	}
 	for _, s := range says {
 		if !strings.Contains(out, s) {
-			t.Errorf("%s does not say %q but\n%s", what, s, out)
+			t.Errorf("%s does not print %q, but\n%s", what, s, out)
 		}
 	}
 }
 
-// stocked makes a database with a held reservation x of a, a committed one y of
-// b, and one that was released again, z, of both.
+// stocked makes a database with three reservations: x holds units of a, y has
+// committed units of b, and z was held for both and then released.
 func stocked(t *testing.T) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "inventory.db")
@@ -91,32 +91,32 @@ func TestAuditFindsEveryKindOfDifference(t *testing.T) {
 	t.Parallel()
 	path := stocked(t)
 	exit, out := command(t, "", "audit", "--database=sqlite:"+path)
-	want(t, "an audit of what is in order", exit, out, 0, "levels, ledger and reservations agree")
+	want(t, "an audit without differences", exit, out, 0, "levels, ledger and reservations agree")
 
 	for name, c := range map[string]struct {
 		plant string
 		finds []string
 	}{
-		"goods that nobody counted": {"UPDATE levels SET on_hand = 11 WHERE sku = 'a'",
+		"stock without a ledger entry": {"UPDATE levels SET on_hand = 11 WHERE sku = 'a'",
 			[]string{"main/a: on hand against the ledger's sum: expected 10, found 11"}},
-		"reserved for nobody": {"UPDATE levels SET reserved = 7 WHERE sku = 'a'",
+		"reserved without a reservation": {"UPDATE levels SET reserved = 7 WHERE sku = 'a'",
 			[]string{"main/a: reserved against the ledger's sum: expected 6, found 7", "main/a: reserved against what is held: expected 6, found 7"}},
-		"a level that is gone": {"DELETE FROM levels WHERE sku = 'a'",
+		"a deleted level": {"DELETE FROM levels WHERE sku = 'a'",
 			[]string{"main/a: on hand against the ledger's sum: expected 10, found 0", "main/a: reserved against the ledger's sum: expected 6, found 0",
 				"main/a: reserved against what is held: expected 6, found 0"}},
-		"a release that gave nothing back": {"UPDATE reservations SET state = 'released' WHERE id = 'x'",
+		"a release that freed no stock": {"UPDATE reservations SET state = 'released' WHERE id = 'x'",
 			[]string{"main/a: reserved against what is held: expected 0, found 6", "x main/a: a reservation's effect on reserved: expected 0, found 6"}},
 		"a hold that reserved too little": {"UPDATE reservation_lines SET quantity = 8 WHERE reservation_id = 'x'",
 			[]string{"main/a: reserved against what is held: expected 8, found 6", "x main/a: a reservation's effect on reserved: expected 8, found 6"}},
-		"a return that brought nothing back": {"UPDATE reservations SET state = 'released' WHERE id = 'y'",
+		"a return that restored no stock": {"UPDATE reservations SET state = 'released' WHERE id = 'y'",
 			[]string{"y main/b: a reservation's effect on hand: expected 0, found -2"}},
 		"an order that took too little": {"UPDATE reservation_lines SET quantity = 3 WHERE reservation_id = 'y'",
 			[]string{"y main/b: a reservation's effect on hand: expected -3, found -2"}},
-		"an entry that says another quantity on hand": {"DROP TRIGGER ledger_stays; UPDATE ledger SET on_hand = 9 WHERE id = 1",
+		"an entry with a wrong quantity on hand": {"DROP TRIGGER ledger_stays; UPDATE ledger SET on_hand = 9 WHERE id = 1",
 			[]string{"main/a entry 1: the ledger's running on hand: expected 10, found 9"}},
-		"an entry that says another reserved quantity": {"DROP TRIGGER ledger_stays; UPDATE ledger SET reserved = 5 WHERE id = 3",
+		"an entry with a wrong reserved quantity": {"DROP TRIGGER ledger_stays; UPDATE ledger SET reserved = 5 WHERE id = 3",
 			[]string{"main/a entry 3: the ledger's running reserved: expected 6, found 5"}},
-		"an entry that is gone": {"DROP TRIGGER ledger_is_kept; DELETE FROM ledger WHERE id = 3",
+		"a deleted entry": {"DROP TRIGGER ledger_is_kept; DELETE FROM ledger WHERE id = 3",
 			[]string{"main/a: reserved against the ledger's sum: expected 0, found 6", "x main/a: a reservation's effect on reserved: expected 6, found 0",
 				"the ledger's running reserved: expected 1, found 7"}},
 	} {
@@ -135,28 +135,28 @@ func TestAuditFindsEveryKindOfDifference(t *testing.T) {
 			}
 			exit, out := command(t, "", "audit", "--database=sqlite:"+path)
 			want(t, "the audit", exit, out, 1, append(c.finds, "differences")...)
-			for line := range strings.Lines(out) { // one that agrees with itself elsewhere is not to be named
+			for line := range strings.Lines(out) { // reservation z is correct everywhere
 				if strings.Contains(line, "z ") {
-					t.Errorf("it also finds %s", line)
+					t.Errorf("it also reports %s", line)
 				}
 			}
 		})
 	}
 }
 
-func TestAnAuditThatCanNotBeCarriedOut(t *testing.T) {
+func TestAuditFailsWithoutADatabase(t *testing.T) {
 	t.Parallel()
 	exit, out := command(t, "", "audit", "--database=sqlite:none.db")
-	want(t, "an audit of nothing", exit, out, 2, "no such file")
+	want(t, "an audit of a missing file", exit, out, 2, "no such file")
 	path := filepath.Join(t.TempDir(), "text.db")
 	if err := os.WriteFile(path, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	exit, out = command(t, "", "audit", "--database=sqlite:"+path)
-	want(t, "an audit of a text", exit, out, 2, "not a database")
+	want(t, "an audit of a text file", exit, out, 2, "not a database")
 }
 
-// serving is a running inventory.
+// serving starts an inventory and returns its URL.
 func serving(t *testing.T) (url string) {
 	t.Helper()
 	listen := func() net.Listener {
@@ -186,7 +186,7 @@ func serving(t *testing.T) (url string) {
 	return "http://" + a.Addr().String()
 }
 
-// levels is what the inventory says of all its levels.
+// levels returns the response with all levels.
 func levels(t *testing.T, url string) string {
 	t.Helper()
 	response, err := http.Get(url + "/v1/stock?limit=200")
@@ -210,7 +210,7 @@ func file(t *testing.T, name, content string) string {
 	return path
 }
 
-func TestAFileIsImportedOnce(t *testing.T) {
+func TestRepeatedImportChangesNothing(t *testing.T) {
 	t.Parallel()
 	const csv = "sku,name,location,on_hand\na,A thing,main,5\nb,,shop,7\n"
 	const ndjson = `{"sku": "a", "name": "A thing", "on_hand": 5}` + "\n" + `{"sku": "b", "location": "shop", "on_hand": 7}` + "\n"
@@ -220,7 +220,7 @@ func TestAFileIsImportedOnce(t *testing.T) {
 	}{
 		"CSV":                     {"", []string{file(t, "stock.csv", csv)}},
 		"NDJSON":                  {"", []string{file(t, "stock.ndjson", ndjson)}},
-		"NDJSON of another name":  {"", []string{"--format=ndjson", file(t, "stock.txt", ndjson)}},
+		"NDJSON with --format":    {"", []string{"--format=ndjson", file(t, "stock.txt", ndjson)}},
 		"CSV from standard input": {csv, []string{"-"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -231,18 +231,18 @@ func TestAFileIsImportedOnce(t *testing.T) {
 			want(t, "an import", exit, out, 0, "2 rows: 2 done, 0 unchanged, 0 rejected")
 			before := levels(t, url)
 			if !strings.Contains(before, `"sku":"a","name":"A thing","location":"main","on_hand":5`) || !strings.Contains(before, `"location":"shop","on_hand":7`) {
-				t.Errorf("there is %s", before)
+				t.Errorf("the levels are %s", before)
 			}
 			exit, out = command(t, c.stdin, args...)
-			want(t, "the same again", exit, out, 0, "2 rows: 0 done, 2 unchanged, 0 rejected")
+			want(t, "the repeat", exit, out, 0, "2 rows: 0 done, 2 unchanged, 0 rejected")
 			if after := levels(t, url); after != before {
-				t.Errorf("the same again changed\n%s into\n%s", before, after)
+				t.Errorf("the repeat changed\n%s to\n%s", before, after)
 			}
 		})
 	}
 }
 
-func TestADirtyFileIsImportedWhereItIsClean(t *testing.T) {
+func TestImportSkipsInvalidRows(t *testing.T) {
 	t.Parallel()
 	url := serving(t)
 	path := file(t, "stock.csv", "sku,name,location,on_hand\na,A thing,main,5\n,,,x\nb,caf\xe9,main,many\nc,,main\nd,,main,7\n")
@@ -251,11 +251,11 @@ func TestADirtyFileIsImportedWhereItIsClean(t *testing.T) {
 		"row 3 (b at main) was rejected: The request has fields that are not valid. name must be UTF-8 without NUL. on_hand must be an integer",
 		"has 3 fields, not 4", "5 rows: 2 done, 0 unchanged, 3 rejected", "3 rows were rejected")
 	if got := levels(t, url); !strings.Contains(got, `"sku":"a"`) || !strings.Contains(got, `"sku":"d"`) || strings.Contains(got, `"sku":"b"`) {
-		t.Errorf("there is %s", got)
+		t.Errorf("the levels are %s", got)
 	}
 }
 
-func TestAnImportThatFailsHalfWayIsDoneByTheNext(t *testing.T) {
+func TestRepeatCompletesAFailedImport(t *testing.T) {
 	t.Parallel()
 	url := serving(t)
 	var rows bytes.Buffer
@@ -266,11 +266,11 @@ func TestAnImportThatFailsHalfWayIsDoneByTheNext(t *testing.T) {
 	whole := file(t, "whole.csv", rows.String())
 	half := file(t, "half.csv", rows.String()+"\"s300,5\ns301,5\n")
 	exit, out := command(t, "", "import", "--url="+url, half)
-	want(t, "a file that can't be read to its end", exit, out, 2, "300 rows: 300 done, 0 unchanged, 0 rejected", "could not be read to its end")
+	want(t, "a file that can be read only in part", exit, out, 2, "300 rows: 300 done, 0 unchanged, 0 rejected", "only part of the file could be read")
 	exit, out = command(t, "", "import", "--url="+url, whole)
-	want(t, "a file that can", exit, out, 0, "300 rows: 0 done, 300 unchanged, 0 rejected")
+	want(t, "the complete file", exit, out, 0, "300 rows: 0 done, 300 unchanged, 0 rejected")
 
-	// A connection that breaks: the report has no end.
+	// The connection breaks, so the report has no end.
 	breaking := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -280,10 +280,10 @@ func TestAnImportThatFailsHalfWayIsDoneByTheNext(t *testing.T) {
 	}))
 	t.Cleanup(breaking.Close)
 	exit, out = command(t, "", "import", "--url="+breaking.URL, whole)
-	want(t, "a report that breaks off", exit, out, 2, "the report broke off", "import it again")
+	want(t, "an incomplete report", exit, out, 2, "the report is incomplete", "import the file again")
 }
 
-func TestAFileThatCanNotBeImported(t *testing.T) {
+func TestImportFails(t *testing.T) {
 	t.Parallel()
 	url := serving(t)
 	empty := levels(t, url)
@@ -291,13 +291,13 @@ func TestAFileThatCanNotBeImported(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no such file":    {[]string{"--url=" + url, "none.csv"}, "no such file"},
-		"a folder":        {[]string{"--url=" + url, t.TempDir()}, "is a directory"},
-		"an empty file":   {[]string{"--url=" + url, file(t, "empty.csv", "")}, "invalid"},
-		"no header":       {[]string{"--url=" + url, file(t, "rows.csv", "a,5\n")}, "invalid"},
-		"no format of it": {[]string{"--url=" + url, "--format=xml", file(t, "x.xml", "<a/>")}, "must be one of"},
-		"nobody there":    {[]string{"--url=http://127.0.0.1:1", file(t, "stock.csv", "sku,on_hand\na,5\n")}, "connection refused"},
-		"somebody else":   {[]string{"--url=" + url + "/nowhere", file(t, "stock.csv", "sku,on_hand\na,5\n")}, "not-found"},
+		"no such file":   {[]string{"--url=" + url, "none.csv"}, "no such file"},
+		"a folder":       {[]string{"--url=" + url, t.TempDir()}, "is a directory"},
+		"an empty file":  {[]string{"--url=" + url, file(t, "empty.csv", "")}, "invalid"},
+		"no header":      {[]string{"--url=" + url, file(t, "rows.csv", "a,5\n")}, "invalid"},
+		"unknown format": {[]string{"--url=" + url, "--format=xml", file(t, "x.xml", "<a/>")}, "must be one of"},
+		"no server":      {[]string{"--url=http://127.0.0.1:1", file(t, "stock.csv", "sku,on_hand\na,5\n")}, "connection refused"},
+		"another server": {[]string{"--url=" + url + "/nowhere", file(t, "stock.csv", "sku,on_hand\na,5\n")}, "not-found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -307,7 +307,7 @@ func TestAFileThatCanNotBeImported(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if got := levels(t, url); got != empty {
-			t.Errorf("there is %s", got)
+			t.Errorf("the levels are %s", got)
 		}
 	})
 }

@@ -1,12 +1,12 @@
-// Command against says whether a service of the working tree may be deployed
-// beside what a git ref has, from git alone: the pact is in the repository, and so
-// are the tests that verify it.
+// Command candeploy checks whether a service of the working tree works with the other
+// service of a git ref, and so may be deployed. It needs only git, because the pact and
+// the tests that verify it are in the repository.
 //
-//	against --service orders REF      the pact of the working tree, REF's inventory
-//	against --service inventory REF   REF's pact, the inventory of the working tree
+//	candeploy --service orders REF      the pact of the working tree, REF's inventory
+//	candeploy --service inventory REF   REF's pact, the inventory of the working tree
 //
-// It says yes or no, and why, and exits 1 for no. Pact's library has to be where
-// the linker finds it; `make can-i-deploy` sees to that.
+// It prints yes or no, and why. It exits 1 for no. The linker must find Pact's library;
+// `make can-i-deploy` sets its path.
 package main
 
 import (
@@ -31,10 +31,10 @@ const (
 
 func main() {
 	var flags struct {
-		Service string `help:"What is to be deployed." enum:"orders,inventory" required:""`
-		Ref     string `arg:"" help:"The git ref that the other one runs."`
+		Service string `help:"Service to deploy." enum:"orders,inventory" required:""`
+		Ref     string `arg:"" help:"Git ref that the other service runs."`
 	}
-	kong.Parse(&flags, kong.Description("Says whether a service of the working tree may be deployed beside what a git ref has."))
+	kong.Parse(&flags, kong.Description("Checks whether a service of the working tree works with the other service of a git ref."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := check(ctx, flags.Service, flags.Ref)
@@ -46,7 +46,7 @@ func main() {
 		fmt.Printf("%s\nno: %s of the working tree does not work with %s's %s: %s\n", no.output, flags.Service, flags.Ref, other(flags.Service), no.why)
 		os.Exit(1)
 	default:
-		fmt.Fprintln(os.Stderr, "against:", err)
+		fmt.Fprintln(os.Stderr, "candeploy:", err)
 		os.Exit(2)
 	}
 }
@@ -58,7 +58,7 @@ func other(service string) string {
 	return "orders"
 }
 
-// refusal is a test that failed, and what it said.
+// refusal is a failed test, with the reason and its output.
 type refusal struct{ why, output string }
 
 func (r refusal) Error() string { return r.why }
@@ -79,7 +79,7 @@ func check(ctx context.Context, service, ref string) (err error) {
 		}
 	}()
 	if _, err := os.Stat(filepath.Join(tree, pact)); err != nil {
-		return fmt.Errorf("%s has no %s: there is nothing to compare with", ref, pact)
+		return fmt.Errorf("%s has no %s, so there is no pact to compare with", ref, pact)
 	}
 	here, err := filepath.Abs(".")
 	if err != nil {
@@ -90,7 +90,7 @@ func check(ctx context.Context, service, ref string) (err error) {
 		consumerTree, providerTree = tree, here
 	}
 	for _, step := range []struct{ why, tree, test string }{
-		{"what orders relies on is not what its pact says", consumerTree, consumer},
+		{"what orders relies on differs from its pact", consumerTree, consumer},
 		{"inventory does not answer as the pact says", providerTree, provider},
 	} {
 		args := []string{"test", "-count=1", "-timeout", "10m", "-tags", "contract", "-run", step.test, "./test/contract"}

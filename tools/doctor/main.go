@@ -1,6 +1,6 @@
-// Command doctor says what the project's commands need, what of it is there, and
-// what mends what is missing. It changes nothing, and exits 1 where something is
-// missing that nothing here brings by itself.
+// Command doctor lists the tools that the project's commands need, whether each is
+// installed, and how to install it. It changes nothing. It exits 1 if a tool is missing
+// that no make target installs.
 package main
 
 import (
@@ -17,12 +17,13 @@ import (
 	"roundtrip/test/support/helm"
 )
 
-// finding is one thing that may be there.
+// finding is one tool and whether it is installed.
 type finding struct {
 	what, neededBy string
-	// there is what was found; "" is nothing.
+	// there describes the installed tool. It is "" if the tool is missing.
 	there string
-	// mend is the command that brings it; comes is that a make target does so by itself.
+	// mend is the command that installs it. comes says that a make target installs it when
+	// it is needed.
 	mend  string
 	comes bool
 }
@@ -41,13 +42,13 @@ func main() {
 		{"Pact's command line", "make stub, make contract-publish", brought(".tools/pact-*/pact"), "go run ./tools/pact cli", true},
 		{"Helm 4", "make charts, make packages, make e2e", brought(helm.Four.Path(".tools")), "go run ./tools/helm helm", true},
 		{"Helm 3", "make charts HELM3=1, make e2e", brought(helm.Three.Path(".tools")), "go run ./tools/helm helm3", true},
-		{"kubectl", "make e2e, which also wants a cluster: make kind-up", program(ctx, "kubectl", "version", "--client"), "see https://kubernetes.io/docs/tasks/tools", false},
-		{"npm", "only where GitHub can't be reached, for Pact", program(ctx, "npm", "--version"), "apt-get install npm", true},
+		{"kubectl", "make e2e, which also needs a cluster: make kind-up", program(ctx, "kubectl", "version", "--client"), "see https://kubernetes.io/docs/tasks/tools", false},
+		{"npm", "Pact, only if GitHub can't be reached", program(ctx, "npm", "--version"), "apt-get install npm", true},
 	} {
 		mark, says := "ok     ", f.there
 		switch {
 		case f.there == "" && f.comes:
-			mark, says = "comes  ", "it is not there; its target brings it, or: "+f.mend
+			mark, says = "comes  ", "not installed; the make target installs it, or run: "+f.mend
 		case f.there == "":
 			mark, says, missing = "MISSING", f.mend, true
 		}
@@ -58,7 +59,7 @@ func main() {
 	}
 }
 
-// program is the first line that a program says of itself; "" where it is not there.
+// program returns the first line that a program prints, or "" if it is not installed.
 func program(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {
@@ -68,7 +69,7 @@ func program(ctx context.Context, name string, args ...string) string {
 	return line
 }
 
-// compiler is the C compiler that Go would use.
+// compiler returns the C compiler that Go uses.
 func compiler(ctx context.Context) string {
 	return program(ctx, "go", "env", "CC")
 }
@@ -79,10 +80,10 @@ func engine(ctx context.Context) string {
 		return ""
 	}
 	defer client.Close()
-	return "it answers at " + client.DaemonHost()
+	return "it runs at " + client.DaemonHost()
 }
 
-// brought is where a file is that setup brings.
+// brought returns the path of a file that setup installs, or "" if it is missing.
 func brought(patterns ...string) string {
 	for _, pattern := range patterns {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {

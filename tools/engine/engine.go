@@ -18,10 +18,10 @@ import (
 
 type engine struct{ *testcontainers.DockerClient }
 
-// startEngine installs Debian's engine where there is none, and starts it.
+// startEngine starts dockerd. It installs Debian's package first if dockerd is missing.
 func startEngine(ctx context.Context) (stop func() error, err error) {
 	if _, err := exec.LookPath("dockerd"); err != nil {
-		say("engine: none is installed; installing Debian's docker.io")
+		say("engine: dockerd is not installed; installing Debian's docker.io")
 		if err := install(ctx, "docker.io"); err != nil {
 			return nil, err
 		}
@@ -36,7 +36,7 @@ func startEngine(ctx context.Context) (stop func() error, err error) {
 	}
 	defer log.Close()
 	say("engine: starting dockerd")
-	// In a session of its own: Ctrl-C ends the tests first.
+	// dockerd runs in its own session, so Ctrl-C does not reach it and ends the tests first.
 	daemon := exec.Command("dockerd") //nolint:noctx // The engine outlives the context; stop ends it.
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -83,7 +83,7 @@ func ping(ctx context.Context) error {
 func install(ctx context.Context, packages ...string) error {
 	apt, err := exec.LookPath("apt-get")
 	if err != nil {
-		return fmt.Errorf("install %s: this is no Debian", strings.Join(packages, ", "))
+		return fmt.Errorf("install %s: this is not Debian", strings.Join(packages, ", "))
 	}
 	arguments := append([]string{"install", "-y", "-q", "--no-install-recommends"}, packages...)
 	for _, step := range [][]string{{"update", "-q"}, arguments} {
@@ -96,7 +96,7 @@ func install(ctx context.Context, packages ...string) error {
 	return nil
 }
 
-// pull pulls an image unless the engine has it.
+// pull pulls an image if the engine does not have it.
 func (e *engine) pull(ctx context.Context, name string) error {
 	if _, err := e.ImageInspect(ctx, name); err == nil {
 		return nil
@@ -108,7 +108,7 @@ func (e *engine) pull(ctx context.Context, name string) error {
 	return pulling.Wait(ctx)
 }
 
-// load makes an image of a file system in a tar archive.
+// load makes an image from a file system in a tar archive.
 func (e *engine) load(ctx context.Context, archive io.Reader, name string, changes ...string) error {
 	result, err := e.ImageImport(ctx, client.ImageImportSource{Source: archive, SourceName: "-"}, name, client.ImageImportOptions{Changes: changes})
 	if err != nil {

@@ -1,11 +1,12 @@
-// Command setup runs a command with all that its tests need of the machine: an
-// engine for containers, and the images.
+// Command engine runs a command with what its tests need on the machine: an engine for
+// containers, and the images.
 //
 //	go run ./tools/engine go test ./...
 //
-// It takes what is there, then the ordinary source, then builds the thing from
-// Debian's packages where it may (on Debian, as root), and says in one line each
-// what it did. An engine that it started itself it stops at the end.
+// It uses what the machine already has. It downloads what is missing. If a download
+// fails, it builds the image from Go source or from Debian's packages (on Debian, as
+// root). It prints one line for each. If it has started the engine, it stops the engine
+// at the end.
 package main
 
 import (
@@ -33,7 +34,7 @@ func main() {
 	case errors.As(err, &exit):
 		os.Exit(exit.ExitCode())
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "setup:", err)
+		fmt.Fprintln(os.Stderr, "engine:", err)
 		os.Exit(1)
 	}
 }
@@ -52,13 +53,13 @@ func run(ctx context.Context, command []string) error {
 	if err := findImages(ctx, engine); err != nil || len(command) == 0 {
 		return err
 	}
-	// The same signals reach the command, which ends when it has cleaned up.
+	// Signals also reach the command. It cleans up and then ends.
 	return execute(append(os.Environ(), "ROUNDTRIP_ENGINE=yes"), command[0], command[1:]...)
 }
 
-// runWithOwnEngine starts an engine where none answers and this is a machine where
-// we may, and does the work in another process: testcontainers looks for an engine
-// once in each.
+// runWithOwnEngine starts an engine if none is running and this user may start one. The
+// rest of the work runs in another process, because testcontainers looks for an engine
+// only once in each process.
 func runWithOwnEngine(ctx context.Context, command []string, missing error) error {
 	const started = "ROUNDTRIP_ENGINE_STARTED"
 	if os.Geteuid() != 0 || os.Getenv("DOCKER_HOST") != "" || os.Getenv(started) != "" {
@@ -74,13 +75,13 @@ func runWithOwnEngine(ctx context.Context, command []string, missing error) erro
 	}
 	err = execute(append(os.Environ(), started+"=yes"), self, command...)
 	if err == nil && len(command) == 0 {
-		return nil // whoever asked for nothing but an engine wants it to stay
+		return nil // without a command, the engine keeps running
 	}
 	return errors.Join(err, stop())
 }
 
 func execute(environment []string, name string, arguments ...string) error {
-	c := exec.Command(name, arguments...) //nolint:noctx // Ctrl-C reaches the command too, and it ends by itself.
+	c := exec.Command(name, arguments...) //nolint:noctx // Ctrl-C reaches the command too and ends it.
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.Env = environment
 	return c.Run()
@@ -88,20 +89,20 @@ func execute(environment []string, name string, arguments ...string) error {
 
 func say(format string, args ...any) { fmt.Printf("== "+format+"\n", args...) }
 
-// findImages brings the images into the engine, side by side: some wait for the
-// network while others are built.
+// findImages loads the images into the engine. It handles them at the same time, so some
+// can be built while others wait for the network.
 func findImages(ctx context.Context, e *engine) error {
 	bringing, ctx := errgroup.WithContext(ctx)
 	bringing.Go(func() error {
 		if err := e.pull(ctx, containers.Ryuk); err != nil {
-			say("no %s: what a killed test leaves in the engine stays there (%s)", containers.Ryuk, oneLine(err))
+			say("no %s: if a test is killed, its containers stay in the engine (%s)", containers.Ryuk, oneLine(err))
 		}
 		return nil
 	})
 	for _, image := range []containers.Image{containers.PostgresImage, containers.NATSImage, containers.ToxiproxyImage} {
 		bringing.Go(func() error {
 			if err := e.bring(ctx, image); err != nil {
-				return fmt.Errorf("there is no way to an image of %s here; name one that the engine has in %s: %w", image.Name, image.Variable, err)
+				return fmt.Errorf("can't get an image of %s; set %s to an image that the engine has: %w", image.Name, image.Variable, err)
 			}
 			return nil
 		})
@@ -109,10 +110,10 @@ func findImages(ctx context.Context, e *engine) error {
 	return bringing.Wait()
 }
 
-// bring finds an image, pulls it or builds it.
+// bring finds an image in the engine, or pulls it, or builds it.
 func (e *engine) bring(ctx context.Context, image containers.Image) error {
 	if name, err := image.Find(ctx, e.DockerClient); err == nil {
-		say("%s: %s is there", image.Name, name)
+		say("%s: the engine has %s", image.Name, name)
 		return nil
 	}
 	pulling := e.pull(ctx, image.Registry)

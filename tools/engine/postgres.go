@@ -12,8 +12,8 @@ import (
 //go:embed postgres-entrypoint
 var postgresEntrypoint []byte
 
-// buildPostgres builds an image of Debian's PostgreSQL that is used as the
-// registry's is: the same variables, the same arguments.
+// buildPostgres builds an image of Debian's PostgreSQL. It takes the same variables and
+// arguments as the registry's image.
 func buildPostgres(ctx context.Context, e *engine, name string) error {
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		if err := install(ctx, "mmdebstrap"); err != nil {

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 )
 
-// buildProgram builds an image of nothing but a program from a Go module.
+// buildProgram builds an image that contains only a program from a Go module.
 func buildProgram(ctx context.Context, e *engine, program, name string) error {
 	folder, err := os.MkdirTemp("", "roundtrip-program-")
 	if err != nil {

@@ -1,10 +1,10 @@
-// Command setup brings the Helm that the charts are tested with, and prints where
-// it is.
+// Command helm installs the version of Helm that the charts are tested with, and prints
+// its path.
 //
-//	setup [--dir=.tools] helm | helm3
+//	helm [--dir=.tools] helm | helm3
 //
-// What is there already is used. Otherwise Go builds the pinned version, which
-// takes some minutes, and its checksum database says whether the source is right.
+// If Helm is already installed, setup uses it. Otherwise Go builds the pinned version,
+// which takes some minutes. Go verifies the source with its checksum database.
 package main
 
 import (
@@ -23,20 +23,20 @@ import (
 
 func main() {
 	var flags struct {
-		Dir  string `help:"Where it goes." default:".tools" type:"path"`
-		Tool string `arg:"" help:"helm: the one that is used. helm3: the one that the charts also work with." enum:"helm,helm3"`
+		Dir  string `help:"Folder to install into." default:".tools" type:"path"`
+		Tool string `arg:"" help:"helm: Helm 4, the default version. helm3: Helm 3, which the charts also support." enum:"helm,helm3"`
 	}
-	kong.Parse(&flags, kong.Description("Brings Helm, and prints where it is."))
+	kong.Parse(&flags, kong.Description("Installs Helm and prints its path."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	version := map[string]helm.Version{"helm": helm.Four, "helm3": helm.Three}[flags.Tool]
 	path := version.Path(flags.Dir)
 	if _, err := os.Stat(path); err != nil {
-		fmt.Fprintf(os.Stderr, "== %s: building it, which takes some minutes the first time\n", version.Package())
-		build := exec.CommandContext(ctx, "go", "install", version.Package())
+		fmt.Fprintf(os.Stderr, "== %s: building it; this takes some minutes the first time\n", version.Package())
+		build := exec.CommandContext(ctx, "go", "install", "-trimpath", version.Package())
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+filepath.Dir(path))
 		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "setup: %v\n%s", err, out)
+			fmt.Fprintf(os.Stderr, "helm: %v\n%s", err, out)
 			os.Exit(1)
 		}
 	}

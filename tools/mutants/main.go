@@ -1,12 +1,12 @@
-// Command mutants plants one bug after the other in the services, builds their
-// images with it, and shows that the integration tests fail, and in which cells.
-// What none of them notices is a hole in the tests, and the command exits 1.
+// Command mutants checks that the integration tests find bugs. For each of its bugs, it
+// builds the services' images with that bug, runs the tests, and prints the cells that
+// fail. If no test finds a bug, the tests have a gap, and the command exits 1.
 //
 //	mutants [NAME…]
 //
-// The bugs are edits of the source that are made for the build alone (go build
-// -overlay): the product's own files do not have them. An edit whose text is no
-// longer there, or is there twice, is an error, and so is a test that can't start.
+// The bugs are edits of the source for the build only (go build -overlay). They do not
+// change the product's files. It is an error if the text of an edit is missing from the
+// source or occurs twice, or if a test can't start.
 package main
 
 import (
@@ -26,14 +26,14 @@ import (
 	"roundtrip/test/integration/report"
 )
 
-// mutant is a bug, and the tests that are about it.
+// mutant is a bug, and the tests that must find it.
 type mutant struct {
 	name  string
 	edits []edit
 	test  string
 }
 
-// edit puts a text in the place of another, in a file.
+// edit replaces a text in a file.
 type edit struct{ file, old, new string }
 
 const (
@@ -119,23 +119,22 @@ func run(ctx context.Context, names []string) error {
 		}
 		if len(caught) == 0 {
 			survivors++
-			fmt.Println("   NO TEST NOTICED")
+			fmt.Println("   NO TEST FOUND IT")
 		}
 		for _, cell := range caught {
-			fmt.Println("   noticed in:", cell)
+			fmt.Println("   found in:", cell)
 		}
 	}
 	if survivors > 0 {
-		return fmt.Errorf("%d bugs were not noticed", survivors)
+		return fmt.Errorf("the tests did not find %d bugs", survivors)
 	}
 	return nil
 }
 
-// tag is that of the images with a bug.
+// tag is the tag of the images with a bug.
 const tag = "mutant"
 
-// try builds the images with the bug, runs its tests, and returns the cells that
-// failed.
+// try builds the images with the bug, runs the tests, and returns the failed cells.
 func (m mutant) try(ctx context.Context, folder string) (caught []string, err error) {
 	overlay, err := m.overlay(folder)
 	if err != nil {
@@ -179,12 +178,13 @@ func (m mutant) try(ctx context.Context, folder string) (caught []string, err er
 	}
 	slices.Sort(caught)
 	if len(caught) == 0 {
-		return nil, fmt.Errorf("the tests failed, and no cell did:\n%s", out)
+		return nil, fmt.Errorf("the tests failed, but no cell failed:\n%s", out)
 	}
 	return caught, nil
 }
 
-// overlay makes the edits in copies, and a file that tells Go of them.
+// overlay writes edited copies of the files, and a file that lists them for go build.
+// It returns the path of that file.
 func (m mutant) overlay(folder string) (path string, err error) {
 	here, err := os.Getwd()
 	if err != nil {
@@ -200,7 +200,7 @@ func (m mutant) overlay(folder string) (path string, err error) {
 			changed[e.file] = string(text)
 		}
 		if n := strings.Count(changed[e.file], e.old); n != 1 {
-			return "", fmt.Errorf("%s has %d times, and must have once: %q", e.file, n, e.old)
+			return "", fmt.Errorf("%s must contain this text once, but contains it %d times: %q", e.file, n, e.old)
 		}
 		changed[e.file] = strings.Replace(changed[e.file], e.old, e.new, 1)
 	}
@@ -225,7 +225,8 @@ func (m mutant) overlay(folder string) (path string, err error) {
 
 func execute(ctx context.Context, name string, args ...string) (string, error) {
 	c := exec.CommandContext(ctx, name, args...)
-	// go test does not pass a signal on: all that it started gets it, and cleans up.
+	// go test does not forward signals. So its whole process group gets the signal, and
+	// each process cleans up.
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGINT) }
 	out, err := c.CombinedOutput()

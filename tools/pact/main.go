@@ -1,11 +1,12 @@
-// Command setup brings what contract tests need and Go does not: Pact's library,
-// which its verifier and its mock server are in, and Pact's command line.
+// Command pact installs Pact for the contract tests: Pact's library, which contains the
+// verifier and the mock server, and Pact's command line.
 //
-//	setup [--dir=.tools] ffi | cli
+//	pact [--dir=.tools] ffi | cli
 //
-// What is there already is used. Otherwise it comes from the project's releases on
-// GitHub, and where those can't be reached from npm, which carries the same files.
-// A file is used only if its SHA-256 is the pinned one. It prints where it is.
+// If a file is already in the folder, setup uses it. Otherwise it downloads the file
+// from the releases of the Pact project on GitHub. If it can't reach them, it uses npm,
+// which has the same files. It uses a file only if its SHA-256 is the pinned one. It
+// prints the path of the file.
 package main
 
 import (
@@ -21,15 +22,15 @@ import (
 
 func main() {
 	var flags struct {
-		Dir  string `help:"Where it goes." default:".tools" type:"path"`
+		Dir  string `help:"Folder to install into." default:".tools" type:"path"`
 		Tool string `arg:"" help:"ffi: the library. cli: the command line." enum:"ffi,cli"`
 	}
-	kong.Parse(&flags, kong.Description("Brings Pact's library or its command line, and prints where it is."))
+	kong.Parse(&flags, kong.Description("Installs Pact's library or its command line, and prints its path."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	wanted, ok := tools[flags.Tool][runtime.GOOS+"/"+runtime.GOARCH]
 	if !ok {
-		fatal(fmt.Errorf("no %s of Pact's is pinned for %s/%s", flags.Tool, runtime.GOOS, runtime.GOARCH))
+		fatal(fmt.Errorf("no version of Pact's %s is pinned for %s/%s", flags.Tool, runtime.GOOS, runtime.GOARCH))
 	}
 	path, err := wanted.install(ctx, flags.Dir)
 	if err != nil {
@@ -38,10 +39,10 @@ func main() {
 	fmt.Println(path)
 }
 
-// say goes to the standard error: the standard output is the path.
+// say prints to standard error, because standard output has only the path.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "== "+format+"\n", args...) }
 
 func fatal(err error) {
-	fmt.Fprintln(os.Stderr, "setup:", err)
+	fmt.Fprintln(os.Stderr, "pact:", err)
 	os.Exit(1)
 }

@@ -19,22 +19,22 @@ import (
 
 // tool is one file for one platform.
 type tool struct {
-	// name is the file's, in a folder of that version.
+	// name is the name of the file. version is its version, and names its folder.
 	name, version string
-	// release is the file, packed with gzip, among the project's releases.
+	// release is the URL of the file, packed with gzip, in the project's releases.
 	release string
-	// pack is the npm package, with its version, and file is where in it.
+	// pack is the npm package with its version. file is the path in that package.
 	pack, file string
-	// sum is the file's SHA-256. It is left out where the file could not be had
-	// when this was written; then the sum is that which the releases give, or npm's
-	// own for the whole package.
+	// sum is the SHA-256 of the file. It is empty if the file was not available when
+	// this was written. Then the sum that the releases publish is checked, or npm checks
+	// its sum of the whole package.
 	sum string
 }
 
-// The library is the version that pact-go v2.7.0 is made for.
+// ffiVersion is the version of the library that pact-go v2.7.0 needs.
 const (
 	ffiVersion  = "0.5.6"
-	corePack    = "@20.1.0" // of the packages of pact-core that carry it
+	corePack    = "@20.1.0" // the version of the pact-core packages that contain it
 	ffiReleases = "https://github.com/pact-foundation/pact-reference/releases/download/libpact_ffi-v" + ffiVersion + "/libpact_ffi-"
 	cliVersion  = "18.1.2"
 )
@@ -63,8 +63,8 @@ func cli(platform, sum string) tool {
 	return tool{name: "pact", version: cliVersion, pack: "@pact-foundation/pact-cli-" + platform + "@" + cliVersion, file: "standalone/pact", sum: sum}
 }
 
-// install returns the path of the tool in a folder, and brings it there first
-// where it is not.
+// install returns the path of the tool in a folder. It downloads the tool first if it is
+// missing.
 func (t tool) install(ctx context.Context, folder string) (string, error) {
 	folder = filepath.Join(folder, "pact-"+t.version)
 	target := filepath.Join(folder, t.name)
@@ -74,7 +74,8 @@ func (t tool) install(ctx context.Context, folder string) (string, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return "", err
 	}
-	// In one step, and beside nobody else's: two may do this at once.
+	// Another process may install the same tool at the same time. So download into a
+	// folder of this process, and then move the file in one step.
 	work, err := os.MkdirTemp(folder, "new-")
 	if err != nil {
 		return "", err
@@ -89,7 +90,7 @@ func (t tool) install(ctx context.Context, folder string) (string, error) {
 		if source.name == "" {
 			continue
 		}
-		say("%s: getting it from %s", t.name, source.name)
+		say("%s: downloading it from %s", t.name, source.name)
 		err := source.get(ctx, fresh)
 		if err == nil {
 			err = settle(ctx, fresh, target)
@@ -100,10 +101,10 @@ func (t tool) install(ctx context.Context, folder string) (string, error) {
 		say("%s: %v", t.name, err)
 		failures = append(failures, err)
 	}
-	return "", fmt.Errorf("%s could not be had; put it at %s by hand: %w", t.name, target, errors.Join(failures...))
+	return "", fmt.Errorf("can't download %s; put it at %s by hand: %w", t.name, target, errors.Join(failures...))
 }
 
-// settle puts a file where it stays. On macOS a library has to be told where that is.
+// settle moves a file to its final path. On macOS a library must contain its own path.
 func settle(ctx context.Context, fresh, target string) error {
 	if filepath.Ext(target) == ".dylib" {
 		if out, err := exec.CommandContext(ctx, "install_name_tool", "-id", target, fresh).CombinedOutput(); err != nil {
@@ -113,8 +114,8 @@ func settle(ctx context.Context, fresh, target string) error {
 	return os.Rename(fresh, target)
 }
 
-// check tells whether a file is the pinned one; sum is what it has to be where
-// none is pinned, and where that is "" too the file only has to be there.
+// check returns an error if a file is not the pinned one. If no sum is pinned, the file
+// must have this sum. If sum is also "", the file must only exist.
 func (t tool) check(file, sum string) error {
 	if t.sum != "" {
 		sum = t.sum
@@ -129,12 +130,12 @@ func (t tool) check(file, sum string) error {
 		return err
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); sum != "" && got != sum {
-		return fmt.Errorf("its SHA-256 is %s, and not %s", got, sum)
+		return fmt.Errorf("its SHA-256 is %s, not %s", got, sum)
 	}
 	return nil
 }
 
-// fromReleases unpacks the file from the releases.
+// fromReleases downloads the file from the releases and unpacks it.
 func (t tool) fromReleases(ctx context.Context, to string) error {
 	sum := ""
 	if t.sum == "" {
@@ -160,9 +161,9 @@ func (t tool) fromReleases(ctx context.Context, to string) error {
 	if err := write(to, unpacked); err != nil {
 		return err
 	}
-	// The releases give the sum of the packed file.
+	// The releases publish the sum of the packed file.
 	if got := hex.EncodeToString(hash.Sum(nil)); sum != "" && got != sum {
-		return fmt.Errorf("its SHA-256 is %s, and not %s", got, sum)
+		return fmt.Errorf("its SHA-256 is %s, not %s", got, sum)
 	}
 	return t.check(to, "")
 }
@@ -184,7 +185,7 @@ func fetch(ctx context.Context, url string) (io.ReadCloser, error) {
 	return response.Body, nil
 }
 
-// fromNPM takes the file out of an npm package. npm checks the package.
+// fromNPM downloads an npm package and takes the file from it. npm checks the package.
 func (t tool) fromNPM(ctx context.Context, to string) error {
 	npm, err := exec.LookPath("npm")
 	if err != nil {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packages the charts into .build/packages, as version RELEASE and for images in
-# REGISTRY, and checks that each package runs those.
+# Packages the charts into .build/packages, with version RELEASE and with images from
+# REGISTRY. It checks that each package uses images of that version.
 set -euo pipefail
 source "$(dirname "$0")/version.sh"
 

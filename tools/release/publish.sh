@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Publishes a release: the images and the charts into REGISTRY, such as
-# ghcr.io/OWNER, each signed, and for each image what is in it. Cosign signs with
-# the identity of the CI job that runs this.
+# Publishes a release to REGISTRY, such as ghcr.io/OWNER: the images and the charts, each
+# signed, and a signed list of the contents of each image. Cosign signs with the identity
+# of the CI job that runs this.
 set -euo pipefail
 source "$(dirname "$0")/version.sh"
 
-[[ -n "$registry" ]] || { echo "where to? REGISTRY=ghcr.io/OWNER"; exit 2; }
+[[ -n "$registry" ]] || { echo "set REGISTRY, such as REGISTRY=ghcr.io/OWNER"; exit 2; }
 [[ -z "$(git status --porcelain)" && "$(git rev-parse "$release^{commit}")" == "$(git rev-parse HEAD)" ]] \
 	|| { echo "this is not a clean checkout of $release"; exit 2; }
 

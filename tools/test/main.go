@@ -1,13 +1,13 @@
-// Command test runs the project's checks and tests, side by side where it can.
+// Command test runs the project's checks and tests, in parallel if possible.
 //
 //	test [--tests=1] [--computes=1] [--plan] GROUP | PART...
 //
 // A part is one check or test suite, or something that a suite needs: an engine
 // for containers, Helm, Pact's library. Each part waits for the parts that it
-// needs. The output of a part goes to .reports/test/PART.log. When a part ends,
-// its result is printed; when it fails, its whole output. One part asked for alone
-// prints as it goes. A failed part does not stop the others. Ctrl-C stops all, and
-// gives each time to clean up; a second Ctrl-C kills them.
+// needs. The output of a part goes to .reports/test/PART.log. When a part ends, the
+// command prints its result; when a part fails, its whole output. If only one part is
+// named, it prints its output while it runs. A failed part does not stop the others.
+// Ctrl-C stops all parts and gives each time to clean up. A second Ctrl-C kills them.
 package main
 
 import (
@@ -63,7 +63,7 @@ func run() int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go func() {
 		<-signals
-		fmt.Println("== stopping; once more kills")
+		fmt.Println("== stopping; a second signal kills all parts")
 		cancel()
 		<-signals
 		r.kill()

@@ -16,71 +16,72 @@ import (
 // part is one thing to run.
 type part struct {
 	name string
-	// needs are parts that have to pass first, and are run even where nobody asked
-	// for them. after are parts that, where they run, have to end first.
+	// needs are parts that must pass first. They run even if they were not asked for.
+	// after are parts that must end first, if they run at all.
 	needs, after []string
 	slot         slot
-	// commands run one after the other. late makes them when the part starts.
+	// commands run one after the other. late returns them when the part starts.
 	commands []command
 	late     func() ([]command, error)
-	// holds says that the command prints "ready" when others may start, and then
-	// keeps what they need until its standard input ends.
+	// holds says that the command provides something to other parts. It prints "ready"
+	// when they may start, and provides it until its standard input ends.
 	holds bool
-	// brings is what the part downloads or builds, and takes about how long that
-	// is. there says that it is there already; it is nil where a quick look can't tell.
+	// brings is what the part downloads or builds. takes is about how long that takes.
+	// there reports whether it is already installed. It is nil if no quick check exists.
 	brings, takes string
 	there         func() bool
-	// leftOut is what the part does not test in this run, and what to do about it.
+	// leftOut is what the part does not test in this run, and how to test it.
 	leftOut string
 	// failure is why the part can't run at all.
 	failure error
 }
 
-// command is a program with its arguments, and variables on top of the environment.
+// command is a program with its arguments and with additional environment variables.
 type command struct {
 	argv []string
 	env  []string
 }
 
-// slot is what a part competes for.
+// slot is the resource that a part competes for.
 type slot int
 
 const (
-	// downloads wait for the network: they run at once.
+	// downloads wait for the network. Their number is not limited.
 	downloads slot = iota
-	// computes keep a processor busy. They run at a lower priority, so that tests
-	// which wait for real time are not disturbed.
+	// computes keep a processor busy. They run at a lower priority, so that they do not
+	// disturb tests that depend on real time.
 	computes
-	// tests wait about as much as they compute.
+	// tests spend about half of their time waiting.
 	tests
 )
 
-// groups are what make asks for.
+// groups are the groups of parts that make runs.
 var groups = map[string]struct {
 	about string
 	parts []string
 }{
 	"all": {
-		"everything; on two cores about 15 minutes from nothing, 8 when all is built",
+		"all tests; on two cores about 15 minutes the first time, and 8 minutes when everything is built",
 		[]string{"format", "lint", "tidy", "unit", "unit-postgres", "contract", "charts", "process", "exchanges", "engine"},
 	},
 	"check": {
-		"what needs Go alone; on two cores about 5 minutes from nothing, 1 when all is built",
+		"what needs only Go; on two cores about 5 minutes the first time, and 1 minute when everything is built",
 		[]string{"format", "lint", "tidy", "unit", "unit-postgres"},
 	},
 }
 
-// engineVariable tells tests, and Go's cache of their results, that there is an engine.
+// engineVariable tells tests that an engine is running. Go's cache of test results
+// depends on it too.
 const engineVariable = "ROUNDTRIP_ENGINE"
 
-// parts is the table. Of the parts that may run, the first one runs.
+// parts returns the table of parts. If several parts can start, the first one starts.
 func parts() ([]part, error) {
 	goflags, err := output("go", "env", "GOFLAGS")
 	if err != nil {
 		return nil, err
 	}
-	// What does not need C is built as the product is. So Go compiles each package
-	// twice in all, for the product and for the race detector, and not three times.
+	// Parts that do not need C use the build settings of the product. So Go compiles each
+	// package only twice: for the product and for the race detector.
 	static := []string{"CGO_ENABLED=0", "GOFLAGS=" + strings.TrimSpace(goflags+" -trimpath")}
 	plain := func(argv ...string) command { return command{argv: argv, env: static} }
 	tool := func(argv ...string) command {
@@ -97,12 +98,12 @@ func parts() ([]part, error) {
 	if os.Getenv("CI") != "" || os.Getenv("HELM3") == "1" {
 		charts.needs = append(charts.needs, "helm3")
 	} else if !brought(helm.Three.Path(".tools"))() {
-		charts.leftOut = "the charts with Helm 3; HELM3=1 builds it and tests them with both"
+		charts.leftOut = "the charts with Helm 3; HELM3=1 builds Helm 3 and tests the charts with both versions"
 	}
 	race, withoutRace, failure := raceDetector()
 	return []part{
 		{name: "engine", slot: downloads, holds: true,
-			brings: "an engine for containers, and images of PostgreSQL, NATS and Toxiproxy", takes: "3 minutes, where they are missing",
+			brings: "an engine for containers, and images of PostgreSQL, NATS and Toxiproxy", takes: "3 minutes, if they are missing",
 			commands: []command{plain("go", "run", "./tools/engine", "sh", "-c", "echo ready; exec cat")}},
 		{name: "pact", slot: downloads,
 			brings: "Pact's library and command line", takes: "20 seconds", there: both(brought(".tools/pact-*/libpact_ffi.*"), brought(".tools/pact-*/pact")),
@@ -116,19 +117,21 @@ func parts() ([]part, error) {
 			commands: []command{{argv: []string{"tools/lint.sh", "build"}}}},
 
 		unit(part{name: "unit", failure: failure, leftOut: withoutRace}, race, func(p unitPackages) []string { return p.plain }),
-		// With the packages that unit has compiled.
+		// After unit, because it reuses the packages that unit has compiled.
 		{name: "lint", needs: []string{"linter"}, after: []string{"unit"}, slot: computes, commands: []command{{argv: []string{"tools/lint.sh"}}}},
 		unit(part{name: "unit-postgres", after: []string{"engine", "unit"}, failure: failure}, race, func(p unitPackages) []string { return p.containers }),
 		{name: "process", after: []string{"engine"}, slot: tests, commands: []command{
-			// Its tests kill at random, and build the services by themselves.
+			// -count=1, because the tests kill at random times and build the services
+			// themselves.
 			plain("go", "test", "-count=1", "-timeout", "30m", "-parallel", "4", "./test/process/..."),
 		}},
 		charts,
-		// With the race detector, for which unit has compiled the same packages.
+		// After unit, because it reuses the packages that unit has compiled with -race.
 		{name: "contract", needs: []string{"pact"}, after: []string{"unit"}, slot: tests, commands: []command{
 			{argv: []string{"tools/with-pact.sh", "go", "test", "-race", "-v", "-timeout", "10m", "-tags", "contract", "./test/contract"}, env: []string{"PACT_BROKER_BASE_URL="}},
 		}},
-		// Alone, at the end: its deadlines are real ones, and it wants both processors.
+		// Alone and at the end, because its deadlines are in real time and it needs both
+		// processors.
 		{name: "exchanges", needs: []string{"engine", "images"}, slot: tests,
 			after: []string{"helm", "helm3", "linter", "lint", "process", "unit", "unit-postgres", "charts", "contract"}, commands: []command{
 				{argv: []string{"rm", "-rf", ".reports/integration"}},
@@ -143,7 +146,7 @@ func bringHelm(name string, version helm.Version, run func(...string) command) p
 		commands: []command{run("go", "run", "./tools/helm", name)}}
 }
 
-// unit is a part of the unit tests. pick picks its packages.
+// unit completes a part that runs unit tests. pick selects its packages.
 func unit(p part, race []string, pick func(packages unitPackages) []string) part {
 	p.slot = tests
 	p.late = func() ([]command, error) {
@@ -151,14 +154,15 @@ func unit(p part, race []string, pick func(packages unitPackages) []string) part
 		if err != nil {
 			return nil, err
 		}
-		// The part lint looks for more than go test would.
+		// The part lint checks more than go test's vet.
 		arguments := append([]string{"go", "test", "-vet=off", "-timeout", "20m"}, race...)
 		return []command{{argv: append(arguments, pick(packages)...)}}, nil
 	}
 	return p
 }
 
-// unitPackages are the packages with unit tests, by whether those use containers.
+// unitPackages are the packages with unit tests. Tests of the packages in plain use no
+// containers; tests of those in containers do.
 type unitPackages struct{ plain, containers []string }
 
 var listUnitPackages = sync.OnceValues(func() (p unitPackages, err error) {
@@ -178,7 +182,8 @@ var listUnitPackages = sync.OnceValues(func() (p unitPackages, err error) {
 	return p, err
 })
 
-// raceDetector is the flag for it, where there is a C compiler to link it.
+// raceDetector returns the flag of the race detector if there is a C compiler, which
+// links it.
 func raceDetector() (flags []string, leftOut string, failure error) {
 	compiler, err := output("go", "env", "CC")
 	if err == nil {
@@ -188,7 +193,7 @@ func raceDetector() (flags []string, leftOut string, failure error) {
 	}
 	leftOut = "the race detector; it needs a C compiler (Debian: apt-get install gcc; macOS: xcode-select --install)"
 	if os.Getenv("CI") != "" {
-		failure = fmt.Errorf("there is no C compiler for the race detector, and in CI nothing is left out")
+		failure = fmt.Errorf("the race detector needs a C compiler, and CI must run all tests")
 	}
 	return nil, leftOut, failure
 }
@@ -203,7 +208,7 @@ func brought(pattern string) func() bool {
 func both(first, second func() bool) func() bool { return func() bool { return first() && second() } }
 
 func output(name string, arguments ...string) (string, error) {
-	c := exec.CommandContext(context.Background(), name, arguments...) // it is quick, and Ctrl-C reaches it too
+	c := exec.CommandContext(context.Background(), name, arguments...) // the command is quick, and Ctrl-C reaches it too
 	c.Stderr = os.Stderr
 	out, err := c.Output()
 	if err != nil {
@@ -212,10 +217,11 @@ func output(name string, arguments ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// choose is the parts that are asked for, and those that they need, in the table's order.
+// choose returns the parts that are asked for and the parts that they need, in the order
+// of the table.
 func choose(all []part, asked []string) ([]part, error) {
 	if len(asked) == 0 {
-		return nil, fmt.Errorf("which part?")
+		return nil, fmt.Errorf("name a part or a group")
 	}
 	wanted := map[string]bool{}
 	var want func(name string) error
@@ -241,7 +247,7 @@ func choose(all []part, asked []string) ([]part, error) {
 	for _, p := range all {
 		if wanted[p.name] {
 			if p.name == "unit-postgres" && !wanted["engine"] && os.Getenv(engineVariable) == "" {
-				p.leftOut = "PostgreSQL, unless an engine for containers is running, and the library of Pact; make test brings both"
+				p.leftOut = "PostgreSQL, unless an engine for containers is running, and the library of Pact; make test installs both"
 			}
 			chosen = append(chosen, p)
 		}

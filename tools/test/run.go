@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// limits is how many parts of a slot run at the same time.
+// limits is how many parts of each slot may run at the same time.
 type limits struct{ tests, computes int }
 
 const (
-	// patience is how long a part that was interrupted may take to clean up.
+	// patience is how long an interrupted part may take to clean up.
 	patience = time.Minute
-	// heartbeat is how often a run says what it waits for.
+	// heartbeat is how often a run prints which parts are running.
 	heartbeat = time.Minute
-	// lower is how much lower the priority of parts that compute is (nice).
+	// lower is the nice value of parts that compute: a lower priority.
 	lower = 10
 )
 
@@ -36,7 +36,8 @@ const (
 	running
 	passed
 	failed
-	// notRun is a part that needs one which failed, or that Ctrl-C came before.
+	// notRun is a part that did not start: a part that it needs failed, or Ctrl-C came
+	// first.
 	notRun
 )
 
@@ -44,7 +45,7 @@ func (s state) String() string {
 	return [...]string{"waiting", "running", "ok", "FAILED", "not run"}[s]
 }
 
-// runner runs parts. Only run's goroutine touches jobs.
+// runner runs parts. Only the goroutine of run uses jobs.
 type runner struct {
 	out    io.Writer
 	logs   string
@@ -55,7 +56,7 @@ type runner struct {
 	events chan event
 
 	mu     sync.Mutex
-	groups map[int]bool // of processes that run
+	groups map[int]bool // process groups that are running
 }
 
 type job struct {
@@ -63,13 +64,14 @@ type job struct {
 	state   state
 	started time.Time
 	took    time.Duration
-	// release ends what the part holds. When it has ended, err is set and ended closed.
+	// release tells the part's command to stop, if the part holds something. When the
+	// part has ended, err is set and ended is closed.
 	release io.Closer
 	err     error
 	ended   chan struct{}
 }
 
-// event is that a part is ready or has ended.
+// event reports that a part is ready or has ended.
 type event struct {
 	*job
 	err error
@@ -105,7 +107,7 @@ func (r *runner) run(ctx context.Context, parts []part) int {
 			}
 		}
 	}
-	for _, j := range r.jobs { // all others have ended, and need them no more
+	for _, j := range r.jobs { // all other parts have ended, so nothing needs these
 		if j.release == nil {
 			continue
 		}
@@ -117,7 +119,7 @@ func (r *runner) run(ctx context.Context, parts []part) int {
 	return r.summary(ctx)
 }
 
-// startWhatCan starts, in the order of the table, the parts that have all that they wait for.
+// startWhatCan starts the parts that wait for nothing more, in the order of the table.
 func (r *runner) startWhatCan(ctx context.Context) {
 	for again := true; again; {
 		again = false
@@ -139,7 +141,8 @@ func (r *runner) startWhatCan(ctx context.Context) {
 	}
 }
 
-// waits tells whether a part has to wait for another one, or waits in vain.
+// waits returns whether a part must wait for another part, and whether a part that it
+// needs has failed or did not run.
 func (r *runner) waits(j *job) (wait, missing bool) {
 	for _, other := range r.jobs {
 		needs := slices.Contains(j.needs, other.name)
@@ -147,7 +150,8 @@ func (r *runner) waits(j *job) (wait, missing bool) {
 			continue
 		}
 		wait = wait || other.state == waiting || other.state == running
-		// What comes after an engine that did not come would be skipped, not tested.
+		// If the engine failed, the parts after it would only skip their tests. So they do
+		// not run.
 		missing = missing || (needs || other.holds) && (other.state == failed || other.state == notRun)
 	}
 	return wait, missing
@@ -170,7 +174,7 @@ func (r *runner) free(s slot) bool {
 	}
 }
 
-// end notes how a part has ended, and prints what it has to say.
+// end records the result of a part and prints its output.
 func (r *runner) end(ctx context.Context, e event) {
 	j := e.job
 	j.took, j.state = time.Since(j.started), passed
@@ -238,7 +242,7 @@ func (r *runner) summary(ctx context.Context) int {
 		}
 		fmt.Fprintf(r.out, "== FAILED after %s: %s\n", total, strings.Join(where, ", "))
 		if names := r.names(notRun); len(names) > 0 {
-			fmt.Fprintf(r.out, "== not run for that: %s\n", strings.Join(names, ", "))
+			fmt.Fprintf(r.out, "== not run because of that: %s\n", strings.Join(names, ", "))
 		}
 		return 1
 	default:
@@ -249,8 +253,8 @@ func (r *runner) summary(ctx context.Context) int {
 	}
 }
 
-// execute runs a part's commands and reports once, when they have ended or the part
-// holds what it brought.
+// execute runs a part's commands. It reports once: when the commands have ended, or when
+// a part that holds something is ready.
 func (r *runner) execute(ctx context.Context, j *job) {
 	var once sync.Once
 	report := func(err error) { once.Do(func() { r.events <- event{j, err} }) }
@@ -278,11 +282,11 @@ func (r *runner) execute(ctx context.Context, j *job) {
 	report(err)
 }
 
-// command runs one command in a group of processes of its own, so that all of it,
-// and nothing else, gets a signal.
+// command runs one command in its own process group, so that a signal reaches all
+// processes of the command and no others.
 func (r *runner) command(ctx context.Context, j *job, c command, log io.Writer, ready func()) error {
 	holds := func() {}
-	if j.holds { // once it is ready, Ctrl-C does not reach it: those that use it clean up first
+	if j.holds { // when it is ready, Ctrl-C does not stop it: the parts that use it clean up first
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
 		stop := context.AfterFunc(ctx, cancel)
@@ -326,7 +330,7 @@ func (r *runner) command(ctx context.Context, j *job, c command, log io.Writer, 
 	}
 	err := run.Wait()
 	output.flush()
-	_ = syscall.Kill(-group, syscall.SIGKILL) // what the command has left behind
+	_ = syscall.Kill(-group, syscall.SIGKILL) // processes that the command has left behind
 	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
 		err = fmt.Errorf("%s left processes behind", c.argv[0])
 	}
@@ -346,7 +350,7 @@ func (r *runner) note(group int, runs bool) {
 	}
 }
 
-// kill kills all that runs, but for what is held.
+// kill kills all running process groups, except those that hold something.
 func (r *runner) kill() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -355,7 +359,8 @@ func (r *runner) kill() {
 	}
 }
 
-// lines calls each with each line that is written, and flush with an unfinished last one.
+// lines calls each for every line that is written. flush calls it for an incomplete
+// last line.
 type lines struct {
 	mu   sync.Mutex
 	rest []byte
@@ -385,7 +390,8 @@ func (l *lines) flush() {
 	}
 }
 
-// noise is what go test -v says of tests that pass, and of packages without tests.
+// noise reports whether a line of go test -v is only about a passed test or a package
+// without tests.
 func noise(line []byte) bool {
 	text := bytes.TrimLeft(line, " ")
 	for _, prefix := range []string{"=== RUN ", "=== PAUSE ", "=== CONT ", "=== NAME ", "--- PASS: ", "?   \t", "go: downloading "} {
@@ -396,8 +402,8 @@ func noise(line []byte) bool {
 	return false
 }
 
-// result is a line that sums up: of go test, of gotestsum, of a test of mutants,
-// and of what was left out.
+// result reports whether a line is a summary: of go test, of gotestsum, of a test of
+// mutants, or of what was left out.
 func result(line []byte) bool {
 	for _, prefix := range []string{"ok  \t", "FAIL", "DONE ", "!! "} {
 		if bytes.HasPrefix(line, []byte(prefix)) {
@@ -412,7 +418,7 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%d:%02d", seconds/60, seconds%60)
 }
 
-// printPlan says what will run, what is brought for it and what is left out.
+// printPlan prints what will run, what will be installed for it, and what is left out.
 func printPlan(out io.Writer, chosen []part, about string, live bool) {
 	var names []string
 	for _, p := range chosen {
@@ -426,11 +432,11 @@ func printPlan(out io.Writer, chosen []part, about string, live bool) {
 	}
 	for _, p := range chosen {
 		if p.brings != "" && (p.there == nil || !p.there()) {
-			fmt.Fprintf(out, "== brings %s (%s)\n", p.brings, p.takes)
+			fmt.Fprintf(out, "== installs %s (%s)\n", p.brings, p.takes)
 		}
 	}
 	if !live {
-		fmt.Fprintf(out, "== what each part prints goes to %s\n", filepath.Join(logs, "PART.log"))
+		fmt.Fprintf(out, "== the output of each part goes to %s\n", filepath.Join(logs, "PART.log"))
 	}
 	for _, p := range chosen {
 		if p.leftOut != "" {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// buffer is what a run prints.
+// buffer has the output of a run.
 type buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -33,7 +33,7 @@ func shell(name, script string, slot slot) part {
 	return part{name: name, slot: slot, commands: []command{{argv: []string{"sh", "-c", script}}}}
 }
 
-// runParts runs parts in a folder of their own, which is $FOLDER to them.
+// runParts runs parts in a new folder. Their commands have its path in $FOLDER.
 func runParts(t *testing.T, ctx context.Context, parts ...part) (status int, out, folder string) {
 	t.Helper()
 	folder = t.TempDir()
@@ -59,9 +59,9 @@ func contains(t *testing.T, out string, texts ...string) {
 	}
 }
 
-func TestPartsRunSideBySideAndInOrder(t *testing.T) {
+func TestPartsRunInParallelAndInOrder(t *testing.T) {
 	t.Parallel()
-	// first and second wait for each other, so both must run at once.
+	// first and second wait for each other, so both must run at the same time.
 	meet := func(mine, other string) string {
 		return "touch $FOLDER/" + mine + "; until [ -e $FOLDER/" + other + " ]; do sleep 0.01; done"
 	}
@@ -75,11 +75,11 @@ func TestPartsRunSideBySideAndInOrder(t *testing.T) {
 	}
 	contains(t, out, "first ok after", "ok  \tpackage\t1s\n", "third   0:00  ok", "== all passed")
 	if strings.Contains(out, "not of interest") {
-		t.Errorf("it prints too much:\n%s", out)
+		t.Errorf("the run prints too much:\n%s", out)
 	}
 }
 
-func TestAFailureIsPrintedAndTheOthersGoOn(t *testing.T) {
+func TestFailureIsPrintedAndOtherPartsContinue(t *testing.T) {
 	t.Parallel()
 	status, out, folder := runParts(t, t.Context(),
 		shell("bad", "echo '=== RUN   TestX'; echo 'x.go:1: it broke'; exit 3", computes),
@@ -89,19 +89,19 @@ func TestAFailureIsPrintedAndTheOthersGoOn(t *testing.T) {
 	if status != 1 {
 		t.Errorf("the status is %d", status)
 	}
-	contains(t, out, "x.go:1: it broke", "FAILED after 0:00: bad ("+filepath.Join(folder, "logs", "bad.log")+")", "== not run for that: needs")
+	contains(t, out, "x.go:1: it broke", "FAILED after 0:00: bad ("+filepath.Join(folder, "logs", "bad.log")+")", "== not run because of that: needs")
 	if strings.Contains(out, "TestX") {
-		t.Errorf("it prints noise:\n%s", out)
+		t.Errorf("the run prints noise:\n%s", out)
 	}
 	if _, err := os.Stat(filepath.Join(folder, "after")); err != nil {
-		t.Errorf("what only comes after it was not run: %v", err)
+		t.Errorf("the part that only comes after it did not run: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(folder, "needs")); err == nil {
-		t.Error("what needs it was run")
+		t.Error("the part that needs it ran")
 	}
 }
 
-func TestWhatIsHeldOutlivesThoseWhoUseIt(t *testing.T) {
+func TestHeldPartEndsAfterItsUsers(t *testing.T) {
 	t.Parallel()
 	engine := shell("engine", "echo ready; cat; touch $FOLDER/released", downloads)
 	engine.holds = true
@@ -115,7 +115,7 @@ func TestWhatIsHeldOutlivesThoseWhoUseIt(t *testing.T) {
 	}
 }
 
-func TestAnInterruptReachesWhatAPartStarted(t *testing.T) {
+func TestInterruptReachesTheProcessesOfAPart(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	engine := shell("engine", "echo ready; cat; [ -e $FOLDER/clean ] && touch $FOLDER/released", downloads)
@@ -152,7 +152,7 @@ func TestEveryPartOfTheTableCanBeChosen(t *testing.T) {
 	for _, p := range all {
 		names[p.name] = true
 		if len(p.commands) == 0 && p.late == nil {
-			t.Errorf("%s runs nothing", p.name)
+			t.Errorf("%s has no commands", p.name)
 		}
 		if _, err := choose(all, []string{p.name}); err != nil {
 			t.Error(err)
@@ -173,8 +173,8 @@ func TestEveryPartOfTheTableCanBeChosen(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range check {
-		if p.brings != "" && p.name != "linter" { // which Go builds
-			t.Errorf("make check brings %s", p.brings)
+		if p.brings != "" && p.name != "linter" { // Go builds the linter
+			t.Errorf("make check installs %s", p.brings)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package app puts inventory together: its store, its wires and its sweeper, in
-// the order in which they start and stop.
+// Package app assembles inventory: its store, its wires and its sweeper. It starts and
+// stops them in order.
 package app
 
 import (
@@ -25,33 +25,34 @@ import (
 	"roundtrip/services/inventory/internal/store"
 )
 
-// maxConnectionAge is when a connection is closed, so that callers find new
-// replicas: one that was added has its share that much later.
+// maxConnectionAge is the age at which a connection is closed, so that callers
+// connect to new replicas. A new replica gets its share of requests after this time.
 const maxConnectionAge = 30 * time.Second
 
-// Options say what an App is made of. All of it comes from outside, so that the
-// same app runs in a process, in a test and in virtual time.
+// Options configure an App. They include everything that the app needs from outside,
+// so the same app runs in a process, in a test and in virtual time.
 type Options struct {
-	// HTTP, GRPC and Admin are where it listens; the app owns them from New on. A nil
-	// GRPC is not served.
+	// HTTP, GRPC and Admin are the listeners of the REST API, of the gRPC API and of the
+	// private port. New takes ownership of them. If GRPC is nil, the app does not serve
+	// gRPC.
 	HTTP, GRPC, Admin net.Listener
 	GRPCReflection    bool
-	// NATSURL is the NATS server whose requests it answers; "" for none.
-	// NATSCredentials is a file with the credentials, "" for none.
+	// NATSURL is the NATS server whose requests the app answers, "" for none.
+	// NATSCredentials is a file with the credentials for NATS, "" for none.
 	NATSURL, NATSCredentials string
 	Database                 database.Options
-	// Metrics counts exchanges. Default: new ones.
+	// Metrics counts exchanges. Default: a new Metrics.
 	Metrics *metrics.Metrics
 	Logger  *slog.Logger
-	// MaxInFlight bounds the requests that are worked on at the same time.
+	// MaxInFlight limits the requests that are worked on at the same time.
 	MaxInFlight int
 	// Around wraps every handler on every wire. It may be nil. Tests use it to inject faults.
 	Around func(operation string, handle func() error) error
-	// SweepInterval is how often expired holds are looked for; 1 s where it is 0.
+	// SweepInterval is how often the sweeper looks for due holds. Default: 1 s.
 	SweepInterval time.Duration
 }
 
-// App is inventory, put together.
+// App is the inventory service.
 type App struct {
 	*lifecycle.Lifecycle
 	options Options
@@ -63,7 +64,7 @@ type App struct {
 	ready func(context.Context) error
 }
 
-// New opens the store and puts the app together. Nothing is served before Start.
+// New opens the store and assembles the app. The app serves requests after Start.
 func New(ctx context.Context, o Options) (*App, error) {
 	if o.SweepInterval == 0 {
 		o.SweepInterval = time.Second
@@ -80,7 +81,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	life.OnStop("store", func(context.Context) error { return s.Close() })
 	responder := exchange.NewResponder(exchange.ResponderOptions{
 		Logger: o.Logger, MaxInFlight: o.MaxInFlight, Observe: o.Metrics.Answered, Around: o.Around,
-		// What has priority is known only once the request has been read.
+		// The priority of this request is known only after its body has been read.
 		Admission: map[string]exchange.Admission{"PutReservation": exchange.AdmitByHandler},
 	})
 	a := &App{Lifecycle: life, options: o, store: s, ready: wait, http: rest.New(rest.Options{Responder: responder, MaxConnectionAge: maxConnectionAge})}
@@ -103,7 +104,8 @@ func New(ctx context.Context, o Options) (*App, error) {
 	return a, nil
 }
 
-// Start begins to serve, once the store can be used. ctx bounds that wait.
+// Start serves requests as soon as the store can be used. ctx limits the wait for the
+// store.
 func (a *App) Start(ctx context.Context) error {
 	err := a.Lifecycle.Start(func() error {
 		if err := a.ready(ctx); err != nil {
@@ -130,14 +132,14 @@ func (a *App) Start(ctx context.Context) error {
 	return err
 }
 
-// Addr is where the API is served.
+// Addr is the address of the HTTP API.
 func (a *App) Addr() net.Addr { return a.options.HTTP.Addr() }
 
-// sweepBatch is how many holds one transaction frees.
+// sweepBatch is the most holds that one transaction frees.
 const sweepBatch = 256
 
-// sweep writes down the expiry of holds that have run out, so that their stock
-// is free again within seconds.
+// sweep writes the expiry of due holds, so that their stock is free again within
+// seconds.
 func (a *App) sweep(ctx context.Context) {
 	tick := time.NewTicker(a.options.SweepInterval)
 	defer tick.Stop()
@@ -153,7 +155,7 @@ func (a *App) sweep(ctx context.Context) {
 	}
 }
 
-// sweepOnce frees every hold that is due.
+// sweepOnce frees every due hold.
 func (a *App) sweepOnce(ctx context.Context) error {
 	for {
 		due, err := a.store.Due(ctx, time.Now(), sweepBatch)

@@ -20,7 +20,7 @@ import (
 	"roundtrip/test/support/memnet"
 )
 
-// running is an app that was started over pipes, and its callers.
+// running is a started app that listens in memory, and its HTTP clients.
 type running struct {
 	*App
 	client, admin *http.Client
@@ -68,7 +68,7 @@ func stop(t *testing.T, a *App) {
 	}
 }
 
-// answer is what inventory said, of whatever kind.
+// answer is an answer from inventory, of any kind.
 type answer struct {
 	status      int
 	State, Code string
@@ -80,7 +80,7 @@ type answer struct {
 	Entries      []struct{ Ref, Reason string }
 }
 
-// send sends a request, and returns its response, whose body is unread.
+// send sends a request and returns its response. The body is not read yet.
 func (r *running) send(t *testing.T, method, path, media string, body io.Reader) *http.Response {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://inventory"+path, body)
@@ -131,7 +131,7 @@ func (r *running) wantReserved(t *testing.T, when string, want int64) {
 	}
 }
 
-// private asks the private port.
+// private sends a request to the private port.
 func (r *running) private(t *testing.T, path string) (status int, body string) {
 	t.Helper()
 	response, err := r.admin.Get("http://admin" + path)
@@ -146,40 +146,40 @@ func (r *running) private(t *testing.T, path string) (status int, body string) {
 	return response.StatusCode, string(text)
 }
 
-// bubble runs a test in virtual time. The folder is made outside: removing it is
-// real.
+// bubble runs a test in virtual time. It makes the folder outside of virtual time,
+// because removing it takes real time.
 func bubble(t *testing.T, test func(t *testing.T, path string)) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "inventory.db")
 	synctest.Test(t, func(t *testing.T) { test(t, path) })
 }
 
-func TestTheSweeperFreesWhatHasRunOut(t *testing.T) {
+func TestSweeperFreesDueHolds(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, 0)
-		const holds = sweepBatch + 5 // more than one transaction frees
+		const holds = sweepBatch + 5 // more than one transaction can free
 		r.stock(t, holds+1)
 		for i := range holds {
 			r.want(t, "hold", r.hold(t, fmt.Sprint("x", i), 1, 60), 200, "held")
 		}
 		r.want(t, "a longer hold", r.hold(t, "longer", 1, 120), 200, "held")
 		time.Sleep(59 * time.Second)
-		r.wantReserved(t, "a second before", holds+1)
+		r.wantReserved(t, "a second before expiry", holds+1)
 		time.Sleep(6 * time.Second)
-		r.wantReserved(t, "five seconds after", 1)
+		r.wantReserved(t, "five seconds after expiry", 1)
 		if got := r.call(t, "GET", "/v1/ledger?limit=1", "").Entries; len(got) != 1 || got[0].Reason != "expired" {
-			t.Errorf("the ledger ends with %+v", got)
+			t.Errorf("the last entry of the ledger is %+v", got)
 		}
-		r.want(t, "what ran out", r.call(t, "GET", "/v1/reservations/x0", ""), 200, "expired")
+		r.want(t, "the expired hold", r.call(t, "GET", "/v1/reservations/x0", ""), 200, "expired")
 		r.want(t, "commit it", r.call(t, "PUT", "/v1/reservations/x0", `{"seq": 2, "state": "committed"}`), 409, "reservation-expired")
 		r.want(t, "commit the longer one", r.call(t, "PUT", "/v1/reservations/longer", `{"seq": 2, "state": "committed"}`), 200, "committed")
 		time.Sleep(2 * time.Minute)
-		r.wantReserved(t, "in the end", 0)
-		r.want(t, "what was committed", r.call(t, "GET", "/v1/reservations/longer", ""), 200, "committed")
+		r.wantReserved(t, "after the commit", 0)
+		r.want(t, "the committed reservation", r.call(t, "GET", "/v1/reservations/longer", ""), 200, "committed")
 	})
 }
 
-func TestWhatHasRunOutIsExpiredBeforeAnybodySweeps(t *testing.T) {
+func TestDueHoldReadsAsExpiredBeforeTheSweep(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, time.Hour)
 		r.stock(t, 3)
@@ -188,20 +188,20 @@ func TestWhatHasRunOutIsExpiredBeforeAnybodySweeps(t *testing.T) {
 		time.Sleep(60 * time.Second)
 		r.want(t, "a read", r.call(t, "GET", "/v1/reservations/x", ""), 200, "expired")
 		if got := r.call(t, "GET", "/v1/reservations?state=expired", "").Reservations; len(got) != 1 || got[0].ID != "x" {
-			t.Errorf("the list of what is expired has %+v", got)
+			t.Errorf("the list of expired reservations has %+v", got)
 		}
 		if got := r.call(t, "GET", "/v1/reservations?state=held", "").Reservations; len(got) != 1 || got[0].ID != "y" {
-			t.Errorf("the list of what is held has %+v", got)
+			t.Errorf("the list of held reservations has %+v", got)
 		}
-		r.wantReserved(t, "until somebody needs it", 3)
-		r.want(t, "who needs it", r.hold(t, "z", 2, 600), 200, "held")
-		r.want(t, "a repeat of its hold", r.hold(t, "x", 2, 60), 200, "expired")
-		r.want(t, "who needs more", r.hold(t, "more", 1, 600), 409, "insufficient-stock")
+		r.wantReserved(t, "before another hold needs the stock", 3)
+		r.want(t, "a hold that needs the stock", r.hold(t, "z", 2, 600), 200, "held")
+		r.want(t, "a repeat of the expired hold", r.hold(t, "x", 2, 60), 200, "expired")
+		r.want(t, "a hold of more than there is", r.hold(t, "more", 1, 600), 409, "insufficient-stock")
 		r.wantReserved(t, "then", 3)
 	})
 }
 
-func TestWhatWasHeldIsHeldAfterARestart(t *testing.T) {
+func TestHoldsSurviveARestart(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		first := run(t, path, 0)
 		first.stock(t, 3)
@@ -211,13 +211,13 @@ func TestWhatWasHeldIsHeldAfterARestart(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		second := run(t, path, 0)
 		time.Sleep(5 * time.Second)
-		second.wantReserved(t, "what ran out meanwhile is free", 1)
-		second.want(t, "what ran out", second.call(t, "GET", "/v1/reservations/x", ""), 200, "expired")
-		second.want(t, "what did not, again", second.hold(t, "y", 1, 600), 200, "held")
+		second.wantReserved(t, "after the restart", 1)
+		second.want(t, "the hold that expired meanwhile", second.call(t, "GET", "/v1/reservations/x", ""), 200, "expired")
+		second.want(t, "a repeat of the other hold", second.hold(t, "y", 1, 600), 200, "held")
 	})
 }
 
-func TestThePrivatePort(t *testing.T) {
+func TestPrivatePort(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, 0)
 		r.stock(t, 1)
@@ -240,7 +240,7 @@ func TestThePrivatePort(t *testing.T) {
 	})
 }
 
-func TestAnImportWaitsForASlowSender(t *testing.T) {
+func TestImportWaitsForASlowSender(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, time.Minute)
 		read, write := io.Pipe()
@@ -264,7 +264,7 @@ func TestAnImportWaitsForASlowSender(t *testing.T) {
 	})
 }
 
-func TestAnImportWhoseReportIsReadSlowly(t *testing.T) {
+func TestImportWithASlowReaderOfItsReport(t *testing.T) {
 	for pause, whole := range map[time.Duration]bool{29 * time.Second: true, 31 * time.Second: false} {
 		t.Run(pause.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T, path string) {
@@ -279,7 +279,7 @@ func TestAnImportWhoseReportIsReadSlowly(t *testing.T) {
 				defer body.Close()
 				var report []byte
 				var err error
-				for err == nil { // as much at a time as a connection in memory keeps
+				for err == nil { // each read takes one buffer of the connection in memory
 					time.Sleep(pause)
 					part := make([]byte, 4096)
 					var n int
@@ -295,7 +295,7 @@ func TestAnImportWhoseReportIsReadSlowly(t *testing.T) {
 	}
 }
 
-func TestAStopAnswersWhatIsInFlight(t *testing.T) {
+func TestStopAnswersRequestsInFlight(t *testing.T) {
 	bubble(t, func(t *testing.T, path string) {
 		r := run(t, path, 0)
 		read, write := io.Pipe()
@@ -318,11 +318,11 @@ func TestAStopAnswersWhatIsInFlight(t *testing.T) {
 		go func() { stop(t, r.App); close(stopped) }()
 		synctest.Wait()
 		if status, _ := r.private(t, "/readyz"); status != 503 {
-			t.Errorf("while it drains /readyz is %d", status)
+			t.Errorf("while the app drains, /readyz is %d", status)
 		}
 		select {
 		case <-stopped:
-			t.Error("it stopped before it answered")
+			t.Error("the app stopped before it answered")
 		default:
 		}
 		if _, err := io.WriteString(write, "t,1\n"); err != nil {
@@ -332,7 +332,7 @@ func TestAStopAnswersWhatIsInFlight(t *testing.T) {
 			t.Error(err)
 		}
 		if got := <-answered; !strings.HasPrefix(got, "200 ") || !strings.Contains(got, `{"rows":2,"done":2,`) {
-			t.Errorf("what was in flight got %s", got)
+			t.Errorf("the request in flight got %s", got)
 		}
 		r.admin.CloseIdleConnections()
 		<-stopped
@@ -354,12 +354,12 @@ func options(t *testing.T) Options {
 	}
 }
 
-func TestMisuse(t *testing.T) {
+func TestInvalidOptions(t *testing.T) {
 	t.Parallel()
 	for name, source := range map[string]database.Source{
-		"no such kind of database":     database.FromAddress("mysql:x"),
-		"no file with its address":     database.FromFile("/nowhere/address"),
-		"a database in a file's place": database.FromAddress("sqlite:/dev/null/inventory.db"),
+		"unknown kind of database":        database.FromAddress("mysql:x"),
+		"missing address file":            database.FromFile("/nowhere/address"),
+		"path that can't have a database": database.FromAddress("sqlite:/dev/null/inventory.db"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -367,7 +367,7 @@ func TestMisuse(t *testing.T) {
 			o.Database.Source = source
 			if a, err := New(t.Context(), o); err == nil {
 				stop(t, a)
-				t.Fatal("it is accepted")
+				t.Fatal("the options are accepted")
 			}
 			for _, l := range []net.Listener{o.HTTP, o.Admin} {
 				if _, err := net.Dial("tcp", l.Addr().String()); err == nil {
@@ -378,7 +378,7 @@ func TestMisuse(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatIsTaken(t *testing.T) {
+func TestDatabaseInUseCannotBeOpened(t *testing.T) {
 	t.Parallel()
 	first := options(t)
 	a, err := New(t.Context(), first)
@@ -408,13 +408,13 @@ func TestStartAndStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	if a.Addr().String() != o.HTTP.Addr().String() {
-		t.Errorf("it says that it is at %s", a.Addr())
+		t.Errorf("the address is %s, want %s", a.Addr(), o.HTTP.Addr())
 	}
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Start(t.Context()); err == nil {
-		t.Error("it starts twice")
+		t.Error("the app starts twice")
 	}
 	response, err := http.Get("http://" + a.Addr().String() + "/v1/stock/none")
 	if err != nil {
@@ -422,20 +422,20 @@ func TestStartAndStop(t *testing.T) {
 	}
 	response.Body.Close()
 	if response.StatusCode != http.StatusNotFound {
-		t.Errorf("it answers %d", response.StatusCode)
+		t.Errorf("the status is %d", response.StatusCode)
 	}
 	stop(t, a)
 	stop(t, a)
 	if err := a.Start(t.Context()); err == nil {
-		t.Error("it starts after it was stopped")
+		t.Error("the app starts after it was stopped")
 	}
 	select {
 	case err := <-a.Failed():
-		t.Errorf("a stop is told as a failure: %v", err)
+		t.Errorf("a stop is reported as a failure: %v", err)
 	default:
 	}
 	if _, err := net.Dial("tcp", a.Addr().String()); err == nil {
-		t.Error("it still listens")
+		t.Error("the app still listens after its stop")
 	}
 
 	never, err := New(t.Context(), options(t))
@@ -445,7 +445,7 @@ func TestStartAndStop(t *testing.T) {
 	stop(t, never)
 }
 
-func TestAListenerThatBreaksIsTold(t *testing.T) {
+func TestBrokenListenerIsReported(t *testing.T) {
 	t.Parallel()
 	o := options(t)
 	a, err := New(t.Context(), o)
@@ -462,12 +462,12 @@ func TestAListenerThatBreaksIsTold(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	case <-time.After(30 * time.Second):
-		t.Error("nobody is told")
+		t.Error("the broken listener was not reported")
 	}
 	stop(t, a)
 }
 
-// Commit and release give capacity or stock back, so they are shed last.
+// Commit and release free capacity or stock, so they are shed last.
 func TestCommitAndReleaseAreShedLast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -488,7 +488,7 @@ func TestCommitAndReleaseAreShedLast(t *testing.T) {
 		r.want(t, "hold b", r.hold(t, "b", 1, 900), 200, "held")
 		blocking.Store(true)
 		var fillers sync.WaitGroup
-		for range 64 - 64/5 { // all that is there for requests without priority
+		for range 64 - 64/5 { // the whole capacity for requests without priority
 			fillers.Go(func() { r.call(t, "GET", "/v1/stock/s", "") })
 		}
 		for range 64 - 64/5 {

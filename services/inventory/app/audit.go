@@ -9,8 +9,8 @@ import (
 	"roundtrip/services/inventory/internal/store"
 )
 
-// Audit compares levels, ledger and reservations, beside a service that is at
-// work, calls report for every difference, and returns how many there are.
+// Audit compares levels, ledger and reservations. It calls report for every
+// difference, and returns how many there are. It may run while the service runs.
 func Audit(ctx context.Context, source database.Source, report func(difference string)) (differences int, err error) {
 	s, err := store.OpenReadOnly(source)
 	if err != nil {
@@ -23,5 +23,5 @@ func Audit(ctx context.Context, source database.Source, report func(difference s
 	return differences, errors.Join(err, s.Close())
 }
 
-// Schema is that of inventory's database.
+// Schema is the schema of inventory's database.
 func Schema() database.Schema { return store.Schema() }

@@ -55,12 +55,12 @@ func main() {
 	command.FatalIfErrorf(command.Run())
 }
 
-// lookupFor is how long to retry a DNS lookup. A failure of the cluster's DNS is no
-// failure of the services. One lookup may take a fifth of that time.
+// lookupFor is how long the load retries a DNS lookup.
 const lookupFor = 5 * time.Second
 
-// transport retries DNS lookups.
-func transport() *http.Transport {
+// transport retries DNS lookups for a time: a failure of the cluster's DNS is no failure
+// of the services. One lookup may take a fifth of the time.
+func transport(lookupFor time.Duration) *http.Transport {
 	return &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil {
@@ -95,7 +95,7 @@ type callCommand struct {
 }
 
 func (c callCommand) Run(ctx context.Context) error {
-	client := caller.Client{URL: c.URL, HTTP: &http.Client{Timeout: c.Within, Transport: transport()}}
+	client := caller.Client{URL: c.URL, HTTP: &http.Client{Timeout: c.Within, Transport: transport(c.Within)}}
 	r := client.Call(ctx, c.Method, "", c.Body)
 	if r.Status == 0 {
 		return r.Err
@@ -159,7 +159,7 @@ func (c loadCommand) Run(ctx context.Context) error {
 	for n := range c.Callers {
 		all.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				transport := transport()
+				transport := transport(lookupFor)
 				for j := range ordersPerConnection {
 					c.order(ctx, m, ticks.C, transport, fmt.Sprintf("load-%d-%d-%d-%d", run, n, i, j))
 				}

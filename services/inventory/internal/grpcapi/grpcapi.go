@@ -1,6 +1,6 @@
 // Package grpcapi serves inventory's operations over gRPC, as
-// contracts/proto/inventory/v1 has them. It decodes, calls the domain and
-// encodes; it holds no rule of its own.
+// contracts/proto/inventory/v1 defines them. It decodes, calls the domain and
+// encodes. It has no rules of its own.
 package grpcapi
 
 import (
@@ -14,7 +14,7 @@ import (
 	"roundtrip/services/inventory/internal/stock"
 )
 
-// Register serves every operation.
+// Register registers every operation on a server.
 func Register(s *rpc.Server, service *stock.Service) {
 	inventoryv1.RegisterInventoryServiceServer(s, api{service: service})
 }
@@ -37,7 +37,7 @@ func (a api) PutReservation(ctx context.Context, r *inventoryv1.PutReservationRe
 	return &inventoryv1.PutReservationResponse{Reservation: encodeReservation(found)}, nil
 }
 
-// GetReservation returns not-found if there is none with that id.
+// GetReservation returns one reservation, or not-found if there is none with that id.
 func (a api) GetReservation(ctx context.Context, r *inventoryv1.GetReservationRequest) (*inventoryv1.GetReservationResponse, error) {
 	found, err := a.service.GetReservation(ctx, r.GetId())
 	if err != nil {

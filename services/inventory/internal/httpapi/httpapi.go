@@ -1,6 +1,6 @@
 // Package httpapi serves inventory's operations over REST, as
-// contracts/openapi/inventory.yaml has them. It decodes, calls the domain and
-// encodes; it holds no rule of its own.
+// contracts/openapi/inventory.yaml defines them. It decodes, calls the domain and
+// encodes. It has no rules of its own.
 package httpapi
 
 import (
@@ -16,7 +16,7 @@ import (
 	"roundtrip/services/inventory/internal/stock"
 )
 
-// Register serves every operation.
+// Register registers every operation on a server.
 func Register(s *rest.Server, service *stock.Service) {
 	a := api{service}
 	s.Handle(http.MethodPut, "/v1/reservations/:id", "PutReservation", a.putReservation)
@@ -69,7 +69,7 @@ func (a api) listReservations(c echo.Context) error {
 }
 
 // getStock returns the levels of the SKUs that the query names, or a page of all
-// levels when it names none.
+// levels if it names none.
 func (a api) getStock(c echo.Context) error {
 	query, err := rest.Query(c, []string{"cursor", "limit"}, "sku")
 	if err != nil {
@@ -196,7 +196,7 @@ func (a api) listLedger(c echo.Context) error {
 	return respond(c, out, err)
 }
 
-// respond answers 200, or with the service's error.
+// respond sends the body with status 200, or returns the service's error.
 func respond(c echo.Context, body any, err error) error {
 	if err != nil {
 		return rest.Locate(c, err)
@@ -204,7 +204,8 @@ func respond(c echo.Context, body any, err error) error {
 	return rest.JSON(c, http.StatusOK, body)
 }
 
-// pageOf reads a list's query: its page and the filters that it has.
+// pageOf reads the query of a list with these filters. It returns the query and its
+// page.
 func pageOf(c echo.Context, filters ...string) (url.Values, stock.Page, error) {
 	query, err := rest.Query(c, append(filters, "cursor", "limit"))
 	if err != nil {

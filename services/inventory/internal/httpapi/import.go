@@ -31,18 +31,18 @@ const (
 	importBatch = 256
 	// maxRow is the most bytes one row may have.
 	maxRow = 64 << 10
-	// importPause is how long a stream may pause before it counts as broken off.
+	// importPause is how long a stream may pause. After that, the import stops.
 	importPause = 30 * time.Second
 )
 
-// importRow is one row as it was read; err says why it could not be.
+// importRow is one row. err says why the row could not be read.
 type importRow struct {
 	stock.ImportRow
 	err error
 }
 
-// rowReader gives the rows of a stream one by one, and io.EOF at its end. Any
-// other error breaks the stream off.
+// rowReader returns the rows of a stream one by one, and io.EOF at its end. After any
+// other error the stream can't be read further.
 type rowReader func() (importRow, error)
 
 type rowReport struct {
@@ -61,8 +61,8 @@ type importReport struct {
 	Problem   *problem.Problem `json:"problem,omitzero"`
 }
 
-// importStock sets levels row by row, while the rows still arrive, and reports
-// on each: a stream of any length is imported with a batch of rows in memory.
+// importStock sets levels row by row while the rows still arrive, and reports on each
+// row. It keeps only one batch of rows in memory, so a stream may have any length.
 func (a api) importStock(c echo.Context) error {
 	if _, err := rest.Query(c, nil); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (a api) importStock(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	// Report while reading. Where the connection can't, the report follows.
+	// Report while reading. If the connection can't do that, the report follows.
 	_ = control.EnableFullDuplex()
 	c.Response().Header().Set(echo.HeaderContentType, mediaNDJSON)
 	c.Response().WriteHeader(http.StatusOK)
@@ -83,7 +83,7 @@ func (a api) importStock(c echo.Context) error {
 	var total importReport
 	for {
 		rows, err := batch(next, importID, total.Rows)
-		// What was read is imported, also where its sender has gone since.
+		// Rows that were read are imported, even if the sender has disconnected.
 		a.importBatch(context.WithoutCancel(c.Request().Context()), rows, out, &total)
 		if err == nil {
 			if err := errors.Join(out.Flush(), control.Flush()); err != nil {
@@ -97,9 +97,8 @@ func (a api) importStock(c echo.Context) error {
 		writeLine(out, total)
 		err = errors.Join(out.Flush(), control.Flush())
 		_ = control.SetReadDeadline(time.Now().Add(importPause))
-		// What is left of a stream that can't be read is taken for as long as a pause
-		// may be. net/http loses the end of the report where a body that is answered
-		// while it is read is not read to its end.
+		// Read the rest of the stream, for at most importPause. Without this, net/http
+		// loses the end of the report if the body was not read to its end.
 		_, _ = io.Copy(io.Discard, c.Request().Body)
 		return err
 	}
@@ -153,14 +152,14 @@ func (a api) importBatch(ctx context.Context, rows []importRow, out io.Writer, t
 
 func writeLine(out io.Writer, v any) {
 	line, err := json.Marshal(v)
-	if err != nil { // reports hold strings, numbers and problems only
+	if err != nil { // reports have only strings, numbers and problems
 		panic(err)
 	}
-	_, _ = out.Write(append(line, '\n')) // an error is Flush's too
+	_, _ = out.Write(append(line, '\n')) // Flush returns this error too
 }
 
-// pausing is a sender who may pause for [importPause] each time, in what it sends and
-// in reading the report.
+// pausing is the connection to the sender. The sender may pause for [importPause] before
+// each part that it sends, and before each part of the report that it reads.
 type pausing struct {
 	body    io.Reader
 	report  io.Writer
@@ -195,7 +194,7 @@ func csvRows(body io.Reader) (rowReader, error) {
 	rows.ReuseRecord = true
 	header, err := rows.Read()
 	if errors.Is(err, io.EOF) {
-		return nil, invalidRow("", "is empty; it begins with a row that names the columns")
+		return nil, invalidRow("", "is empty; the first row must name the columns")
 	}
 	if err != nil {
 		return nil, brokenOff(err, "the header row can't be read")
@@ -204,7 +203,7 @@ func csvRows(body io.Reader) (rowReader, error) {
 	var f problem.Fields
 	place := map[string]int{}
 	for i, name := range header {
-		name = strings.TrimPrefix(name, "\ufeff") // spreadsheets begin a file so
+		name = strings.TrimPrefix(name, "\ufeff") // spreadsheets write this at the start of a file
 		if _, twice := place[name]; twice || !slices.Contains(columns, name) {
 			f.Add("", "the header row has an unknown or repeated column; the columns are %v", columns)
 		}
@@ -251,7 +250,7 @@ func csvRows(body io.Reader) (rowReader, error) {
 	}, nil
 }
 
-// ndjsonRows reads one JSON object a line.
+// ndjsonRows reads one JSON object from each line.
 func ndjsonRows(body io.Reader) rowReader {
 	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 0, 4<<10), maxRow)
@@ -290,7 +289,7 @@ func invalidRow(pointer, format string, args ...any) error {
 	return f.Err()
 }
 
-// brokenOff says why no more rows can be read; io.EOF stays what it is.
+// brokenOff returns the reason why no more rows can be read. io.EOF stays io.EOF.
 func brokenOff(err error, what string) error {
 	var syntax *csv.ParseError
 	switch {
@@ -306,11 +305,11 @@ func brokenOff(err error, what string) error {
 
 var errRowTooLong = errors.New("row too long")
 
-// rowLimit refuses a row that is too long: a CSV reader keeps all of it in
-// memory, however many lines a quoted field has.
+// rowLimit refuses a row that is too long. Without it, a CSV reader would keep the
+// whole row in memory, because a quoted field may have any number of lines.
 type rowLimit struct {
 	in io.Reader
-	// row counts what was read since the last row was complete.
+	// row counts the bytes that were read since the last row ended.
 	row int
 }
 

@@ -249,7 +249,7 @@ func TestImportReportsWhileItReads(t *testing.T) {
 			t.Fatalf("the report ends at row %d: %v", i+1, err)
 		}
 	}
-	s.wantLevel(t, "before the sender goes on", "s255", 1, 0)
+	s.wantLevel(t, "before the sender sends more", "s255", 1, 0)
 	if _, err := io.WriteString(write, rows(importBatch)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // Package natsapi serves inventory's operations by request and reply over NATS,
-// as contracts/asyncapi/inventory.yaml has them. It decodes, calls the domain and
-// encodes; it holds no rule of its own.
+// as contracts/asyncapi/inventory.yaml defines them. It decodes, calls the domain and
+// encodes. It has no rules of its own.
 package natsapi
 
 import (
@@ -12,14 +12,14 @@ import (
 	"roundtrip/services/inventory/internal/stock"
 )
 
-// Prefix is what the operations' subjects begin with; Queue is the group whose
-// members share the requests.
+// Prefix is the start of the operations' subjects. Queue is the group whose members
+// share the requests.
 const (
 	Prefix = "inventory.v1"
 	Queue  = "inventory"
 )
 
-// Register serves every operation.
+// Register registers every operation on a server.
 func Register(s *messaging.Server, service *stock.Service) {
 	a := api{service}
 	s.Handle("PutReservation", a.putReservation)

@@ -1,6 +1,6 @@
 // Package payload has the JSON bodies of the operations that inventory serves on
-// more than one wire: REST and NATS carry the same, as
-// contracts/openapi/inventory.yaml has them.
+// more than one wire. REST and NATS use the same bodies, as
+// contracts/openapi/inventory.yaml defines them.
 package payload
 
 import (
@@ -15,7 +15,7 @@ type Line struct {
 	Quantity int64  `json:"quantity"`
 }
 
-// Reservation is one as it is now.
+// Reservation is the current state of a reservation.
 type Reservation struct {
 	ID        string `json:"id"`
 	Seq       int64  `json:"seq"`
@@ -33,8 +33,8 @@ func OfReservation(r stock.Reservation) Reservation {
 	return out
 }
 
-// PutReservation is a request, without the id. What may be left out is a
-// pointer: left out is not the same as zero.
+// PutReservation is a request, without the id. An optional field is a pointer or a
+// slice, because a missing field is not the same as zero.
 type PutReservation struct {
 	Seq         int64         `json:"seq"`
 	State       string        `json:"state"`
@@ -42,14 +42,14 @@ type PutReservation struct {
 	HoldSeconds *int64        `json:"hold_seconds"`
 }
 
-// RequestLine is one line of it.
+// RequestLine is one line of a request.
 type RequestLine struct {
 	SKU      string  `json:"sku"`
 	Location *string `json:"location"`
 	Quantity int64   `json:"quantity"`
 }
 
-// For is the request for the reservation with an id.
+// For returns the request for the reservation with this id.
 func (r PutReservation) For(id string) stock.PutRequest {
 	request := stock.PutRequest{ID: id, Seq: r.Seq, State: stock.State(r.State), HoldSeconds: r.HoldSeconds}
 	if r.Lines != nil {

@@ -9,30 +9,31 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Adjust changes what is on hand, once per ID: by Delta, or to OnHand.
+// Adjust changes a level's quantity on hand, once for each ID. It changes it by Delta or
+// to OnHand.
 type Adjust struct {
 	ID            string
 	SKU, Location string
 	// Exactly one of Delta and OnHand is set.
 	Delta, OnHand *int64
-	// ExpectedOnHand, where set, must be what is on hand now.
+	// ExpectedOnHand, if not nil, must equal the current quantity on hand.
 	ExpectedOnHand *int64
 	Reason         Reason
 	Note           string
 }
 
-// Adjustment is an Adjust and its outcome, as they are stored.
+// Adjustment is an Adjust and its outcome, as stored.
 type Adjustment struct {
 	Adjust
 	Fingerprint string
-	// Problem is why it was rejected; nil where it was done.
+	// Problem is why the adjustment was rejected. It is nil if it was done.
 	Problem *problem.Problem
-	// Level is as it was right after the decision.
+	// Level is the level right after the decision.
 	Level     Level
 	CreatedAt time.Time
 }
 
-// Validate reports every field in error as one invalid problem.
+// Validate reports all invalid fields as one invalid problem.
 func (a Adjust) Validate() error {
 	var f problem.Fields
 	f.Name("/id", a.ID)
@@ -80,7 +81,7 @@ func (a Adjust) fingerprint() string {
 func (a Adjust) decide(b *UnitOfWork) Result {
 	if stored, ok := b.adjustments[a.ID]; ok {
 		if stored.Fingerprint != a.fingerprint() {
-			return Result{Err: problem.New(problem.KeyReused, "Adjustment %s was another one.", a.ID)}
+			return Result{Err: problem.New(problem.KeyReused, "Id %s was used for another adjustment.", a.ID)}
 		}
 		return stored.result()
 	}
@@ -91,10 +92,10 @@ func (a Adjust) decide(b *UnitOfWork) Result {
 	} else {
 		onHand = level.OnHand + *a.Delta
 	}
-	// Goods that came back may have lifted it above; it can still be lowered.
+	// Returned goods may have raised the level above MaxOnHand. It can still be lowered.
 	if onHand > MaxOnHand && onHand > level.OnHand {
 		var f problem.Fields
-		f.Add("/delta", "would bring more on hand than a level may have, %d", MaxOnHand)
+		f.Add("/delta", "would raise the quantity on hand above the limit of %d", MaxOnHand)
 		return Result{Err: f.Err()}
 	}
 	adjustment := &Adjustment{Adjust: a, Fingerprint: a.fingerprint(), CreatedAt: b.now}
@@ -116,10 +117,10 @@ func (a *Adjustment) result() Result {
 	return Result{Adjustment: *a, Level: a.Level}
 }
 
-// ImportRow sets what is on hand of one level, and its name unless that is
-// empty. It is idempotent: a row that is already true changes nothing.
+// ImportRow sets the quantity on hand of one level. It also sets the level's name,
+// unless Name is empty. It is idempotent: a row that equals the level changes nothing.
 type ImportRow struct {
-	// ImportID and Row tell where the ledger's entry comes from.
+	// ImportID and Row are the source of the ledger's entry.
 	ImportID string
 	Row      int64
 
@@ -128,8 +129,8 @@ type ImportRow struct {
 	OnHand        int64
 }
 
-// Validate reports every field in error as one invalid problem. Its pointers
-// name the row's fields.
+// Validate reports all invalid fields as one invalid problem. The pointers name the
+// fields of the row.
 func (r ImportRow) Validate() error {
 	var f problem.Fields
 	f.Name("/sku", r.SKU)

@@ -86,8 +86,8 @@ func (m *model) ids() []string {
 	return slices.Sorted(maps.Keys(ids))
 }
 
-// level derives a level: on hand is what was counted less what was committed, and
-// reserved is what is held.
+// level derives a level: on hand is the counted quantity minus the committed one, and
+// reserved is the held quantity.
 func (m *model) level(k stock.Key, now time.Time) (onHand, reserved int64) {
 	for _, c := range m.stockChanges {
 		if c.key == k {

@@ -8,35 +8,35 @@ import (
 	"roundtrip/internal/problem"
 )
 
-// Put asks for a reservation to be in a state: the one request by which an
-// order changes stock.
+// Put asks for a reservation to be in a state. It is the only request with which orders
+// changes stock.
 type Put struct {
 	ID  string
 	Seq int64
 	// State is Held, Committed or Released.
 	State State
-	// Lines is what to hold; empty unless State is Held.
+	// Lines are the lines to hold. They are empty unless State is Held.
 	Lines []Line
-	// HoldSeconds is how long; zero unless State is Held.
+	// HoldSeconds is the length of the hold, in seconds. It is zero unless State is Held.
 	HoldSeconds int64
 }
 
-// onlyWithHeld is what is wrong with a field of another state's request.
+// onlyWithHeld is the error of a field that a request for another state may not have.
 const onlyWithHeld = "may only be given with state %q"
 
-// Outcome is what was decided for one seq of a reservation. It is stored with
-// the reservation, and a repeat of the request gets it again.
+// Outcome is the decision for one seq of a reservation. It is stored with the
+// reservation, and a repeat of the request gets it again.
 type Outcome struct {
 	ReservationID string
 	Seq           int64
 	Asked         State
 	Fingerprint   string
-	// Problem is why the request was rejected; nil where it was done.
+	// Problem is why the request was rejected. It is nil if it was done.
 	Problem *problem.Problem
 	At      time.Time
 }
 
-// Validate reports every field in error as one invalid problem.
+// Validate reports all invalid fields as one invalid problem.
 func (p Put) Validate() error {
 	var f problem.Fields
 	f.Name("/id", p.ID)
@@ -66,7 +66,7 @@ func (p Put) Validate() error {
 	return f.Err()
 }
 
-// Needs names what has to be loaded and locked to decide the request.
+// Needs names the reservation and the levels of the request's lines.
 func (p Put) Needs() Needs {
 	n := Needs{Reservations: []string{p.ID}}
 	for _, l := range p.Lines {
@@ -83,7 +83,7 @@ func (p Put) fingerprint() string {
 	return fingerprint.Of(parts...)
 }
 
-// decide compares the request's seq with the last one, and decides what is new.
+// decide compares the request's seq with the last one, and decides a new seq.
 func (p Put) decide(b *UnitOfWork) Result {
 	r := b.reservation(p.ID)
 	switch {
@@ -108,8 +108,8 @@ func (p Put) decide(b *UnitOfWork) Result {
 	return Result{Reservation: *r}
 }
 
-// apply looks the transition up and makes it, all lines or none. It returns why
-// not, and has then changed nothing.
+// apply makes the transition to the state that the request asks for. It changes the
+// levels of all lines, or changes nothing and returns the rejection.
 func (p Put) apply(b *UnitOfWork, r *Reservation) *problem.Problem {
 	switch p.State {
 	case Held:
@@ -151,8 +151,8 @@ func (p Put) apply(b *UnitOfWork, r *Reservation) *problem.Problem {
 	return problem.New(problem.WrongState, "A reservation that is %s can't become %s.", r.State, p.State)
 }
 
-// hold replaces what the reservation holds, which may be nothing, by the
-// request's lines. What it holds already counts as available to it.
+// hold replaces the lines that the reservation holds, if any, by the request's lines.
+// The stock that it already holds counts as available to it.
 func (p Put) hold(b *UnitOfWork, r *Reservation, reason Reason) *problem.Problem {
 	wanted := merge(p.Lines)
 	delta := make(map[Key]int64, len(wanted))
@@ -174,7 +174,7 @@ func (p Put) hold(b *UnitOfWork, r *Reservation, reason Reason) *problem.Problem
 	}
 	if len(short) > 0 {
 		return &problem.Problem{
-			Code: problem.InsufficientStock, Detail: "Not every line can be had; nothing was changed.", Shortages: short,
+			Code: problem.InsufficientStock, Detail: "There is not enough stock for every line; nothing was changed.", Shortages: short,
 		}
 	}
 	for _, k := range sortedKeys(delta) {
@@ -190,25 +190,25 @@ func expiredProblem(r Reservation) *problem.Problem {
 		r.ExpiresAt.UTC().Format(time.RFC3339))
 }
 
-// withCurrent adds what the reservation is now to a problem that may be stored,
-// and is therefore not changed.
+// withCurrent returns a copy of a problem that also has the current state of the
+// reservation. The problem itself may be stored, so it is not changed.
 func withCurrent(p *problem.Problem, r Reservation) *problem.Problem {
 	answer := *p
 	answer.Current = &problem.Current{ID: r.ID, Seq: r.Seq, State: string(r.State)}
 	return &answer
 }
 
-// Expire writes down that a hold has run out. It does nothing where the hold
-// has not, or is no longer one.
+// Expire writes the expiry of a due hold. It does nothing if the reservation is not a
+// due hold.
 type Expire struct {
 	ID string
 }
 
-// Validate accepts what the store found.
+// Validate accepts every id, because the ids come from the store.
 func (e Expire) Validate() error { return nil }
 
-// Needs names the reservation; the store adds the levels of its lines.
+// Needs names the reservation. The store adds the levels of its lines.
 func (e Expire) Needs() Needs { return Needs{Reservations: []string{e.ID}} }
 
-// decide has nothing left to do: a [UnitOfWork] expires what is due before it decides.
+// decide only returns the reservation: a [UnitOfWork] expires due holds when it is made.
 func (e Expire) decide(b *UnitOfWork) Result { return Result{Reservation: *b.reservation(e.ID)} }

@@ -78,7 +78,7 @@ func TestAmendCountsItsOwnLinesAsAvailable(t *testing.T) {
 	h.wantLevels(map[string]string{"a": "10/3", "b": "3/3"})
 }
 
-func TestAmendStartsTheHoldAnew(t *testing.T) {
+func TestAmendRestartsTheHold(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, map[string]int64{"a": 10})
 	h.must(hold("order-1", 1, line("a", 5)))

@@ -13,25 +13,25 @@ import (
 // MaxSKUs is the most SKUs that one GetStock may name.
 const MaxSKUs = 100
 
-// Service is what inventory does for its callers. It fills in defaults, validates
-// what a request says, decides what has priority, and asks the store. The adapters
-// of the wires translate requests to it and its answers back.
+// Service has the operations that inventory offers to its callers. It fills in defaults,
+// validates requests, decides which have priority, and calls the store. The adapter of
+// each wire translates requests and answers.
 //
-// An invalid problem points at fields by their names, such as /id; an adapter
-// knows where on its wire it found them.
+// An invalid problem points at fields by their names, such as /id. An adapter knows
+// where the field is on its wire.
 type Service struct {
 	store Store
 	admit func(ctx context.Context, priority bool) error
 }
 
-// NewService makes a Service. It calls admit where a request's priority is known
-// only once the request has been read.
+// NewService makes a Service. The Service calls admit for a request whose priority is
+// known only after it has been read.
 func NewService(store Store, admit func(ctx context.Context, priority bool) error) *Service {
 	return &Service{store, admit}
 }
 
-// PutRequest is a [Put] as a caller sends it. What may be left out is nil then,
-// which is not the same as empty.
+// PutRequest is a [Put] as a caller sends it. An optional field that is missing is nil.
+// That is not the same as an empty field.
 type PutRequest struct {
 	ID          string
 	Seq         int64
@@ -47,8 +47,8 @@ type LineRequest struct {
 	Quantity int64
 }
 
-// LocationOr is the location that a request names, or [MainLocation] when it
-// names none.
+// LocationOr returns the location that a request names, or [MainLocation] if it names
+// none.
 func LocationOr(given *string) string {
 	if given == nil {
 		return MainLocation
@@ -56,8 +56,8 @@ func LocationOr(given *string) string {
 	return *given
 }
 
-// put fills in the defaults. Lines and hold seconds that are given with another
-// state than held are invalid, empty ones too.
+// put fills in the defaults. Lines and hold seconds, even empty ones, are invalid with
+// any state other than held.
 func (r PutRequest) put() (Put, error) {
 	p := Put{ID: r.ID, Seq: r.Seq, State: r.State}
 	for _, l := range r.Lines {
@@ -80,14 +80,14 @@ func (r PutRequest) put() (Put, error) {
 	return p, f.Err()
 }
 
-// PutReservation asks for a reservation to be in a state, and returns it as it is
-// afterwards.
+// PutReservation asks for a reservation to be in a state, and returns the reservation
+// after that.
 func (s *Service) PutReservation(ctx context.Context, request PutRequest) (Reservation, error) {
 	p, err := request.put()
 	if err != nil {
 		return Reservation{}, err
 	}
-	// What finishes an order gives stock or capacity back, so it is shed last.
+	// Commit and release free stock or capacity, so they are shed last.
 	if err := s.admit(ctx, p.State != Held); err != nil {
 		return Reservation{}, err
 	}
@@ -100,7 +100,7 @@ func (s *Service) do(ctx context.Context, c Command) Result {
 	return s.store.Do(ctx, []Command{c})[0]
 }
 
-// GetReservation returns not-found if there is none with that id.
+// GetReservation returns one reservation, or not-found if there is none with that id.
 func (s *Service) GetReservation(ctx context.Context, id string) (Reservation, error) {
 	if err := validateName("/id", id); err != nil {
 		return Reservation{}, err
@@ -109,7 +109,7 @@ func (s *Service) GetReservation(ctx context.Context, id string) (Reservation, e
 	return r.At(time.Now()), err
 }
 
-// ListReservations lists the newest first; a state that is nil means every state.
+// ListReservations lists reservations, the newest first. A nil state means every state.
 func (s *Service) ListReservations(ctx context.Context, state *string, page Page) ([]Reservation, string, error) {
 	var wanted State
 	if state != nil {
@@ -143,7 +143,7 @@ func (s *Service) GetStock(ctx context.Context, skus []string) ([]Level, error) 
 	return s.store.Levels(ctx, skus)
 }
 
-// GetLevels returns the levels of one SKU; not-found if there are none.
+// GetLevels returns the levels of one SKU, or not-found if there are none.
 func (s *Service) GetLevels(ctx context.Context, sku string) ([]Level, error) {
 	if err := validateName("/sku", sku); err != nil {
 		return nil, err
@@ -155,18 +155,18 @@ func (s *Service) GetLevels(ctx context.Context, sku string) ([]Level, error) {
 	return found, err
 }
 
-// ListLevels lists every level, by location and SKU.
+// ListLevels lists every level, sorted by location and SKU.
 func (s *Service) ListLevels(ctx context.Context, page Page) ([]Level, string, error) {
 	return s.store.AllLevels(ctx, page)
 }
 
-// PutAdjustment changes what is on hand, once per id.
+// PutAdjustment changes the quantity on hand of a level, once for each id.
 func (s *Service) PutAdjustment(ctx context.Context, a Adjust) (Adjustment, error) {
 	result := s.do(ctx, a)
 	return result.Adjustment, result.Err
 }
 
-// GetAdjustment returns not-found if there is none with that id.
+// GetAdjustment returns one adjustment, or not-found if there is none with that id.
 func (s *Service) GetAdjustment(ctx context.Context, id string) (Adjustment, error) {
 	if err := validateName("/id", id); err != nil {
 		return Adjustment{}, err
@@ -174,7 +174,7 @@ func (s *Service) GetAdjustment(ctx context.Context, id string) (Adjustment, err
 	return s.store.Adjustment(ctx, id)
 }
 
-// Import sets levels and gives each row its result, in order.
+// Import sets levels and returns the result of each row, in order.
 func (s *Service) Import(ctx context.Context, rows []ImportRow) []Result {
 	commands := make([]Command, len(rows))
 	for i, row := range rows {
@@ -183,8 +183,7 @@ func (s *Service) Import(ctx context.Context, rows []ImportRow) []Result {
 	return s.store.Do(ctx, commands)
 }
 
-// ListLedger lists the newest entries first; a filter that is nil matches
-// everything.
+// ListLedger lists entries, the newest first. A nil filter matches everything.
 func (s *Service) ListLedger(ctx context.Context, sku, ref *string, page Page) ([]Entry, string, error) {
 	var f problem.Fields
 	filter := func(pointer string, given *string) string {

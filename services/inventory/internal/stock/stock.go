@@ -1,35 +1,38 @@
-// Package stock says what stock is: levels, reservations, the ledger that
-// explains them, and the rules by which they change. It is pure: it decides in
-// memory and leaves loading, locking and writing to a [Store].
+// Package stock is the domain: levels, reservations, the ledger that explains them, and
+// the rules by which they change. It decides in memory. A [Store] loads, locks and
+// writes.
 //
 // # Levels and the ledger
 //
-// A [Level] is the stock of one SKU at one location. What is on hand belongs to
-// the house; part of it is reserved for orders; the rest is available. Every
-// change of these quantities appends one [Entry] to the ledger, so a level can
-// always be explained: it equals the sum of its entries.
+// A [Level] is the stock of one SKU at one location. It has a quantity on hand. A part
+// of that is reserved for orders, and the rest is available. Every change of these
+// quantities appends one [Entry] to the ledger, so the ledger explains every level: a
+// level equals the sum of its entries.
 //
 // # Reservations and the fence
 //
-// A [Reservation] is the stock side of one order, under the order's own id. The
-// order's service asks for a state (held, committed, released) with [Put], and
-// numbers what it asks: seq 1, 2, 3 and so on. That number is the fence. A seq
-// above the last one is decided, once, and its outcome is stored, a rejection
-// like a success; the same seq again gets the stored outcome again; a lower one
-// is stale and changes nothing. So a request may be repeated, delayed or
-// reordered by any wire and still takes effect once.
+// A [Reservation] is the stock side of one order, under the order's id. The orders
+// service asks for a state (held, committed, released) with [Put]. It numbers the
+// requests for one order: seq 1, 2, 3 and so on. This number is the fence:
 //
-// Releasing a reservation that does not exist leaves a tombstone (a released
-// reservation without lines). Without it, a held request that was delayed would
-// arrive after its own cancel and hold stock that is never given back.
+//   - A seq above the last one is decided once. Its outcome is stored, whether it is a
+//     success or a rejection.
+//   - The last seq again gets the stored outcome again.
+//   - A lower seq is stale and changes nothing.
+//
+// So a wire may repeat, delay or reorder a request, and it still takes effect once.
+//
+// The release of a reservation that does not exist leaves a tombstone (a released
+// reservation without lines). Without it, a delayed request for a hold could arrive
+// after the order was cancelled, and hold stock that no later request releases.
 //
 // # Expiry
 //
-// A hold is for a time. Past it, the hold reads as expired and can't be
-// committed, but the level still counts it as reserved until somebody writes
-// the expiry down. A [UnitOfWork] does so for every due hold that it is given before
-// it decides anything; a store therefore looks for due holds wherever a demand
-// fell short (see [UnitOfWork.Short]), and a sweeper frees the rest.
+// A hold ends at a set time. After that, the hold is due: it reads as expired and can't
+// be committed. The level still counts it as reserved until its expiry is written. A
+// [UnitOfWork] writes the expiry of every due hold that it is given, before it decides
+// any command. So if a level has too little stock for a command, the store looks for due
+// holds on that level (see [UnitOfWork.Short]). The sweeper frees the other due holds.
 package stock
 
 import (
@@ -38,28 +41,29 @@ import (
 	"time"
 )
 
-// Limits of what a request may say.
+// The limits and defaults of a request.
 const (
-	// MaxLines is the most lines a reservation may have; real invoices pass 1,000.
+	// MaxLines is the most lines that a reservation may have. Real invoices have more
+	// than 1,000 lines.
 	MaxLines = 2000
-	// MaxQuantity is the most units one line may ask for.
+	// MaxQuantity is the most units that one line may ask for.
 	MaxQuantity = 1_000_000
-	// MaxOnHand is the most units a level may be set to.
+	// MaxOnHand is the highest quantity on hand that a request may set.
 	MaxOnHand = 1_000_000_000_000
 	// MaxHold is the longest hold, in seconds: 30 days.
 	MaxHold = 30 * 24 * 60 * 60
-	// DefaultHold is the hold of a request that names none, in seconds.
+	// DefaultHold is the length of a hold if the request gives none, in seconds.
 	DefaultHold = 900
-	// MaxNote is the most characters a note may have.
+	// MaxNote is the most characters that a note may have.
 	MaxNote = 256
-	// MaxName is the most characters a level's name may have.
+	// MaxName is the most characters that a level's name may have.
 	MaxName = 256
-	// MainLocation is meant where no location is named.
+	// MainLocation is the location if a request names none.
 	MainLocation = "main"
 )
 
-// Key names a level. Keys are ordered by location, then SKU: the order in which
-// levels are locked.
+// Key names a level. Keys are sorted by location, then SKU. Levels are locked in this
+// order.
 type Key struct {
 	Location, SKU string
 }
@@ -72,22 +76,22 @@ func (k Key) Compare(other Key) int {
 	return strings.Compare(k.SKU, other.SKU)
 }
 
-// Level is the stock of one SKU at one location. At every commit
+// Level is the stock of one SKU at one location. At every commit,
 // 0 <= Reserved <= OnHand.
 type Level struct {
 	SKU, Location string
-	// Name is for people; nothing depends on it.
+	// Name is for people. No rule depends on it.
 	Name     string
 	OnHand   int64
 	Reserved int64
-	// Version grows by one with every change.
+	// Version grows by 1 with every change.
 	Version int64
 }
 
-// Key names the level.
+// Key is the level's key.
 func (l Level) Key() Key { return Key{l.Location, l.SKU} }
 
-// Available is what can still be promised.
+// Available is the quantity that orders can still reserve.
 func (l Level) Available() int64 { return l.OnHand - l.Reserved }
 
 // Line is a demand for a quantity of one SKU at one location.
@@ -96,11 +100,11 @@ type Line struct {
 	Quantity      int64
 }
 
-// Key names the level that the line draws on.
+// Key is the key of the level that the line takes stock from.
 func (l Line) Key() Key { return Key{l.Location, l.SKU} }
 
-// merge adds up lines for the same level and sorts them by [Key]: the same SKU
-// on several lines is one demand.
+// merge adds up lines for the same level, and sorts the lines by [Key]. Several lines
+// for one level are one demand.
 func merge(lines []Line) []Line {
 	sorted := slices.Clone(lines)
 	slices.SortStableFunc(sorted, func(a, b Line) int { return a.Key().Compare(b.Key()) })
@@ -115,19 +119,19 @@ func merge(lines []Line) []Line {
 	return merged
 }
 
-// State is what a reservation is.
+// State is the state of a reservation.
 type State string
 
 const (
-	// None holds nothing and never has: every request so far was rejected.
+	// None has never held anything: every request so far was rejected.
 	None State = "none"
 	// Held keeps its lines reserved until it expires.
 	Held State = "held"
-	// Committed has taken its lines out of stock.
+	// Committed has taken its lines from the quantity on hand.
 	Committed State = "committed"
-	// Released gave its lines back, or never had any (a tombstone).
+	// Released has given its lines back, or never had any (a tombstone).
 	Released State = "released"
-	// Expired was held for too long and lost its lines.
+	// Expired was held until its time passed, and has given its lines back.
 	Expired State = "expired"
 )
 
@@ -136,28 +140,27 @@ func States() []State { return []State{None, Held, Committed, Released, Expired}
 
 // Reservation is the stock side of one order.
 type Reservation struct {
-	// ID is the order's.
+	// ID is the order's id.
 	ID string
-	// Seq is the last one that was decided.
+	// Seq is the last seq that was decided.
 	Seq   int64
 	State State
-	// Lines are what is held or committed, or was until it was released or
-	// expired; merged, sorted by location and SKU.
+	// Lines are the lines that are held or committed, or that were until the release
+	// or the expiry. They are merged, and sorted by location and SKU.
 	Lines []Line
-	// ExpiresAt is when the hold ends or ended; zero unless held or expired.
+	// ExpiresAt is when the hold ends or ended. It is zero unless held or expired.
 	ExpiresAt time.Time
 	CreatedAt time.Time
-	// Last is the outcome that is stored for Seq.
+	// Last is the stored outcome of Seq.
 	Last Outcome
 }
 
-// due reports whether the hold has run out and is not yet marked.
+// due reports whether the reservation is a due hold.
 func (r Reservation) due(now time.Time) bool {
 	return r.State == Held && !now.Before(r.ExpiresAt)
 }
 
-// At is the reservation as it reads at a time: a hold that has run out reads as
-// expired, whether or not anybody has written that down.
+// At returns the reservation as it reads at a time. A due hold reads as expired.
 func (r Reservation) At(now time.Time) Reservation {
 	if r.due(now) {
 		r.State = Expired
@@ -168,8 +171,8 @@ func (r Reservation) At(now time.Time) Reservation {
 // Reason says why a level changed.
 type Reason string
 
-// The reasons of a reservation's entries; Entry.Ref is the reservation's id and
-// Entry.Seq the seq that did it.
+// The reasons of a reservation's entries. Entry.Ref is the reservation's id, and
+// Entry.Seq is the seq of the request.
 const (
 	ReasonHeld      Reason = "held"
 	ReasonAmended   Reason = "amended"
@@ -179,8 +182,8 @@ const (
 	ReasonExpired   Reason = "expired"
 )
 
-// The reasons of an adjustment's entries, given by the caller; Entry.Ref is
-// the adjustment's id.
+// The reasons of an adjustment's entries. The caller gives the reason. Entry.Ref is the
+// adjustment's id.
 const (
 	ReasonReceived  Reason = "received"
 	ReasonCounted   Reason = "counted"
@@ -189,8 +192,8 @@ const (
 	ReasonCorrected Reason = "corrected"
 )
 
-// ReasonImported is the reason of an import's entries; Entry.Ref is the import's
-// id and Entry.Seq the row.
+// ReasonImported is the reason of an import's entries. Entry.Ref is the import's id, and
+// Entry.Seq is the row.
 const ReasonImported Reason = "imported"
 
 // AdjustmentReasons lists the reasons that an adjustment may give.
@@ -201,13 +204,13 @@ func AdjustmentReasons() []Reason {
 // Entry is one line of the ledger. Entries are unique by Ref, Seq, Reason, SKU
 // and Location, and are never changed.
 type Entry struct {
-	// ID grows with time; the store gives it.
+	// ID grows with time. The store assigns it.
 	ID            int64
 	At            time.Time
 	SKU, Location string
 	OnHandDelta   int64
 	ReservedDelta int64
-	// OnHand and Reserved are the level's after the change.
+	// OnHand and Reserved are the quantities of the level after the change.
 	OnHand   int64
 	Reserved int64
 	Reason   Reason

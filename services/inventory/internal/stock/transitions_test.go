@@ -49,8 +49,8 @@ const transitionTable = `
 	| released  | committed   | wrong-state         | released    | a:4 b:1 | 10/0    | 10/0    |                                      |
 	| released  | released    | ok                  | released    | a:4 b:1 | 10/0    | 10/0    |                                      |`
 
-// otherWaysTable has the same states, reached in other ways. "due" is a hold that
-// has run out and that is not written as expired yet: the decision writes it.
+// otherWaysTable has the same states, reached in other ways. "due" is a due hold: the
+// decision writes its expiry.
 const otherWaysTable = `
 	| state                 | asked       | answer              | state after | lines   | level a | level b | ledger                               |
 	|-----------------------|-------------|---------------------|-------------|---------|---------|---------|--------------------------------------|

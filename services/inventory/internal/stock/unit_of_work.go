@@ -10,25 +10,25 @@ import (
 
 // Command is one request to change stock: [Put], [Adjust], [ImportRow] or [Expire].
 type Command interface {
-	// Validate reports what is wrong with the command itself, as an invalid problem.
+	// Validate reports what is wrong in the command itself, as an invalid problem.
 	Validate() error
-	// Needs names what has to be loaded and locked before it can be decided.
+	// Needs names what must be loaded and locked before the command can be decided.
 	Needs() Needs
 
 	decide(*UnitOfWork) Result
 }
 
-// Needs names what a decision reads and may change.
+// Needs names what a decision reads and can change.
 type Needs struct {
 	Reservations []string
 	Levels       []Key
 	Adjustments  []string
-	// NewLevels are those of Levels that the decision makes where they are missing.
+	// NewLevels are the levels among Levels that the decision creates if missing.
 	NewLevels []Key
 }
 
-// NeedsOf adds up what a batch of commands needs, each part without repeats and
-// in the order in which it has to be locked.
+// NeedsOf returns everything that a batch of commands needs. Each part has no repeats
+// and is in the order in which it must be locked.
 func NeedsOf(commands []Command) Needs {
 	var all Needs
 	for _, c := range commands {
@@ -60,24 +60,23 @@ func (n Needs) sorted() Needs {
 	return Needs{slices.Compact(n.Reservations), slices.Compact(n.Levels), slices.Compact(n.Adjustments), slices.Compact(n.NewLevels)}
 }
 
-// Result is the answer to a command. Err is a *problem.Problem: a rejection, or
-// why nothing was decided. When its caller has left, it is the
-// context's error.
+// Result is the answer to a command. Err is a *problem.Problem: a rejection, or why
+// nothing was decided. If the caller has left, Err is the context's error.
 type Result struct {
-	// Reservation is what it is now, for Expire and for a Put that was decided.
+	// Reservation is the current reservation, for Expire and for a Put that was decided.
 	Reservation Reservation
-	// Adjustment is what was stored, for Adjust.
+	// Adjustment is the stored adjustment, for Adjust.
 	Adjustment Adjustment
-	// Level is what it is now, for Adjust and ImportRow.
+	// Level is the level after the decision, for Adjust and ImportRow.
 	Level Level
-	// Changed says that an ImportRow was not already true.
+	// Changed is true if an ImportRow changed its level.
 	Changed bool
 	Err     error
 }
 
-// UnitOfWork holds what a batch of commands needs while they are decided, one after
-// the other, in memory. It belongs to one transaction: when that is rolled
-// back, it and every result it gave are worth nothing.
+// UnitOfWork has the rows that a batch of commands needs. The commands are decided on
+// them in memory, one after the other. A UnitOfWork belongs to one transaction. If the
+// transaction rolls back, the UnitOfWork and all its results must be dropped.
 type UnitOfWork struct {
 	now          time.Time
 	reservations map[string]*Reservation
@@ -94,8 +93,8 @@ type UnitOfWork struct {
 	entries        []Entry
 }
 
-// NewUnitOfWork starts with what was loaded and locked, and first of all expires
-// every hold among it that is due: computing expiry without writing it oversells.
+// NewUnitOfWork takes the rows that were loaded and locked, and expires every due hold
+// among them. The expiry has to be written: computing it without writing it oversells.
 func NewUnitOfWork(now time.Time, reservations []Reservation, levels []Level, adjustments []Adjustment) *UnitOfWork {
 	b := &UnitOfWork{
 		now:          now,
@@ -129,16 +128,16 @@ func (b *UnitOfWork) expire(r *Reservation) {
 	b.changed.reservations[r.ID] = true
 }
 
-// Decide decides one command. Commands of a batch are decided in the order in
-// which they arrived, and each sees what the ones before it did.
+// Decide decides one command. The commands of a batch are decided in the order of their
+// arrival, and each sees the changes of the commands before it.
 func (b *UnitOfWork) Decide(c Command) Result { return c.decide(b) }
 
-// Short lists the levels on which a command fell short, sorted. Due holds that
-// it was not given may still be reserved there: if there are any, the
-// decisions must be thrown away and made again with them.
+// Short lists the levels that had too little stock for a command, sorted. Due holds that
+// were not loaded may still be reserved on these levels. If there are any, load them
+// too, drop the decisions, and decide again.
 func (b *UnitOfWork) Short() []Key { return sortedKeys(b.short) }
 
-// Changes is what has to be written, all or nothing.
+// Changes are the rows to write, all or none.
 type Changes struct {
 	// Reservations are new or changed, sorted by id.
 	Reservations []Reservation
@@ -155,7 +154,7 @@ func (c Changes) Empty() bool {
 	return len(c.Reservations)+len(c.Levels)+len(c.Adjustments) == 0
 }
 
-// Changes lists all that the decisions so far have changed.
+// Changes returns everything that the decisions so far have changed.
 func (b *UnitOfWork) Changes() Changes {
 	c := Changes{Outcomes: b.outcomes, Entries: b.entries}
 	for _, id := range slices.Sorted(maps.Keys(b.changed.reservations)) {
@@ -170,8 +169,8 @@ func (b *UnitOfWork) Changes() Changes {
 	return c
 }
 
-// reservation finds a reservation; one that does not exist yet is none, with no
-// seq decided.
+// reservation returns a reservation. One that does not exist yet is in state none, and
+// no seq of it is decided.
 func (b *UnitOfWork) reservation(id string) *Reservation {
 	r, ok := b.reservations[id]
 	if !ok {
@@ -181,7 +180,7 @@ func (b *UnitOfWork) reservation(id string) *Reservation {
 	return r
 }
 
-// level finds a level; an unknown SKU has nothing.
+// level returns a level. A level that does not exist yet has zero quantities.
 func (b *UnitOfWork) level(k Key) *Level {
 	l, ok := b.levels[k]
 	if !ok {
@@ -207,8 +206,8 @@ func (b *UnitOfWork) touch(l *Level) {
 	b.changed.levels[l.Key()] = true
 }
 
-// move changes a level's quantities and writes the entry that explains it. A
-// change by nothing is none.
+// move changes a level's quantities and adds the ledger entry that explains the change.
+// It does nothing if both changes are zero.
 func (b *UnitOfWork) move(k Key, onHand, reserved int64, reason Reason, ref string, seq int64) {
 	if onHand == 0 && reserved == 0 {
 		return
@@ -224,8 +223,8 @@ func (b *UnitOfWork) move(k Key, onHand, reserved int64, reason Reason, ref stri
 	})
 }
 
-// setOnHand brings a level to a quantity on hand, which must cover what is
-// reserved. A level that did not exist does afterwards, even with nothing on hand.
+// setOnHand sets a level's quantity on hand, which must cover the reserved quantity. A
+// level that did not exist is created, even with nothing on hand.
 func (b *UnitOfWork) setOnHand(k Key, onHand int64, reason Reason, ref string, seq int64) *problem.Problem {
 	l := b.level(k)
 	if onHand < l.Reserved {

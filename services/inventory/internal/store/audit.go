@@ -1,8 +1,8 @@
 package store
 
-// audits are the comparisons. Each adds up, for every ref, what should be and
-// what is, and gives the rows of ref, expected, found where they differ. They
-// are unions rather than joins: every row is read once.
+// audits are the comparisons. For every ref, each adds up the expected quantity and
+// the found one, and returns a row (ref, expected, found) if they differ. The queries
+// use unions and not joins, so they read every row once.
 var audits = []struct{ what, query string }{
 	{"on hand against the ledger's sum", compareSums(`
 		SELECT location || '/' || sku AS ref, on_hand_delta AS expected, 0 AS found FROM ledger
@@ -32,8 +32,8 @@ func compareSums(rows string) string {
 		GROUP BY ref HAVING sum(expected) <> sum(found)`
 }
 
-// runningSum compares the quantity that each entry says a level then had with
-// the sum of the entries up to it.
+// runningSum compares the quantity that each entry gives for its level with the sum of
+// the level's entries up to that entry.
 func runningSum(quantity string) string {
 	return `SELECT location || '/' || sku || ' entry ' || id, CAST(total AS bigint), ` + quantity + ` FROM (
 		SELECT *, sum(` + quantity + `_delta) OVER (PARTITION BY location, sku ORDER BY id) AS total FROM ledger) AS entries

@@ -8,7 +8,7 @@ import (
 	"roundtrip/services/inventory/internal/stock"
 )
 
-func TestTheAuditFindsWhatContradicts(t *testing.T) {
+func TestAuditFindsDifferences(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 10)
 		b.stocked(t, "b", 10)
@@ -41,10 +41,10 @@ func TestTheAuditFindsWhatContradicts(t *testing.T) {
 			}
 			slices.Sort(got)
 			if !slices.Equal(got, c.want) {
-				t.Errorf("after %s it reports %q, want %q", c.do, got, c.want)
+				t.Errorf("after %s the audit reports %q, want %q", c.do, got, c.want)
 			}
 			if c.undo == "" {
-				return // nothing is ever taken out of the ledger
+				return // the ledger can't be changed back
 			}
 			if err := b.Exec(t.Context(), c.undo); err != nil {
 				t.Fatal(err)
@@ -65,14 +65,14 @@ func TestLedgerAndOutcomesAreNeverChanged(t *testing.T) {
 				t.Errorf("%s: %v", statement, err)
 			}
 		}
-		// Nor can a level be brought where it may not be.
+		// A level can't get an invalid quantity either.
 		for _, statement := range []string{"UPDATE levels SET reserved = -1", "UPDATE levels SET reserved = 11"} {
 			if err := b.Exec(t.Context(), statement); err == nil {
-				t.Errorf("%s was done", statement)
+				t.Errorf("%s succeeded", statement)
 			}
 		}
 		if after := b.Dump(t); after != before {
-			t.Errorf("it left\n%s, and there was\n%s", after, before)
+			t.Errorf("the rows changed from\n%s to\n%s", before, after)
 		}
 	})
 }

@@ -24,7 +24,7 @@ type backend struct {
 var service = stores.Service[stock.Store]{
 	Name: "inventory", Schema: Schema(), New: New,
 	Tables: []string{"levels", "reservations", "reservation_lines", "outcomes", "ledger", "adjustments"},
-	// Rows that were made to be locked, and then not needed.
+	// Rows that were inserted to be locked, and then not used.
 	Placeholders: map[string]string{"levels": "version = 0", "reservations": "seq = 0"},
 }
 
@@ -42,11 +42,11 @@ func postgresBackend(t *testing.T, address string) backend {
 	return backend{b.Store, b}
 }
 
-// panics is valid and panics when it is decided.
+// panics is a valid command that panics when it is decided.
 type panics struct{ stock.Command }
 
 func (panics) Validate() error    { return nil }
-func (panics) Needs() stock.Needs { panic("it panics") }
+func (panics) Needs() stock.Needs { panic("test panic") }
 
 func TestCommits(t *testing.T) {
 	t.Parallel()
@@ -69,7 +69,7 @@ func TestCommits(t *testing.T) {
 	}.Run(t)
 }
 
-func TestAClosedStoreReadsNothing(t *testing.T) {
+func TestClosedStoreIsUnavailable(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		stores.Close(t, b.Store)
 		_, err := b.Reservation(t.Context(), "r")
@@ -79,7 +79,7 @@ func TestAClosedStoreReadsNothing(t *testing.T) {
 	})
 }
 
-func TestACancelledReadIsCancelled(t *testing.T) {
+func TestReadReturnsTheErrorOfACancelledContext(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -89,7 +89,7 @@ func TestACancelledReadIsCancelled(t *testing.T) {
 	})
 }
 
-func TestAReadWaitsForNoWrite(t *testing.T) {
+func TestReadDoesNotWaitForWrites(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 1)
 		release := b.Block(t, "levels", "reservations")
@@ -121,7 +121,7 @@ func release(id string, seq int64) stock.Put {
 	return stock.Put{ID: id, Seq: seq, State: stock.Released}
 }
 
-// do gives the store one command that has to succeed.
+// do runs one command, which must succeed.
 func (b backend) do(t *testing.T, c stock.Command) stock.Result {
 	t.Helper()
 	r := b.Do(t.Context(), []stock.Command{c})[0]
@@ -146,7 +146,7 @@ func (b backend) reservation(t *testing.T, id string) stock.Reservation {
 	return r
 }
 
-// wantLevel compares the level of a SKU at main, and audits what explains it.
+// wantLevel compares the level of a SKU at main, and audits the store.
 func (b backend) wantLevel(t *testing.T, sku string, onHand, reserved int64) {
 	t.Helper()
 	b.audit(t)
@@ -163,7 +163,7 @@ func wantCode(t *testing.T, what string, err error, want problem.Code) {
 	}
 }
 
-// wantCodes compares what the commands of a batch were answered.
+// wantCodes compares the codes of the answers to a batch.
 func wantCodes(t *testing.T, results []stock.Result, want ...problem.Code) {
 	t.Helper()
 	if len(results) != len(want) {
@@ -182,7 +182,7 @@ func reservationIDs(reservations []stock.Reservation) []string {
 	return list
 }
 
-func TestAReservationIsReadAsItWasWritten(t *testing.T) {
+func TestReservationIsReadAsWritten(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 9)
 		b.stocked(t, "b", 9)
@@ -205,23 +205,23 @@ func TestAReservationIsReadAsItWasWritten(t *testing.T) {
 			wantCode(t, fmt.Sprintf("%+v", c.put), r.Err, c.code)
 			stored := b.reservation(t, "r")
 			if !reflect.DeepEqual(stored, r.Reservation) {
-				t.Fatalf("after %+v it was\n%+v, and is stored as\n%+v", c.put, r.Reservation, stored)
+				t.Fatalf("after %+v the reservation was\n%+v, and is stored as\n%+v", c.put, r.Reservation, stored)
 			}
 			if again := b.Do(t.Context(), []stock.Command{c.put})[0]; !reflect.DeepEqual(again, r) {
-				t.Errorf("repeated, %+v is answered\n%+v, and was\n%+v", c.put, again, r)
+				t.Errorf("the repeat of %+v is answered\n%+v, want\n%+v", c.put, again, r)
 			}
 			b.wantLevel(t, "a", c.a, c.aReserved)
 		}
 		before := b.reservation(t, "r")
 		again := backend{Store: b.Reopen(t)}
 		if after := again.reservation(t, "r"); !reflect.DeepEqual(after, before) {
-			t.Errorf("after closing and opening it is\n%+v, and was\n%+v", after, before)
+			t.Errorf("after closing and opening the reservation is\n%+v, and was\n%+v", after, before)
 		}
 		again.audit(t)
 	})
 }
 
-func TestAReservationHasAsManyLinesAsAnOrderMayHave(t *testing.T) {
+func TestReservationMayHaveMaxLines(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		var rows []stock.Command
 		var lines []stock.Line
@@ -233,7 +233,7 @@ func TestAReservationHasAsManyLinesAsAnOrderMayHave(t *testing.T) {
 		b.Do(t.Context(), rows)
 		r := b.do(t, hold("r", 1, lines...)).Reservation
 		if stored := b.reservation(t, "r"); !slices.Equal(stored.Lines, lines) || !reflect.DeepEqual(stored, r) {
-			t.Errorf("%d lines are stored, %d were answered", len(stored.Lines), len(r.Lines))
+			t.Errorf("%d lines are stored, and the answer has %d", len(stored.Lines), len(r.Lines))
 		}
 		b.do(t, hold("r", 2, line("0007", 1)))
 		b.wantLevel(t, "0007", 1, 1)
@@ -241,7 +241,7 @@ func TestAReservationHasAsManyLinesAsAnOrderMayHave(t *testing.T) {
 	})
 }
 
-func TestThereIsNoSuchThing(t *testing.T) {
+func TestUnknownIDIsNotFound(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		_, err := b.Reservation(t.Context(), "none")
 		wantCode(t, "reservation", err, problem.NotFound)
@@ -256,21 +256,21 @@ func TestThereIsNoSuchThing(t *testing.T) {
 			t.Errorf("due %v, %v", due, err)
 		}
 		if got := b.Do(t.Context(), nil); len(got) != 0 {
-			t.Errorf("no command got %v", got)
+			t.Errorf("a batch without commands got %v", got)
 		}
-		// What was locked to be made, and was not, is not there.
+		// A reservation whose row was only inserted to be locked does not exist.
 		_, err = b.Reservation(t.Context(), "none")
 		wantCode(t, "reservation", err, problem.NotFound)
 		if all, next, err := b.Reservations(t.Context(), "", stock.Page{Limit: 1}); err != nil || len(all) != 0 || next != "" {
 			t.Errorf("reservations %v, %q, %v", all, next, err)
 		}
 		if rows := b.Dump(t); rows != "" {
-			t.Errorf("something was stored: %s", rows)
+			t.Errorf("rows were stored: %s", rows)
 		}
 	})
 }
 
-func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
+func TestCommandsOfABatchSeeEarlierChanges(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		one := int64(1)
 		row := stock.ImportRow{ImportID: "i", Row: 1, SKU: "a", Location: "main", OnHand: 1, Name: "Lantern"}
@@ -284,7 +284,7 @@ func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
 			problem.InsufficientStock, "", "", problem.StaleSeq,
 			problem.InsufficientStock, "", "", "", "", "")
 		if !reflect.DeepEqual(results[1], results[2]) || !reflect.DeepEqual(results[9], results[10]) {
-			t.Errorf("repeats are answered %+v and %+v", results[2], results[10])
+			t.Errorf("the repeats got %+v and %+v", results[2], results[10])
 		}
 		b.wantLevel(t, "a", 1, 1)
 		for id, state := range map[string]stock.State{"x": stock.Released, "y": stock.Held, "z": stock.Committed} {
@@ -300,14 +300,14 @@ func TestCommandsOfABatchSeeWhatTheOnesBeforeThemDid(t *testing.T) {
 		want := []stock.Reason{stock.ReasonImported, stock.ReasonHeld, stock.ReasonReleased, stock.ReasonHeld, stock.ReasonReceived,
 			stock.ReasonHeld, stock.ReasonCommitted}
 		if err != nil || !slices.Equal(reasons, want) {
-			t.Errorf("the ledger says %v (%v), want %v", reasons, err, want)
+			t.Errorf("the ledger has %v (%v), want %v", reasons, err, want)
 		}
 	})
 }
 
-// One takes the last unit and can't be stored: what was decided beside it, that
-// there is none left, is worth nothing.
-func TestWhatFailsInABatchDecidesNothingForItsNeighbours(t *testing.T) {
+// One command takes the last unit and can't be stored. So the other commands of its
+// batch are decided again, because the unit is still available.
+func TestFailedCommandDoesNotHarmItsBatch(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 1)
 		b.Poison(t, "outcomes", "reservation_id", "poison")
@@ -315,16 +315,16 @@ func TestWhatFailsInABatchDecidesNothingForItsNeighbours(t *testing.T) {
 		results := b.Do(t.Context(), []stock.Command{hold("poison", 1, unit), hold("b", 1, unit), hold("invalid", 1), hold("c", 1, unit)})
 		wantCodes(t, results, problem.Unavailable, "", problem.Invalid, problem.InsufficientStock)
 		if r := b.reservation(t, "b"); r.State != stock.Held || r.Last.Problem != nil {
-			t.Errorf("the neighbour is %+v", r)
+			t.Errorf("the other reservation is %+v", r)
 		}
 		_, err := b.Reservation(t.Context(), "poison")
-		wantCode(t, "the one that failed", err, problem.NotFound)
+		wantCode(t, "the failed command", err, problem.NotFound)
 		b.wantLevel(t, "a", 1, 1)
 		wantCodes(t, b.Do(t.Context(), []stock.Command{hold("b", 1, unit)}), "")
 	})
 }
 
-func TestAReadSeesATransactionWholeOrNotAtAll(t *testing.T) {
+func TestReadSeesAllOfATransactionOrNone(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 100)
 		b.stocked(t, "b", 100)
@@ -340,12 +340,12 @@ func TestAReadSeesATransactionWholeOrNotAtAll(t *testing.T) {
 			for {
 				r, err := b.Replica(i).Reservation(t.Context(), "r")
 				if err != nil || len(r.Lines) != 2 || r.Lines[0].Quantity != r.Seq || r.Lines[1].Quantity != r.Seq {
-					t.Errorf("it reads %+v, %v", r, err)
+					t.Errorf("the reservation reads as %+v, %v", r, err)
 					return false
 				}
 				levels, err := b.Replica(i).Levels(t.Context(), []string{"a", "b"})
 				if err != nil || levels[0].Reserved != levels[1].Reserved || levels[0].Reserved < r.Seq {
-					t.Errorf("after seq %d the levels read %+v, %v", r.Seq, levels, err)
+					t.Errorf("after seq %d the levels are %+v, %v", r.Seq, levels, err)
 					return false
 				}
 				if r.Seq == last {
@@ -356,7 +356,7 @@ func TestAReadSeesATransactionWholeOrNotAtAll(t *testing.T) {
 	})
 }
 
-func TestManyAtOnceMakeOneReservation(t *testing.T) {
+func TestConcurrentIdenticalHoldsTakeEffectOnce(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 100)
 		results := stores.AtOnce(50, func(i int) stock.Result {
@@ -374,7 +374,7 @@ func TestManyAtOnceMakeOneReservation(t *testing.T) {
 	})
 }
 
-func TestTheLastUnitsGoToAsManyAsThereAre(t *testing.T) {
+func TestConcurrentHoldsDoNotOversell(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 20)
 		b.stocked(t, "b", 1000)
@@ -393,23 +393,23 @@ func TestTheLastUnitsGoToAsManyAsThereAre(t *testing.T) {
 			}
 		}
 		if held != 20 {
-			t.Errorf("%d got a unit of 20", held)
+			t.Errorf("%d holds succeeded for 20 units", held)
 		}
 		b.wantLevel(t, "a", 20, 20)
 		b.wantLevel(t, "b", 1000, 20)
-		// Whoever asks again, wherever, gets the same answer, also when there is more.
+		// A repeat at any replica gets the same answer, even after the stock has grown.
 		b.stocked(t, "a", 500)
 		for i, again := range stores.AtOnce(200, func(i int) stock.Result {
 			return b.Replica(i+1).Do(t.Context(), []stock.Command{hold(fmt.Sprint("r", i), 1, line("b", 1), line("a", 1))})[0]
 		}) {
 			if got, want := problem.CodeOf(again.Err), problem.CodeOf(results[i].Err); got != want || !reflect.DeepEqual(again.Reservation, results[i].Reservation) {
-				t.Errorf("r%d: %q, and was %q", i, got, want)
+				t.Errorf("the repeat of r%d got %q, want %q", i, got, want)
 			}
 		}
 	})
 }
 
-func TestOfSeveralSeqsAtOnceEachIsDecidedOnce(t *testing.T) {
+func TestConcurrentSeqsAreEachDecidedOnce(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 1000)
 		stores.AtOnce(60, func(i int) stock.Result {
@@ -421,13 +421,13 @@ func TestOfSeveralSeqsAtOnceEachIsDecidedOnce(t *testing.T) {
 			return r
 		})
 		if r := b.reservation(t, "r"); r.Seq != 20 || r.Lines[0].Quantity != 20 {
-			t.Errorf("it is %+v", r)
+			t.Errorf("the reservation is %+v", r)
 		}
 		b.wantLevel(t, "a", 1000, 20)
 	})
 }
 
-func TestAnAdjustmentIsMadeOnce(t *testing.T) {
+func TestAdjustmentTakesEffectOnce(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		n := func(v int64) *int64 { return &v }
 		b.stocked(t, "a", 5)
@@ -444,7 +444,7 @@ func TestAnAdjustmentIsMadeOnce(t *testing.T) {
 			{stock.Adjust{ID: "new", SKU: "n", OnHand: n(0), Reason: stock.ReasonCounted}, "", 0},
 		} {
 			c.adjust.Location = stock.MainLocation
-			// Many at once, at every replica.
+			// Many at the same time, on all replicas.
 			results := stores.AtOnce(10, func(i int) stock.Result { return b.Replica(i).Do(t.Context(), []stock.Command{c.adjust})[0] })
 			stored, err := b.Adjustment(t.Context(), c.adjust.ID)
 			if err != nil || !reflect.DeepEqual(stored.Adjust, c.adjust) || stored.Level.OnHand != c.onHand {
@@ -453,19 +453,19 @@ func TestAnAdjustmentIsMadeOnce(t *testing.T) {
 			for _, r := range results {
 				wantCode(t, c.adjust.ID, r.Err, c.code)
 				if !reflect.DeepEqual(r.Adjustment, stored) || c.code == "" && r.Level != stored.Level {
-					t.Errorf("%s is answered\n%+v, and stored as\n%+v", c.adjust.ID, r, stored)
+					t.Errorf("the answer to %s is\n%+v, and the stored adjustment is\n%+v", c.adjust.ID, r, stored)
 				}
 			}
 			other := c.adjust
 			other.Note += "!"
-			wantCode(t, "another one", b.Do(t.Context(), []stock.Command{other})[0].Err, problem.KeyReused)
+			wantCode(t, "another adjustment with the same id", b.Do(t.Context(), []stock.Command{other})[0].Err, problem.KeyReused)
 		}
 		b.wantLevel(t, "a", 7, 3)
 		b.wantLevel(t, "n", 0, 0)
 	})
 }
 
-func TestAnImportSetsWhatIsNotTrueYet(t *testing.T) {
+func TestImportChangesOnlyLevelsThatDiffer(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		row := func(row int64, sku, name string, onHand int64) stock.ImportRow {
 			return stock.ImportRow{ImportID: "i", Row: row, SKU: sku, Location: "main", Name: name, OnHand: onHand}
@@ -482,7 +482,7 @@ func TestAnImportSetsWhatIsNotTrueYet(t *testing.T) {
 			r := b.do(t, c.row)
 			levels, err := b.Levels(t.Context(), []string{c.row.SKU})
 			if err != nil || r.Changed != c.changed || len(levels) != 1 || levels[0] != r.Level || r.Level.Version != c.version || r.Level.OnHand != c.row.OnHand {
-				t.Errorf("%+v: %+v; stored is %+v, %v", c.row, r, levels, err)
+				t.Errorf("%+v: %+v; the stored levels are %+v, %v", c.row, r, levels, err)
 			}
 		}
 		b.do(t, hold("r", 1, line("a", 2)))
@@ -491,11 +491,11 @@ func TestAnImportSetsWhatIsNotTrueYet(t *testing.T) {
 	})
 }
 
-func TestAReleaseLeavesATombstone(t *testing.T) {
+func TestReleaseLeavesATombstone(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 1)
 		if r := b.do(t, release("r", 2)).Reservation; r.State != stock.Released || r.Seq != 2 || r.Lines != nil {
-			t.Errorf("it is %+v", r)
+			t.Errorf("the tombstone is %+v", r)
 		}
 		wantCodes(t, b.Do(t.Context(), []stock.Command{hold("r", 1, line("a", 1)), hold("r", 3, line("a", 1)), committed("r", 4), release("r", 5)}),
 			problem.StaleSeq, problem.WrongState, problem.WrongState, "")
@@ -506,5 +506,5 @@ func TestAReleaseLeavesATombstone(t *testing.T) {
 	})
 }
 
-// names are in the order of their bytes, which is no language's.
+// names are sorted by their bytes. No language sorts them in this order.
 var names = []string{"-", ".", "0", "00", "1", "10", "9", "A", "B", "Z", "_", "a", "a-b", "a.b", "aB", "ab", "b", "z"}

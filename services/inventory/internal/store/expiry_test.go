@@ -11,7 +11,7 @@ import (
 	"roundtrip/test/support/stores"
 )
 
-func TestAHoldThatRanOutIsWrittenDownWhereItsStockIsWanted(t *testing.T) {
+func TestDueHoldsExpireWhenTheirStockIsNeeded(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 10)
 		b.stocked(t, "b", 10)
@@ -21,9 +21,9 @@ func TestAHoldThatRanOutIsWrittenDownWhereItsStockIsWanted(t *testing.T) {
 		wantCodes(t, b.Do(t.Context(), []stock.Command{hold("early", 1, line("a", 1))}), problem.InsufficientStock)
 		time.Sleep(stock.DefaultHold * time.Second)
 
-		// It reads as what it is, whether or not that is written.
+		// A due hold reads as expired, even if its expiry is not written yet.
 		if r := b.reservation(t, "old3"); r.At(time.Now()).State != stock.Expired {
-			t.Errorf("it reads as %+v", r)
+			t.Errorf("the due hold reads as %+v", r)
 		}
 		for state, want := range map[stock.State]int{stock.Expired: 10, stock.Held: 0, stock.None: 1, "": 11} {
 			if list, _, err := b.Reservations(t.Context(), state, stock.Page{Limit: 50}); err != nil || len(list) != want {
@@ -43,19 +43,19 @@ func TestAHoldThatRanOutIsWrittenDownWhereItsStockIsWanted(t *testing.T) {
 			}
 		}
 		if held != 10 {
-			t.Errorf("%d got one of 10", held)
+			t.Errorf("%d holds succeeded for 10 units", held)
 		}
 		b.wantLevel(t, "a", 10, 10)
 		for i := range 10 {
 			if r := b.reservation(t, fmt.Sprint("old", i)); r.State != stock.Expired || len(r.Lines) != 2 {
-				t.Errorf("it is %+v", r)
+				t.Errorf("the old hold is %+v", r)
 			}
 		}
 		b.wantLevel(t, "b", 10, 0)
 	})
 }
 
-func TestTheSweeperFindsWhatIsDueOldestFirst(t *testing.T) {
+func TestDueListsHoldsOldestFirst(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 100)
 		for i := range 6 {
@@ -64,7 +64,7 @@ func TestTheSweeperFindsWhatIsDueOldestFirst(t *testing.T) {
 		}
 		b.do(t, committed("r7", 2))
 		b.do(t, release("r6", 2))
-		b.do(t, hold("r8", 2, line("a", 1))) // held anew
+		b.do(t, hold("r8", 2, line("a", 1))) // extends the hold
 		want := []string{"r9", "r5", "r4"}
 		due := func(limit int) []string {
 			t.Helper()
@@ -75,16 +75,16 @@ func TestTheSweeperFindsWhatIsDueOldestFirst(t *testing.T) {
 			return ids
 		}
 		if early := due(10); len(early) != 0 {
-			t.Errorf("before their time: %v", early)
+			t.Errorf("due too early: %v", early)
 		}
 		time.Sleep(stock.DefaultHold*time.Second - time.Second)
 		if got := due(10); !slices.Equal(got, want) {
-			t.Errorf("due are %v, want %v", got, want)
+			t.Errorf("the due holds are %v, want %v", got, want)
 		}
 		if got := due(2); !slices.Equal(got, want[:2]) {
 			t.Errorf("the first two due are %v, want %v", got, want[:2])
 		}
-		// Two sweepers at once.
+		// Four sweepers at the same time.
 		var expire []stock.Command
 		for _, id := range append(due(10), "r8", "r7") {
 			expire = append(expire, stock.Expire{ID: id})
@@ -92,17 +92,17 @@ func TestTheSweeperFindsWhatIsDueOldestFirst(t *testing.T) {
 		for _, results := range stores.AtOnce(4, func(i int) []stock.Result { return b.Replica(i).Do(t.Context(), expire) }) {
 			wantCodes(t, results, "", "", "", "", "")
 			if results[0].Reservation.State != stock.Expired || results[3].Reservation.State != stock.Held || results[4].Reservation.State != stock.Committed {
-				t.Errorf("they were told %+v", results)
+				t.Errorf("the results are %+v", results)
 			}
 		}
 		if again := due(10); len(again) != 0 {
-			t.Errorf("due again: %v", again)
+			t.Errorf("still due: %v", again)
 		}
 		b.wantLevel(t, "a", 99, 1)
 	})
 }
 
-func TestOfConfirmAndExpiryOneWins(t *testing.T) {
+func TestConfirmRacesExpiry(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		const holds = 20
 		b.stocked(t, "a", holds)
@@ -114,7 +114,7 @@ func TestOfConfirmAndExpiryOneWins(t *testing.T) {
 			puts, commits, expiries = append(puts, put), append(commits, committed(id, 2)), append(expiries, stock.Expire{ID: id})
 		}
 		b.Do(t.Context(), puts)
-		time.Sleep(time.Second) // half of them are due
+		time.Sleep(time.Second) // half of the holds are due
 		stores.AtOnce(2*holds, func(i int) []stock.Result {
 			if i%2 == 0 {
 				return b.Replica(0).Do(t.Context(), commits[i/2:i/2+1])

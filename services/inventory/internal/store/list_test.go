@@ -27,7 +27,7 @@ func pages[T any](t *testing.T, limit int, list func(stock.Page) ([]T, string, e
 	}
 }
 
-func TestListsAreInTheOrderOfBytes(t *testing.T) {
+func TestListsAreInByteOrder(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		var rows, holds []stock.Command
 		for i, sku := range names {
@@ -53,7 +53,7 @@ func TestListsAreInTheOrderOfBytes(t *testing.T) {
 		got := reservationIDs(newest)
 		slices.Reverse(got)
 		if !slices.Equal(got, names) {
-			t.Errorf("reservations of one moment are listed as %q", got)
+			t.Errorf("reservations of the same time are listed as %q", got)
 		}
 		for _, r := range newest {
 			if r.Lines[0].Location != "B" || r.Lines[1].Location != "a" {
@@ -63,15 +63,15 @@ func TestListsAreInTheOrderOfBytes(t *testing.T) {
 	})
 }
 
-func TestPagesHoldStillWhileReservationsArrive(t *testing.T) {
+func TestPagesAreStableWhileReservationsArrive(t *testing.T) {
 	conformInVirtualTime(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 1000)
-		var want []string // newest first; those of one moment by id
+		var want []string // newest first; reservations of the same time by id
 		for i := range 20 {
 			id := fmt.Sprintf("r%02d", i)
 			b.do(t, hold(id, 1, line("a", 1)))
 			want = append([]string{id}, want...)
-			if i%3 == 0 { // and the others at the same moment
+			if i%3 == 0 { // the other reservations have the same time
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -90,11 +90,11 @@ func TestPagesHoldStillWhileReservationsArrive(t *testing.T) {
 			list := pages(t, 3, func(p stock.Page) ([]stock.Reservation, string, error) { return b.Reservations(t.Context(), state, p) },
 				func([]stock.Reservation) {})
 			if len(list) != n || slices.ContainsFunc(list, func(r stock.Reservation) bool { return r.State != state }) {
-				t.Errorf("%s are %v, want %d", state, reservationIDs(list), n)
+				t.Errorf("the %s reservations are %v, want %d", state, reservationIDs(list), n)
 			}
 		}
 
-		var before []stock.Entry // of the ledger, whole
+		var before []stock.Entry // the whole ledger
 		before, _, err := b.Ledger(t.Context(), "", "", stock.Page{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +107,7 @@ func TestPagesHoldStillWhileReservationsArrive(t *testing.T) {
 	})
 }
 
-func TestTheLedgerIsFilteredBySKUAndRef(t *testing.T) {
+func TestLedgerFiltersBySKUAndRef(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 10)
 		b.stocked(t, "b", 10)
@@ -136,7 +136,7 @@ func TestTheLedgerIsFilteredBySKUAndRef(t *testing.T) {
 	})
 }
 
-func TestACursorThatNoListGaveIsInvalid(t *testing.T) {
+func TestForgedCursorsAreInvalid(t *testing.T) {
 	conform(t, func(t *testing.T, b backend) {
 		b.stocked(t, "a", 1)
 		b.do(t, hold("r", 1, line("a", 1)))
@@ -151,7 +151,7 @@ func TestACursorThatNoListGaveIsInvalid(t *testing.T) {
 				wantCode(t, name+" after "+cursor, err, problem.Invalid)
 			}
 		}
-		// Made up, and the right shape: a page, wherever it begins, or invalid.
+		// Forged cursors with the right structure give some page, or are invalid.
 		for name, cursors := range map[string][][]any{
 			"reservations": {{-1 << 63, "r"}, {-300_000_000_000_000, "r"}, {1<<63 - 1, "r"}, {1 << 53, "a\x00"}, {0, "'"}},
 			"levels":       {{"main", "a\x00"}, {"\x00", ""}, {"'", "\""}},

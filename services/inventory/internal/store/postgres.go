@@ -28,8 +28,8 @@ func newPostgres(db *database.Postgres, o commit.Options) *Postgres {
 // Close closes the database.
 func (s *Postgres) Close() error { return s.db.Close() }
 
-// postgresSession is a transaction. It locks rows in the order of their keys,
-// reservations before levels; any other order would deadlock.
+// postgresSession is a transaction. It locks rows in the order of their keys, and
+// reservations before levels. With any other order, transactions could deadlock.
 type postgresSession struct {
 	ctx context.Context
 	tx  pgx.Tx
@@ -46,9 +46,9 @@ func (s postgresSession) reservations(ids []string) ([]stock.Reservation, error)
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	// What is new is made first, so that two transactions can't both find it
-	// missing; then all is locked; and only then is it read, by statements that
-	// see what the lock's last holder has committed.
+	// First insert the missing rows, so that two transactions can't both find a row
+	// missing. Then lock all rows. Then read them: these statements see what the last
+	// holder of the lock has committed.
 	steps := &pgx.Batch{}
 	steps.Queue(`INSERT INTO reservations (id, seq, state, created_at)
 		SELECT id, 0, 'none', now() FROM unnest($1::text[]) AS id ORDER BY id ON CONFLICT DO NOTHING`, ids)
@@ -59,8 +59,8 @@ func (s postgresSession) reservations(ids []string) ([]stock.Reservation, error)
 	return postgresReservations(s.ctx, s.tx, "r.id = ANY($1) AND r.seq > 0 ORDER BY r.id", ids)
 }
 
-// postgresReservations loads reservations with their last outcome and their
-// lines, in the order that the condition ends with.
+// postgresReservations loads reservations with their last outcome and their lines. The
+// condition ends with the sort order.
 func postgresReservations(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]stock.Reservation, error) {
 	rows, err := tx.Query(ctx, `SELECT r.id, r.seq, r.state, r.expires_at, r.created_at, o.asked, o.fingerprint, o.problem, o.at
 		FROM reservations r JOIN outcomes o ON o.reservation_id = r.id AND o.seq = r.seq WHERE `+condition, args...)
@@ -121,7 +121,8 @@ func (s postgresSession) levels(wanted, makes []stock.Key) ([]stock.Level, error
 		ORDER BY l.location, l.sku FOR UPDATE`, locations(wanted), skus(wanted))
 }
 
-// postgresLevels loads the levels that there are.
+// postgresLevels loads the levels that exist. A level with version 0 does not exist: its
+// row was inserted only to be locked.
 func postgresLevels(ctx context.Context, tx pgx.Tx, condition string, args ...any) ([]stock.Level, error) {
 	rows, err := tx.Query(ctx, `SELECT l.location, l.sku, l.name, l.on_hand, l.reserved, l.version FROM levels l `+condition, args...)
 	if err != nil {
@@ -145,8 +146,9 @@ func (s postgresSession) adjustments(ids []string) ([]stock.Adjustment, error) {
 	return postgresAdjustments(s.ctx, s.tx, ids)
 }
 
-// postgresAdjustments needs no lock: an adjustment is written once. Two that
-// write the same one at the same time meet at its key, and one is run again.
+// postgresAdjustments loads adjustments. It needs no lock, because an adjustment is
+// written once. If two transactions write the same adjustment, the primary key stops one
+// of them, and that one runs again.
 func postgresAdjustments(ctx context.Context, tx pgx.Tx, ids []string) ([]stock.Adjustment, error) {
 	rows, err := tx.Query(ctx, `SELECT id, location, sku, delta, on_hand, expected_on_hand, reason, note, fingerprint, problem, level, created_at
 		FROM adjustments WHERE id = ANY($1)`, ids)
@@ -180,8 +182,9 @@ func (s postgresSession) due(levels []stock.Key, now time.Time) ([]string, error
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// write writes everything together: a handful of statements in one round trip,
-// however long the batch. What is changed has been made before, and is locked.
+// write writes all changes in one round trip. It needs at most six statements for a
+// batch of any length, and one more for each adjustment. The rows that it updates
+// already exist and are locked.
 func (s postgresSession) write(c stock.Changes) error {
 	steps := &pgx.Batch{}
 	if rows := c.Levels; len(rows) > 0 {
@@ -252,7 +255,7 @@ func (s postgresSession) write(c stock.Changes) error {
 	return nil
 }
 
-// Reservation returns not-found if there is none with that id.
+// Reservation returns one reservation, or not-found if there is none with that id.
 func (s *Postgres) Reservation(ctx context.Context, id string) (stock.Reservation, error) {
 	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Reservation, error) {
 		return postgresReservations(ctx, tx, "r.id = $1", id)
@@ -260,7 +263,7 @@ func (s *Postgres) Reservation(ctx context.Context, id string) (stock.Reservatio
 	return database.One(found, err, "There is no reservation %s.", id)
 }
 
-// Reservations lists the newest first.
+// Reservations lists reservations, the newest first.
 func (s *Postgres) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
 	var id string
 	created, err := newestFirst(page.Cursor, &id)
@@ -268,7 +271,7 @@ func (s *Postgres) Reservations(ctx context.Context, state stock.State, page sto
 		return nil, "", err
 	}
 	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Reservation, error) {
-		// A hold that has run out reads as expired.
+		// A due hold reads as expired.
 		return postgresReservations(ctx, tx, `(r.created_at, r.id) < ($1, $2)
 			AND ($3 = '' OR $3 = CASE WHEN r.state = 'held' AND r.expires_at <= $4 THEN 'expired' ELSE r.state END)
 			ORDER BY r.created_at DESC, r.id DESC LIMIT $5`,
@@ -299,7 +302,7 @@ func (s *Postgres) AllLevels(ctx context.Context, page stock.Page) ([]stock.Leve
 	return levels, next, err
 }
 
-// Adjustment returns not-found if there is none with that id.
+// Adjustment returns one adjustment, or not-found if there is none with that id.
 func (s *Postgres) Adjustment(ctx context.Context, id string) (stock.Adjustment, error) {
 	found, err := database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]stock.Adjustment, error) {
 		return postgresAdjustments(ctx, tx, []string{id})
@@ -307,7 +310,7 @@ func (s *Postgres) Adjustment(ctx context.Context, id string) (stock.Adjustment,
 	return database.One(found, err, "There is no adjustment %s.", id)
 }
 
-// Ledger lists the newest entries first.
+// Ledger lists entries, the newest first.
 func (s *Postgres) Ledger(ctx context.Context, sku, ref string, page stock.Page) ([]stock.Entry, string, error) {
 	before, err := newestFirst(page.Cursor)
 	if err != nil {
@@ -332,7 +335,7 @@ func (s *Postgres) Ledger(ctx context.Context, sku, ref string, page stock.Page)
 	return entries, next, err
 }
 
-// Due lists ids of holds that have run out, the oldest first.
+// Due lists the ids of due holds, the oldest first.
 func (s *Postgres) Due(ctx context.Context, now time.Time, limit int) ([]string, error) {
 	return database.ReadRows(ctx, s.db, func(ctx context.Context, tx pgx.Tx) ([]string, error) {
 		rows, err := tx.Query(ctx, `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= $1

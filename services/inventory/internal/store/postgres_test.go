@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(containers.Main(m)) }
 
-// 8 sessions send batches over the same few levels, their lines in any order.
-// Locks are taken in one order, so nobody ever waits in a circle.
+// 8 sessions send batches for the same few levels, with their lines in any order. The
+// store takes its locks in one order, so no deadlock occurs.
 func TestBatchesInAnyOrderNeverDeadlock(t *testing.T) {
 	t.Parallel()
 	address := service.Postgres(t)
@@ -64,11 +64,12 @@ func TestBatchesInAnyOrderNeverDeadlock(t *testing.T) {
 	})
 	for _, n := range sent {
 		if n != 2*batches*size {
-			t.Errorf("%d of %d were answered", n, 2*batches*size)
+			t.Errorf("%d of %d commands were answered", n, 2*batches*size)
 		}
 	}
 	b.audit(t)
-	// A session reports what it met when it ends, as those above did.
+	// PostgreSQL counts the deadlocks of a session when it ends. The sessions above have
+	// ended.
 	var deadlocks int
 	err := b.Store.(*Postgres).db.Read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
 		return tx.QueryRow(ctx, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").Scan(&deadlocks)
@@ -78,7 +79,7 @@ func TestBatchesInAnyOrderNeverDeadlock(t *testing.T) {
 	}
 }
 
-func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
+func TestStoreWaitsForSchemaAndRefusesUnsafeServer(t *testing.T) {
 	t.Parallel()
 	open := func(address string, unsafe bool) (stock.Store, func(context.Context) error) {
 		t.Helper()
@@ -95,12 +96,12 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, wait := open(empty, true); !errors.Is(wait(short), context.DeadlineExceeded) {
-		t.Error("it does not wait for its schema")
+		t.Error("the store does not wait for its schema")
 	}
 	address := service.Postgres(t)
 	s, wait := open(address, false)
 	if err := wait(t.Context()); err != nil {
-		t.Errorf("on a server that is durable: %v", err)
+		t.Errorf("on a safe server: %v", err)
 	}
 	backend{Store: s}.stocked(t, "a", 1)
 	beside := postgresBackend(t, address)
@@ -108,10 +109,10 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, wait := open(address, false); wait(t.Context()) == nil {
-		t.Error("a server that may forget is used")
+		t.Error("an unsafe server is accepted")
 	}
 	if _, wait := open(address, true); wait(t.Context()) != nil {
-		t.Error("a server that may forget is refused, although it was allowed")
+		t.Error("an unsafe server is refused, although it is allowed")
 	}
 	audit, err := OpenReadOnly(database.FromAddress(address))
 	if err != nil {
@@ -121,8 +122,8 @@ func TestAStoreWaitsForItsSchemaAndForAServerThatForgetsNothing(t *testing.T) {
 	backend{Store: audit}.wantLevel(t, "a", 1, 0)
 }
 
-// atBoth gives each replica a command at the same moment: both are on their way
-// when the levels can be had.
+// atBoth gives each of two replicas a command at the same time. It locks the levels
+// until both commands wait for them.
 func (b backend) atBoth(t *testing.T, address string, one, other stock.Command) []stock.Result {
 	t.Helper()
 	waiting, release := stores.BlockTables(t, address, "levels")
@@ -140,16 +141,16 @@ func TestReplicasDecideOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	address := service.Postgres(t)
 	b := postgresBackend(t, address)
-	// Both want the last unit: the level is what they meet at.
+	// Both want the last unit, so both lock its level.
 	b.stocked(t, "a", 1)
 	results := b.atBoth(t, address, hold("x", 1, line("a", 1)), hold("y", 1, line("a", 1)))
 	codes := []problem.Code{problem.CodeOf(results[0].Err), problem.CodeOf(results[1].Err)}
 	slices.Sort(codes)
 	if !slices.Equal(codes, []problem.Code{"", problem.InsufficientStock}) {
-		t.Errorf("for the last unit they got %q", codes)
+		t.Errorf("the answers for the last unit are %q", codes)
 	}
 	b.wantLevel(t, "a", 1, 1)
-	// Both change one reservation: that is where they meet.
+	// Both change the same reservation, so both lock it.
 	b.stocked(t, "b", 100)
 	b.do(t, hold("other", 1, line("b", 50)))
 	b.do(t, hold("r", 1, line("b", 10)))
@@ -161,8 +162,8 @@ func TestReplicasDecideOneAfterTheOther(t *testing.T) {
 	b.wantLevel(t, "b", 100, 50)
 }
 
-// A plan that reads a whole table is cheap as long as the table is small, and
-// would be kept: no transaction may have one.
+// No transaction may use a plan that reads a whole table. PostgreSQL may choose such a
+// plan while the table is small, and keep it when the table grows.
 func TestNoTransactionReadsAWholeTable(t *testing.T) {
 	t.Parallel()
 	address := service.Postgres(t)
@@ -180,11 +181,11 @@ func TestNoTransactionReadsAWholeTable(t *testing.T) {
 	if _, err := b.Levels(t.Context(), []string{"A"}); err != nil {
 		t.Error(err)
 	}
-	stores.Close(t, b.Store) // a connection says what it read when it ends at the latest
+	stores.Close(t, b.Store) // a connection reports what it read at its end at the latest
 	whole := containers.WholeReads(t, address, "reservations")
 	for _, table := range []string{"levels", "reservations", "reservation_lines", "outcomes", "ledger", "adjustments"} {
 		if whole[table] > 0 {
-			t.Errorf("%s was read whole %d times", table, whole[table])
+			t.Errorf("the whole of %s was read %d times", table, whole[table])
 		}
 	}
 }

@@ -27,12 +27,12 @@ func newSQLite(db *database.SQLite, o commit.Options) *SQLite {
 // Close closes the database.
 func (s *SQLite) Close() error { return s.db.Close() }
 
-// sqliteSession is a transaction that has the database's one write lock, so
-// what it loads needs no locks of its own. Sets go in as JSON, one statement
-// for any number of rows.
+// sqliteSession is a transaction that holds the database's only write lock, so the rows
+// that it loads need no locks. Its statements take a list of rows as JSON, so one
+// statement handles any number of rows.
 type sqliteSession struct{ tx *sql.Tx }
 
-// row is the columns of one row for json_each.
+// row has the columns of one row, for json_each.
 type row = []any
 
 func keys(keys []stock.Key) string {
@@ -50,8 +50,8 @@ func (s sqliteSession) reservations(ids []string) ([]stock.Reservation, error) {
 	return sqliteReservations(s.tx, "r.id IN (SELECT value FROM json_each(?)) ORDER BY r.id", database.Rows(ids))
 }
 
-// sqliteReservations loads reservations with their last outcome and their lines,
-// in the order that the condition ends with.
+// sqliteReservations loads reservations with their last outcome and their lines. The
+// condition ends with the sort order.
 func sqliteReservations(tx *sql.Tx, condition string, args ...any) ([]stock.Reservation, error) {
 	var loaded []stock.Reservation
 	err := database.Each(tx, func(rows *sql.Rows) error {
@@ -163,8 +163,7 @@ func (s sqliteSession) due(levels []stock.Key, now time.Time) ([]string, error) 
 	return ids, nil
 }
 
-// write writes everything together: a handful of statements, however long the
-// batch.
+// write writes all changes, with at most seven statements for a batch of any length.
 func (s sqliteSession) write(c stock.Changes) error {
 	var levels, reservations, lines, outcomes, entries, adjustments []row
 	for _, l := range c.Levels {
@@ -242,7 +241,7 @@ func (s sqliteSession) write(c stock.Changes) error {
 	return nil
 }
 
-// Reservation returns not-found if there is none with that id.
+// Reservation returns one reservation, or not-found if there is none with that id.
 func (s *SQLite) Reservation(ctx context.Context, id string) (stock.Reservation, error) {
 	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Reservation, error) {
 		return sqliteReservations(tx, "r.id = ?", id)
@@ -250,7 +249,7 @@ func (s *SQLite) Reservation(ctx context.Context, id string) (stock.Reservation,
 	return database.One(found, err, "There is no reservation %s.", id)
 }
 
-// Reservations lists the newest first.
+// Reservations lists reservations, the newest first.
 func (s *SQLite) Reservations(ctx context.Context, state stock.State, page stock.Page) ([]stock.Reservation, string, error) {
 	var id string
 	created, err := newestFirst(page.Cursor, &id)
@@ -258,7 +257,7 @@ func (s *SQLite) Reservations(ctx context.Context, state stock.State, page stock
 		return nil, "", err
 	}
 	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Reservation, error) {
-		// A hold that has run out reads as expired.
+		// A due hold reads as expired.
 		return sqliteReservations(tx, `(r.created_at, r.id) < (?1, ?2)
 			AND (?3 = '' OR ?3 = CASE WHEN r.state = 'held' AND r.expires_at <= ?4 THEN 'expired' ELSE r.state END)
 			ORDER BY r.created_at DESC, r.id DESC LIMIT ?5`,
@@ -289,7 +288,7 @@ func (s *SQLite) AllLevels(ctx context.Context, page stock.Page) ([]stock.Level,
 	return levels, next, err
 }
 
-// Adjustment returns not-found if there is none with that id.
+// Adjustment returns one adjustment, or not-found if there is none with that id.
 func (s *SQLite) Adjustment(ctx context.Context, id string) (stock.Adjustment, error) {
 	found, err := database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]stock.Adjustment, error) {
 		return sqliteSession{tx}.adjustments([]string{id})
@@ -297,13 +296,14 @@ func (s *SQLite) Adjustment(ctx context.Context, id string) (stock.Adjustment, e
 	return database.One(found, err, "There is no adjustment %s.", id)
 }
 
-// Ledger lists the newest entries first.
+// Ledger lists entries, the newest first.
 func (s *SQLite) Ledger(ctx context.Context, sku, ref string, page stock.Page) ([]stock.Entry, string, error) {
 	before, err := newestFirst(page.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	// Each filter gets a statement of its own, so that each has its index.
+	// Each combination of filters is a separate statement, so that SQLite can use its
+	// index.
 	where, args := "id < ?", []any{before}
 	if sku != "" {
 		where, args = where+" AND sku = ?", append(args, sku)
@@ -328,7 +328,7 @@ func (s *SQLite) Ledger(ctx context.Context, sku, ref string, page stock.Page) (
 	return entries, next, err
 }
 
-// Due lists ids of holds that have run out, the oldest first.
+// Due lists the ids of due holds, the oldest first.
 func (s *SQLite) Due(ctx context.Context, now time.Time, limit int) ([]string, error) {
 	return database.ReadSQLiteRows(ctx, s.db, func(tx *sql.Tx) ([]string, error) {
 		return database.Strings(tx, `SELECT id FROM reservations WHERE state = 'held' AND expires_at <= ?

@@ -9,7 +9,7 @@ import (
 	"roundtrip/test/support/stores"
 )
 
-func TestAnAuditReadsBesideTheService(t *testing.T) {
+func TestAuditReadsWhileTheServiceRuns(t *testing.T) {
 	t.Parallel()
 	address := service.SQLite(t)
 	b := backend{Store: service.Open(t, address)}

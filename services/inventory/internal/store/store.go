@@ -1,10 +1,10 @@
 // Package store keeps stock in a database: it implements [stock.Store].
 //
-// A batch of commands is one transaction in three steps: load and lock what the
-// commands need, let a [stock.UnitOfWork] decide in memory, write what changed.
-// The steps are the same for every database and stand in this file; what differs
-// is behind the session interface. Package commit merges the commands of
-// concurrent callers into such batches.
+// A batch of commands is one transaction in three steps: load and lock the rows that
+// the commands need, let a [stock.UnitOfWork] decide in memory, and write the changes.
+// The steps are in this file and are the same for every database. The session
+// interface hides the differences. Package commit merges the commands of concurrent
+// callers into such batches.
 package store
 
 import (
@@ -24,11 +24,11 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
-// Schema is that of inventory's database.
+// Schema is the schema of inventory's database.
 func Schema() database.Schema { return database.NewSchema(migrations) }
 
-// Open opens the store that the options name. It can be used once wait has
-// returned.
+// Open opens the store that the options name. The store can be used after wait has
+// returned without an error.
 func Open(ctx context.Context, o database.Options) (s stock.Store, wait func(context.Context) error, err error) {
 	db, wait, err := database.Open(ctx, Schema(), o)
 	if err != nil {
@@ -37,7 +37,7 @@ func Open(ctx context.Context, o database.Options) (s stock.Store, wait func(con
 	return New(db, o), wait, nil
 }
 
-// OpenReadOnly opens a store for reading, beside a service that has it open.
+// OpenReadOnly opens a store for reading. A service may have it open at the same time.
 func OpenReadOnly(source database.Source) (stock.Store, error) {
 	db, err := database.OpenReadOnly(source)
 	if err != nil {
@@ -57,36 +57,35 @@ func New(db database.Database, o database.Options) stock.Store {
 
 // session is one transaction.
 type session interface {
-	// reservations, adjustments and levels load and lock what there is, in the
-	// order in which it is asked for, which is sorted. What is not there yet and
-	// may be made is locked too: every id, and the levels in makes.
+	// reservations, adjustments and levels load and lock the rows that exist, in the
+	// order of their arguments, which are sorted. They also lock rows that do not exist
+	// yet and may be created: every reservation id, and the levels in makes.
 	reservations(ids []string) ([]stock.Reservation, error)
 	adjustments(ids []string) ([]stock.Adjustment, error)
 	levels(keys, makes []stock.Key) ([]stock.Level, error)
-	// due finds the holds on these levels that have run out.
+	// due returns the ids of due holds on these levels.
 	due(keys []stock.Key, now time.Time) ([]string, error)
 	write(stock.Changes) error
 }
 
-// transact runs f in one transaction and commits it, or rolls it back where f
-// returns an error.
+// transact runs f in one transaction. It commits, or rolls back if f returns an error.
 type transact func(ctx context.Context, f func(session) error) error
 
-// newGroup merges the commands of concurrent callers.
+// newGroup makes the group that merges the commands of concurrent callers.
 func newGroup(transact transact, o commit.Options) *commit.Group[stock.Command, stock.Result] {
 	return commit.NewGroup(func(ctx context.Context, commands []stock.Command) ([]stock.Result, error) {
 		return decide(ctx, transact, commands)
 	}, func(err error) stock.Result { return stock.Result{Err: err} }, o)
 }
 
-// errMoreDue rolls a transaction back because holds that were not loaded are
-// due on levels where a demand fell short.
+// errMoreDue rolls a transaction back. It means that a level was short, and that it has
+// due holds which were not loaded.
 var errMoreDue = errors.New("more holds are due")
 
-// decide takes the three steps, again with more reservations locked for as long
-// as holds that are due turn up where a demand fell short.
+// decide runs the three steps. If a level was short and has more due holds, it locks
+// their reservations too and runs the steps again.
 func decide(ctx context.Context, transact transact, commands []stock.Command) ([]stock.Result, error) {
-	// One time for all rounds, so that the holds that are due by it are finite;
+	// All rounds use the same time, so the number of due holds is finite. The time is
 	// in milliseconds, as it is stored.
 	now := time.Now().Truncate(time.Millisecond)
 	needs := stock.NeedsOf(commands)
@@ -127,8 +126,8 @@ func decide(ctx context.Context, transact transact, commands []stock.Command) ([
 	}
 }
 
-// open loads and locks, in the order that keeps transactions from waiting for
-// each other in a circle: reservations, then adjustments, then levels.
+// open loads and locks reservations, then adjustments, then levels. This order prevents
+// deadlocks between transactions.
 func open(s session, needs stock.Needs, now time.Time) (*stock.UnitOfWork, error) {
 	reservations, err := s.reservations(needs.Reservations)
 	if err != nil {
@@ -145,6 +144,7 @@ func open(s session, needs stock.Needs, now time.Time) (*stock.UnitOfWork, error
 	return stock.NewUnitOfWork(now, reservations, levels, adjustments), nil
 }
 
+// dueElsewhere finds the due holds on the short levels that are not loaded yet.
 func dueElsewhere(s session, short []stock.Key, loaded []string, now time.Time) ([]string, error) {
 	if len(short) == 0 {
 		return nil, nil
@@ -159,15 +159,15 @@ func hitAll(point string, commands []stock.Command) {
 	}
 }
 
-// hit is where the crash tests stop the process.
+// hit marks the points at which the crash tests kill the process.
 func hit(point string, c stock.Command) {
 	if put, ok := c.(stock.Put); ok {
 		failpoint.Hit(point, string(put.State))
 	}
 }
 
-// newLines tells which reservations' lines a batch has replaced: those for which
-// a hold was done.
+// newLines returns the ids of the reservations whose lines a batch has replaced: those
+// with a successful hold.
 func newLines(c stock.Changes) map[string]bool {
 	replaced := map[string]bool{}
 	for _, o := range c.Outcomes {
@@ -178,13 +178,14 @@ func newLines(c stock.Changes) map[string]bool {
 	return replaced
 }
 
-// The sort keys of the lists, which their cursors hold.
+// The sort keys of the lists. A cursor contains the sort key of the last item.
 
 func reservationKey(r stock.Reservation) []any { return []any{r.CreatedAt.UnixMilli(), r.ID} }
 func levelKey(l stock.Level) []any             { return []any{l.Location, l.SKU} }
 func entryKey(e stock.Entry) []any             { return []any{e.ID} }
 
-// newestFirst reads the cursor of a list whose first page begins after everything.
+// newestFirst reads the cursor of a list that starts with the newest item. Without a
+// cursor, before is the highest value.
 func newestFirst(cursor string, rest ...any) (before int64, err error) {
 	before = math.MaxInt64
 	return before, database.DecodeCursor(cursor, append([]any{&before}, rest...)...)

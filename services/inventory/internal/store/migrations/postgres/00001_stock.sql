@@ -6,7 +6,7 @@ CREATE TABLE levels (
     name     text NOT NULL DEFAULT '',
     on_hand  bigint NOT NULL DEFAULT 0,
     reserved bigint NOT NULL DEFAULT 0 CHECK (reserved BETWEEN 0 AND on_hand),
-    -- 0 is a level that was locked to be made and was not.
+    -- 0 means a placeholder: the row was inserted to be locked, and the level does not exist.
     version  bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (location, sku)
 ) WITH (fillfactor = 50); -- hot levels are updated in place
@@ -14,7 +14,7 @@ CREATE INDEX levels_by_sku ON levels (sku);
 
 CREATE TABLE reservations (
     id         text COLLATE "C" PRIMARY KEY,
-    -- 0 is a reservation that was locked to be made and was not.
+    -- 0 means a placeholder: the row was inserted to be locked, and no seq was decided.
     seq        bigint NOT NULL,
     state      text NOT NULL CHECK (state IN ('none', 'held', 'committed', 'released', 'expired')),
     expires_at timestamptz,
@@ -32,7 +32,7 @@ CREATE TABLE reservation_lines (
     PRIMARY KEY (reservation_id, location, sku)
 );
 
--- What was decided for each seq, rejections too. Never changed.
+-- The decision for each seq, including rejections. Rows are never changed.
 CREATE TABLE outcomes (
     reservation_id text COLLATE "C" NOT NULL REFERENCES reservations (id),
     seq            bigint NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE outcomes (
     PRIMARY KEY (reservation_id, seq)
 );
 
--- Why every level is what it is. Never changed.
+-- One entry for each change of a level. Rows are never changed.
 CREATE TABLE ledger (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at             timestamptz NOT NULL,

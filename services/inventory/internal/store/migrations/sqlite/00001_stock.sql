@@ -32,7 +32,7 @@ CREATE TABLE reservation_lines (
     PRIMARY KEY (reservation_id, location, sku)
 ) STRICT, WITHOUT ROWID;
 
--- What was decided for each seq, rejections too. Never changed.
+-- The decision for each seq, including rejections. Rows are never changed.
 CREATE TABLE outcomes (
     reservation_id TEXT NOT NULL REFERENCES reservations (id),
     seq            INTEGER NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE outcomes (
     PRIMARY KEY (reservation_id, seq)
 ) STRICT, WITHOUT ROWID;
 
--- Why every level is what it is. Never changed.
+-- One entry for each change of a level. Rows are never changed.
 CREATE TABLE ledger (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
     at             INTEGER NOT NULL,
