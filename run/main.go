@@ -45,7 +45,7 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	var f flags
-	kong.Parse(&f, kong.Name("run"), kong.Description("Run orders and inventory here, on SQLite. Ctrl-C stops both."))
+	kong.Parse(&f, kong.Name("run"), kong.Description("Runs orders and inventory on this machine, with SQLite. Ctrl-C stops both."))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if err := f.serve(ctx); err != nil {

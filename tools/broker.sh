@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Uses a Pact Broker. PACT_BROKER_BASE_URL is its URL. PACT_BROKER_TOKEN is its token, if
-# it needs one. VERSION and BRANCH are what the broker records. Default: those of git.
+# it needs one. The broker records VERSION and BRANCH. Default: git's commit and branch.
 #
 #   broker.sh publish                   publish the pact
 #   broker.sh verify                    verify the broker's pacts, and publish the results

@@ -5,7 +5,7 @@
 #
 #   with-pact.sh COMMAND...
 #
-# With CGO_LDFLAGS, Go would compile each package again.
+# It does not set CGO_LDFLAGS, because Go would then compile each package again.
 set -euo pipefail
 
 library=$(go run ./tools/pact ffi)

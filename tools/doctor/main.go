@@ -48,7 +48,7 @@ func main() {
 		mark, says := "ok     ", f.there
 		switch {
 		case f.there == "" && f.comes:
-			mark, says = "comes  ", "not installed; the make target installs it, or run: "+f.mend
+			mark, says = "later  ", "not installed; the make target installs it, or run: "+f.mend
 		case f.there == "":
 			mark, says, missing = "MISSING", f.mend, true
 		}
@@ -83,7 +83,7 @@ func engine(ctx context.Context) string {
 	return "it runs at " + client.DaemonHost()
 }
 
-// brought returns the path of a file that setup installs, or "" if it is missing.
+// brought returns the path of a file that a make target installs, or "" if it is missing.
 func brought(patterns ...string) string {
 	for _, pattern := range patterns {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {

@@ -36,7 +36,8 @@ func startEngine(ctx context.Context) (stop func() error, err error) {
 	}
 	defer log.Close()
 	say("engine: starting dockerd")
-	// dockerd runs in its own session, so Ctrl-C does not reach it and ends the tests first.
+	// dockerd runs in its own session, so Ctrl-C reaches only the tests. dockerd stops
+	// after they have ended.
 	daemon := exec.Command("dockerd") //nolint:noctx // The engine outlives the context; stop ends it.
 	daemon.Stdout, daemon.Stderr = log, log
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

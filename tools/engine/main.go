@@ -1,12 +1,12 @@
-// Command engine runs a command with what its tests need on the machine: an engine for
-// containers, and the images.
+// Command engine gives a command what its tests need: an engine for containers, and the
+// images. Then it runs the command.
 //
 //	go run ./tools/engine go test ./...
 //
 // It uses what the machine already has. It downloads what is missing. If a download
 // fails, it builds the image from Go source or from Debian's packages (on Debian, as
-// root). It prints one line for each. If it has started the engine, it stops the engine
-// at the end.
+// root). It prints one line for each image. If it has started the engine, it stops the
+// engine at the end; without a command, it leaves the engine running.
 package main
 
 import (
@@ -89,8 +89,8 @@ func execute(environment []string, name string, arguments ...string) error {
 
 func say(format string, args ...any) { fmt.Printf("== "+format+"\n", args...) }
 
-// findImages loads the images into the engine. It handles them at the same time, so some
-// can be built while others wait for the network.
+// findImages loads the images into the engine. It loads them in parallel, so it can build
+// some while it downloads others.
 func findImages(ctx context.Context, e *engine) error {
 	bringing, ctx := errgroup.WithContext(ctx)
 	bringing.Go(func() error {

@@ -3,7 +3,7 @@
 //
 //	helm [--dir=.tools] helm | helm3
 //
-// If Helm is already installed, setup uses it. Otherwise Go builds the pinned version,
+// If the pinned version is already installed, the command uses it. Otherwise Go builds it,
 // which takes some minutes. Go verifies the source with its checksum database.
 package main
 

@@ -3,7 +3,7 @@
 //
 //	pact [--dir=.tools] ffi | cli
 //
-// If a file is already in the folder, setup uses it. Otherwise it downloads the file
+// If the file is already in the folder, pact uses it. Otherwise it downloads the file
 // from the releases of the Pact project on GitHub. If it can't reach them, it uses npm,
 // which has the same files. It uses a file only if its SHA-256 is the pinned one. It
 // prints the path of the file.

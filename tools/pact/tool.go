@@ -114,8 +114,8 @@ func settle(ctx context.Context, fresh, target string) error {
 	return os.Rename(fresh, target)
 }
 
-// check returns an error if a file is not the pinned one. If no sum is pinned, the file
-// must have this sum. If sum is also "", the file must only exist.
+// check returns an error if the SHA-256 of a file is not the pinned one. If no sum is
+// pinned, it compares with the argument sum. If that is "" too, the file must only exist.
 func (t tool) check(file, sum string) error {
 	if t.sum != "" {
 		sum = t.sum

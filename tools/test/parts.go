@@ -16,7 +16,7 @@ import (
 // part is one thing to run.
 type part struct {
 	name string
-	// needs are parts that must pass first. They run even if they were not asked for.
+	// needs are parts that must pass first. They run even if the user did not name them.
 	// after are parts that must end first, if they run at all.
 	needs, after []string
 	slot         slot
@@ -26,7 +26,7 @@ type part struct {
 	// holds says that the command provides something to other parts. It prints "ready"
 	// when they may start, and provides it until its standard input ends.
 	holds bool
-	// brings is what the part downloads or builds. takes is about how long that takes.
+	// brings is what the part downloads or builds. takes says roughly how long that takes.
 	// there reports whether it is already installed. It is nil if no quick check exists.
 	brings, takes string
 	there         func() bool
@@ -65,7 +65,7 @@ var groups = map[string]struct {
 		[]string{"format", "lint", "tidy", "unit", "unit-postgres", "contract", "charts", "process", "exchanges", "engine"},
 	},
 	"check": {
-		"what needs only Go; on two cores about 5 minutes the first time, and 1 minute when everything is built",
+		"checks and tests that need only Go; on two cores about 5 minutes the first time, and 1 minute when everything is built",
 		[]string{"format", "lint", "tidy", "unit", "unit-postgres"},
 	},
 }
@@ -117,21 +117,22 @@ func parts() ([]part, error) {
 			commands: []command{{argv: []string{"tools/lint.sh", "build"}}}},
 
 		unit(part{name: "unit", failure: failure, leftOut: withoutRace}, race, func(p unitPackages) []string { return p.plain }),
-		// After unit, because it reuses the packages that unit has compiled.
+		// lint runs after unit, because it reuses the packages that unit has compiled.
 		{name: "lint", needs: []string{"linter"}, after: []string{"unit"}, slot: computes, commands: []command{{argv: []string{"tools/lint.sh"}}}},
 		unit(part{name: "unit-postgres", after: []string{"engine", "unit"}, failure: failure}, race, func(p unitPackages) []string { return p.containers }),
 		{name: "process", after: []string{"engine"}, slot: tests, commands: []command{
-			// -count=1, because the tests kill at random times and build the services
-			// themselves.
+			// -count=1 disables Go's cache of results, because the tests kill processes at
+			// random times and build the services themselves.
 			plain("go", "test", "-count=1", "-timeout", "30m", "-parallel", "4", "./test/process/..."),
 		}},
 		charts,
-		// After unit, because it reuses the packages that unit has compiled with -race.
+		// contract runs after unit, because it reuses the packages that unit has compiled
+		// with -race.
 		{name: "contract", needs: []string{"pact"}, after: []string{"unit"}, slot: tests, commands: []command{
 			{argv: []string{"tools/with-pact.sh", "go", "test", "-race", "-v", "-timeout", "10m", "-tags", "contract", "./test/contract"}, env: []string{"PACT_BROKER_BASE_URL="}},
 		}},
-		// Alone and at the end, because its deadlines are in real time and it needs both
-		// processors.
+		// exchanges runs alone and last, because its deadlines are in real time and it needs
+		// both processors.
 		{name: "exchanges", needs: []string{"engine", "images"}, slot: tests,
 			after: []string{"helm", "helm3", "linter", "lint", "process", "unit", "unit-postgres", "charts", "contract"}, commands: []command{
 				{argv: []string{"rm", "-rf", ".reports/integration"}},
@@ -182,8 +183,8 @@ var listUnitPackages = sync.OnceValues(func() (p unitPackages, err error) {
 	return p, err
 })
 
-// raceDetector returns the flag of the race detector if there is a C compiler, which
-// links it.
+// raceDetector returns the flag of the race detector, if the C compiler that links it is
+// installed. Otherwise leftOut says that it is missing. In CI, that is also a failure.
 func raceDetector() (flags []string, leftOut string, failure error) {
 	compiler, err := output("go", "env", "CC")
 	if err == nil {
@@ -217,8 +218,7 @@ func output(name string, arguments ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// choose returns the parts that are asked for and the parts that they need, in the order
-// of the table.
+// choose returns the named parts and the parts that they need, in the order of the table.
 func choose(all []part, asked []string) ([]part, error) {
 	if len(asked) == 0 {
 		return nil, fmt.Errorf("name a part or a group")
@@ -247,7 +247,7 @@ func choose(all []part, asked []string) ([]part, error) {
 	for _, p := range all {
 		if wanted[p.name] {
 			if p.name == "unit-postgres" && !wanted["engine"] && os.Getenv(engineVariable) == "" {
-				p.leftOut = "PostgreSQL, unless an engine for containers is running, and the library of Pact; make test installs both"
+				p.leftOut = "tests with PostgreSQL, unless an engine for containers is running, and with Pact's library; make test installs both"
 			}
 			chosen = append(chosen, p)
 		}

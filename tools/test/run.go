@@ -107,7 +107,7 @@ func (r *runner) run(ctx context.Context, parts []part) int {
 			}
 		}
 	}
-	for _, j := range r.jobs { // all other parts have ended, so nothing needs these
+	for _, j := range r.jobs { // all other parts have ended, so no part uses these any more
 		if j.release == nil {
 			continue
 		}
@@ -119,7 +119,8 @@ func (r *runner) run(ctx context.Context, parts []part) int {
 	return r.summary(ctx)
 }
 
-// startWhatCan starts the parts that wait for nothing more, in the order of the table.
+// startWhatCan starts the parts that need not wait, in the order of the table: the parts
+// before them have ended and their slot is free. It marks the parts that can't run.
 func (r *runner) startWhatCan(ctx context.Context) {
 	for again := true; again; {
 		again = false
@@ -189,7 +190,7 @@ func (r *runner) end(ctx context.Context, e event) {
 	}
 	fmt.Fprintf(r.out, "== %s: %s %s after %s", clock(time.Since(r.began)), j.name, j.state, clock(j.took))
 	if e.err != nil {
-		fmt.Fprintf(r.out, ": %v; this is %s", e.err, r.log(j.name))
+		fmt.Fprintf(r.out, ": %v; its output, from %s, follows", e.err, r.log(j.name))
 	}
 	fmt.Fprintln(r.out)
 	log, err := os.ReadFile(r.log(j.name))
@@ -330,7 +331,7 @@ func (r *runner) command(ctx context.Context, j *job, c command, log io.Writer, 
 	}
 	err := run.Wait()
 	output.flush()
-	_ = syscall.Kill(-group, syscall.SIGKILL) // processes that the command has left behind
+	_ = syscall.Kill(-group, syscall.SIGKILL) // kill the processes that the command left running
 	if errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
 		err = fmt.Errorf("%s left processes behind", c.argv[0])
 	}

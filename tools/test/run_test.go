@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// buffer has the output of a run.
+// buffer collects the output of a run.
 type buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
