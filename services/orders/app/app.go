@@ -152,7 +152,7 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 
 // reachWithin is how long a start waits for inventory. A cluster may need some seconds
 // before it lets a new pod's connections through.
-const reachWithin = 5 * time.Second
+const reachWithin = 10 * time.Second
 
 // reach waits until inventory has answered once, so that the first request does not
 // have to wait. If inventory does not answer, the app starts without it: orders can
