@@ -65,7 +65,7 @@ check: ## Format, lint, unit tests; needs only Go (1 minute once built)
 	@$(TEST) check
 
 .PHONY: test
-test: ## Everything, also with PostgreSQL and in containers (8 minutes, first 15)
+test: ## Everything, also with PostgreSQL and in containers (15 minutes, the first time 30)
 	@$(TEST) all
 
 .PHONY: format lint tidy unit process

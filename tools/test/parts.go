@@ -61,7 +61,7 @@ var groups = map[string]struct {
 	parts []string
 }{
 	"all": {
-		"all tests; on two cores about 15 minutes the first time, and 8 minutes when everything is built",
+		"all tests; on two cores about 30 minutes the first time, and 15 minutes when everything is built",
 		[]string{"format", "lint", "tidy", "unit", "unit-postgres", "contract", "charts", "process", "exchanges", "engine"},
 	},
 	"check": {
